@@ -1,0 +1,76 @@
+# On a fresh machine with python3 (3.10 to 3.12) and pip: `make demo`.
+# Without a GPU by design; for a GPU, see docs: pip install 'ssl4rl-plugin[gpu]'.
+
+VENV   ?= .venv
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+# Where pip's default index has a CUDA build of torch (PyPI, on Linux), name PyTorch's CPU wheel index here:
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PACKAGING := pyproject.toml setup.py
+
+.DELETE_ON_ERROR:
+.PHONY: help venv install demo learn test test-fast test-e2e lint format bench docs clean distclean
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+venv: $(VENV)/.made-venv ## Create the virtual environment with a CPU build of torch
+install: $(VENV)/.made-install ## Install the package with everything the CPU demo, the tests and linting need
+
+# Stamp files: a second `make` does nothing, and a changed pyproject.toml installs again.
+$(VENV)/.made-venv:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.version.cuda is None else \
+	  "pip chose a CUDA build of torch (" + torch.__version__ + "). Run `make distclean`, then `make install TORCH_INDEX=...` with the address of the CPU wheel index from the installation page of pytorch.org.")'
+	@touch $@
+
+$(VENV)/.made-install: $(VENV)/.made-venv $(PACKAGING)
+	$(PIP) install --quiet --editable ".[cpu,dev]"
+	$(BIN)/python -m ssl4rl_plugin.cpu.setup
+	@touch $@
+
+$(VENV)/.made-docs: $(VENV)/.made-install
+	$(PIP) install --quiet --editable ".[docs]"
+	@touch $@
+
+demo: install ## Train a tiny vision-language model with verl on the CPU (minutes)
+	$(BIN)/ssl4rl demo --out runs/demo
+
+learn: install ## The same until it has learned its task (longer)
+	$(BIN)/ssl4rl demo --learn --out runs/learn
+
+test: install ## All tests
+	$(BIN)/python -m pytest
+
+test-fast: install ## The tests that start no training
+	$(BIN)/python -m pytest -m "not e2e"
+
+test-e2e: install ## The tests that run verl's trainer
+	$(BIN)/python -m pytest -m e2e
+
+lint: install ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## Apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## Speed of the data pipeline and the rewards
+	$(BIN)/python -m pytest tests/bench/bench_*.py --benchmark-only --benchmark-columns=median,iqr,ops,rounds
+	$(BIN)/python tests/bench/import_time.py
+
+docs: $(VENV)/.made-docs ## Build the documentation
+	$(BIN)/mkdocs build --strict
+
+clean: ## Remove what tests, linting and builds leave behind
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .benchmarks *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove the virtual environment
+	rm -rf $(VENV)
