@@ -1,0 +1,174 @@
+"""The one idea of the package: an Item goes into a Task, a Sample comes out, and a Score judges the answer.
+
+    Item    one raw, unlabelled thing from a source (an image, a video, a graph)
+    Task    generate(item, level, rng) -> Sample or Rejection;  score(answer, truth, level) -> Score
+    Sample  what the model sees (question, images) and what it does not (truth, params)
+    Score   what an answer is worth
+
+The first half of this file is data, frozen; the second half, `Task`, is behaviour. A new task subclasses `Task`, names
+its levels, and writes `generate` and `grader`; prompts, answer formats, parsing, seeding, audits and metrics then work
+for it as they do for the built-in ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from PIL import Image
+
+from ssl4rl_plugin.grading import Grader
+
+
+@dataclass(frozen=True)
+class Item:
+    """One raw, unlabelled thing from a source."""
+
+    id: str
+    """Stable identity inside its source; part of the seed of every sample made from it."""
+    data: Any
+    """The thing itself: a `PIL.Image.Image` in RGB, upright, for image tasks."""
+    group: str = ""
+    """Items that show the same thing share a group, and a group never straddles two splits."""
+    others: tuple[Item, ...] = ()
+    """Items of other groups, as many as the task asks for with `Task.others_needed`."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The item's picture (RGB, upright, any size). Raises TypeError for an item that is not an image."""
+        if not isinstance(self.data, Image.Image):
+            raise TypeError(f"item {self.id!r} holds a {type(self.data).__name__}, not an image")
+        return self.data
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question with its pictures and its ground truth."""
+
+    question: str
+    """What is asked, with one `<image>` placeholder for each picture, in order; without the answer format."""
+    images: tuple[Image.Image, ...]
+    """The pictures, RGB."""
+    truth: Any
+    """The ground truth: any JSON value that the task's grader understands."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """The corruption's parameters as drawn (JSON values), for logs, audits and galleries."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An item that a task cannot use at this level, this time."""
+
+    reason: str
+    """Short snake_case name, counted: `blank`, `symmetric`, `too_small`, ..."""
+    detail: str = ""
+    """What was measured, for a person."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an answer is worth, before the format of the response is considered."""
+
+    value: float
+    """Accuracy part of the reward in [0, 1]; exactly 1.0 if and only if the answer is correct."""
+    correct: bool
+    """The answer equals the truth."""
+    valid: bool
+    """The answer is a possible one (a permutation, one of the choices, ...)."""
+    similarity: float
+    """Raw graded closeness to the truth in [0, 1], before chance correction; 0 for an invalid answer."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What every level of every image task has; a task's own level adds fields."""
+
+    side: int = 448
+    """Pixels along the longest side of the largest picture shown. 448 px are 256 visual tokens for Qwen2.5-VL."""
+
+    def __post_init__(self) -> None:
+        if self.side < 28:
+            raise ValueError(f"side must be at least 28 pixels, got {self.side}")
+
+
+LevelT = TypeVar("LevelT", bound=Level)
+
+
+class Task(ABC, Generic[LevelT]):
+    """A pretext task: makes questions with a known answer out of unlabelled items.
+
+    Subclasses set the class attributes, and implement `generate` and `grader`. Instances carry no state, so one is
+    shared by all threads.
+    """
+
+    name: ClassVar[str]
+    """Registry name, snake_case."""
+    summary: ClassVar[str]
+    """One line: what the model must find out."""
+    reference: ClassVar[str]
+    """The paper that the task comes from."""
+    levels: ClassVar[Mapping[str, Any]]
+    """Level name -> level, ordered from easy to hard; all values of the task's own level dataclass."""
+    default_level: ClassVar[str]
+    """The level meant by the bare task name."""
+    others_needed: ClassVar[int] = 0
+    """How many items of other groups `generate` finds in `item.others`."""
+
+    @abstractmethod
+    def generate(self, item: Item, level: LevelT, rng: random.Random) -> Sample | Rejection:
+        """Make one sample of `item`, or say why this item does not serve.
+
+        A pure function of its arguments: every random choice comes from `rng`, and nothing global is read or written.
+        """
+
+    @abstractmethod
+    def grader(self, level: LevelT) -> Grader[Any]:
+        """How answers at this level are read and graded (see `ssl4rl_plugin.grading`)."""
+
+    def level(self, name: str | None = None, **changes: Any) -> LevelT:
+        """The named level (default: `default_level`), with some of its fields changed.
+
+        Raises ValueError that names the task, the unknown level or field, and what there is.
+        """
+        chosen = self.levels.get(name or self.default_level)
+        if chosen is None:
+            raise ValueError(f"task {self.name!r} has no level {name!r}; its levels are: {', '.join(self.levels)}")
+        fields = [f.name for f in dataclasses.fields(chosen)]
+        unknown = sorted(set(changes) - set(fields))
+        if unknown:
+            raise ValueError(
+                f"task {self.name!r} has no option {', '.join(map(repr, unknown))}; its options are: {', '.join(fields)}"
+            )
+        try:
+            return dataclasses.replace(chosen, **changes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"task {self.name!r}, options {changes}: {error}") from error
+
+    def score(self, answer: str, truth: Any, level: LevelT, partial_credit: float = 0.5) -> Score:
+        """Grade the text of one answer (without the tags around it) against the truth.
+
+        With s the similarity of a valid answer and c the best s that a blind guesser averages, the value is 1 if the
+        answer is correct and `partial_credit * max(0, (s - c) / (1 - c))` if it is not; 0 if it is not valid.
+        """
+        grader = self.grader(level)
+        value = grader.parse(answer)
+        if value is None:
+            return Score(0.0, correct=False, valid=False, similarity=0.0)
+        if grader.equal(value, truth):
+            return Score(1.0, correct=True, valid=True, similarity=1.0)
+        similarity = grader.similarity(value, truth)
+        chance = grader.chance_similarity
+        above = max(0.0, (similarity - chance) / (1.0 - chance)) if chance < 1.0 else 0.0
+        return Score(partial_credit * above, correct=False, valid=True, similarity=similarity)
+
+    def gold(self, truth: Any, level: LevelT) -> str:
+        """The truth as a model would write it inside the answer tags; scores exactly 1.0."""
+        return self.grader(level).render(truth)
+
+    def chance(self, level: LevelT) -> float:
+        """Accuracy of the best blind guesser, in (0, 1]."""
+        return self.grader(level).chance_accuracy
