@@ -1,0 +1,123 @@
+"""A source lists pictures and reads them one at a time; it decides nothing about them.
+
+Sources are found by entry point (group `ssl4rl.sources`), so another package can add one without a change here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ssl4rl_plugin.registry import Registry
+
+Box = tuple[int, int, int, int]
+"""Left, upper, right and lower edge in pixels of the upright picture; right and lower are exclusive."""
+
+
+class SourceError(ValueError):
+    """A source or a manifest cannot be used at all; the message says what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture of a source."""
+
+    ref: str
+    """Where the bytes are; stable, unique in the source, valid UTF-8. It is also the item's id."""
+    split: str | None = None
+    """The source's own name of the split; None leaves the choice to the manifest."""
+    group: str | None = None
+    """Records that show the same thing share a group; None leaves the choice to the manifest."""
+    box: Box | None = None
+    """The part of the decoded, upright picture that is the item; None for all of it."""
+
+
+class Source(ABC):
+    """Raw pictures at one place. Subclasses set the class attributes and implement `records`, `stamp` and `read`.
+
+    Instances are small and can be pickled: data-loader workers and other machines read through copies of them.
+    Listing and reading are kept apart, so that a million records are listed without opening one.
+
+    Args:
+        path: where the files are; None for a source that knows.
+        options: the source's own settings, with every default filled in; JSON values.
+
+    Raises:
+        SourceError: from the constructor, when there is nothing to read at `path` or an option makes no sense.
+    """
+
+    name: ClassVar[str]
+    """Registry name, snake_case."""
+    summary: ClassVar[str]
+    """One line: what this source reads."""
+    schema: ClassVar[str]
+    """What the files must look like."""
+    splits: ClassVar[tuple[str, ...]] = ()
+    """The splits that the source itself defines; empty where the manifest divides it."""
+    licence: ClassVar[str]
+    """What a user should know about the rights in the pictures."""
+    where: ClassVar[str]
+    """Where a user gets the files."""
+
+    def __init__(self, path: str | Path | None, **options: Any) -> None:
+        try:
+            self.path = None if path is None else Path(path).expanduser().resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, no home folder, a null byte
+            raise SourceError(f"source {self.name!r}: {path!r} is no usable path: {error}") from error
+        self.options = options
+
+    @abstractmethod
+    def records(self) -> Iterator[Record]:
+        """Every picture, in a fixed order, without decoding any. Raises SourceError if there is none at all."""
+
+    @abstractmethod
+    def stamp(self, ref: str) -> tuple[int, int]:
+        """Size in bytes and modification time in ns of what `ref` points to: unchanged means that it need not be read
+        again. Raises ImageError(`unreadable`, ...) if it cannot be told."""
+
+    @abstractmethod
+    def read(self, ref: str) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            ImageError: this picture cannot be read; it is skipped and counted by reason.
+            SourceError: `ref` does not belong to this source.
+        """
+
+    def existing_path(self) -> Path:
+        """`path`, checked to be given and to exist. Raises SourceError."""
+        if self.path is None:
+            raise SourceError(f"source {self.name!r} needs a path: {self.where}")
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            raise SourceError(f"source {self.name!r}: {self.path} does not exist; {self.where}") from None
+        except OSError as error:
+            raise SourceError(f"source {self.name!r}: {self.path} cannot be opened: {error.strerror}") from error
+        return self.path
+
+
+registry: Registry[type[Source]] = Registry("ssl4rl.sources", "source", base=Source)
+
+
+def load_source(name: str, path: str | Path | None = None, **options: Any) -> Source:
+    """The named source, at a path.
+
+    Raises:
+        RegistryError: no such source, or the package that offers it is broken.
+        SourceError: nothing to read there, or an unknown option.
+    """
+    kind = registry.get(name)
+    # Asked of the signature beforehand: a TypeError from inside the constructor must not pass for a bad option.
+    accepted = [p for p in inspect.signature(kind).parameters if p != "path"]
+    unknown = sorted(set(options) - set(accepted))
+    if unknown:
+        raise SourceError(
+            f"source {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"its options are: {', '.join(accepted) or '(none)'}"
+        )
+    return kind(path, **options)

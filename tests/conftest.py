@@ -1,0 +1,60 @@
+"""Pictures and settings that several tests share. Everything is made here; no test needs a file from outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pictures import photo
+from PIL import Image
+
+BASE_SECTION = {
+    "tasks": ["rotation"],
+    "options": {},
+    "seed": 0,
+    "epochs": 2,
+    "val_samples": 8,
+    "source": {
+        "name": "folder",
+        "path": None,
+        "options": {},
+        "manifest": None,
+        "val_fraction": 0.3,
+        "max_pixels": 250_000,
+    },
+    "answer_format": "think_answer",
+    "format_weight": 0.1,
+    "partial_credit": 0.5,
+    "system_prompt": None,
+    "transductive": False,
+}
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Image.Image]:
+    """Forty different pictures, landscape, portrait and square."""
+    sizes = [(320, 240), (240, 320), (260, 260)]
+    return [photo(seed, *sizes[seed % 3]) for seed in range(40)]
+
+
+@pytest.fixture(scope="session")
+def photo_folder(photos: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures as JPEG files in nested folders."""
+    root = tmp_path_factory.mktemp("photos")
+    for number, image in enumerate(photos):
+        folder = root / f"part{number % 3}"
+        folder.mkdir(exist_ok=True)
+        image.save(folder / f"{number:03}.jpg", quality=92)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or leaves anything in the user's cache folder."""
+    monkeypatch.setenv("SSL4RL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def section(photo_folder: Path) -> dict:
+    """A valid `ssl4rl:` section over the pictures; tests change what they need."""
+    return {**BASE_SECTION, "source": {**BASE_SECTION["source"], "path": str(photo_folder)}}
