@@ -1,0 +1,110 @@
+"""Contrastive: do two augmented views show the same photo or different ones?
+
+Corrupted: two square views are cut and augmented (colours, gray, blur, mirroring; strong: more of each, and solarising).
+Asked: same photo or different. Exact; a blind guesser gets 1/2.
+
+Both answers see the same corruption: one pair of boxes is drawn, in which the boxes overlap, and the second box is cut
+from the same photo or from a photo of another group; every photo is first brought to a square of the same size. Zoom,
+overlap, resolution and augmentation therefore tell nothing, and a `same` pair always shares visible content. Refused:
+`blank` views, and `similar_photos`, where the other photo looks nearly the same in small.
+
+From SimCLR (Chen et al., arXiv 2002.05709); as a reward in SSL4RL (arXiv 2510.16416).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from PIL import Image
+
+from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
+from ssl4rl_plugin.grading import Choice
+from ssl4rl_plugin.images import difference
+from ssl4rl_plugin.tasks.augment import augmented
+from ssl4rl_plugin.views import is_blank, random_box, resized
+
+SIMILAR_BELOW = 0.06
+"""Mean absolute difference (range [0, 1]) under which two photos count as the same one."""
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class ContrastiveLevel(Level):
+    side: int = 224
+    smallest: float = 0.5
+    """Side of a view at least this share of the photo's, in (0, 1]."""
+    overlap: float = 0.3
+    """Least intersection over union of the two boxes, in [0, 1)."""
+    strong: bool = False
+    """Strong augmentation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 < self.smallest <= 1 and 0 <= self.overlap < 1):
+            raise ValueError(f"smallest must be in (0, 1] and overlap in [0, 1), got {self.smallest}, {self.overlap}")
+
+
+class Contrastive(Task[ContrastiveLevel]):
+    name = "contrastive"
+    summary = "whether two augmented views come from the same photo"
+    reference = "SimCLR, arXiv 2002.05709; SSL4RL, arXiv 2510.16416"
+    levels = {
+        "standard": ContrastiveLevel(),
+        "standard_small": ContrastiveLevel(smallest=0.35, overlap=0.2),
+        "strong": ContrastiveLevel(strong=True),
+        "strong_small": ContrastiveLevel(smallest=0.35, overlap=0.2, strong=True),
+    }
+    default_level = "standard"
+    others_needed = 1
+
+    def grader(self, level: ContrastiveLevel) -> Choice:
+        return Choice(("same", "different"))
+
+    def generate(self, item: Item, level: ContrastiveLevel, rng: random.Random) -> Sample | Rejection:
+        same = rng.random() < 0.5
+        first = self._square(item.image, level.side * 2, rng)
+        # The other photo is cut and compared for both answers, so that refusals do not favour one of them.
+        other = self._square(item.others[0].image, level.side * 2, rng)
+        if (apart := difference(first, other)) < SIMILAR_BELOW:
+            return Rejection("similar_photos", f"the two photos differ by {apart:.3f}")
+        boxes = self._overlapping_boxes(first.width, level, rng)
+        views, params = [], []
+        for source, box in zip((first, first if same else other), boxes, strict=True):
+            view = resized(source.crop(box), (level.side, level.side))
+            if is_blank(view):
+                return Rejection("blank")
+            view, drawn = augmented(view, rng, level.strong)
+            views.append(view)
+            params.append({"box": list(box), **drawn})
+        question = (
+            "<image><image>\nEach picture is a cut-out of a photo, with changed colours and perhaps mirrored or blurred. "
+            "Were both cut from the same photo? Answer with one of: same, different."
+        )
+        return Sample(question, tuple(views), "same" if same else "different", {"views": params})
+
+    @staticmethod
+    def _square(image: Image.Image, side: int, rng: random.Random) -> Image.Image:
+        """A square cut of the photo's short side, at `side` pixels: no aspect ratio or resolution is left to compare."""
+        short = min(image.size)
+        return resized(image.crop(random_box(*image.size, short, short, rng)), (side, side))
+
+    @staticmethod
+    def _overlapping_boxes(side: int, level: ContrastiveLevel, rng: random.Random) -> tuple[Box, Box]:
+        """Two square boxes in a square of `side` pixels whose intersection over union is at least the level's."""
+        for _ in range(100):
+            one, two = (
+                random_box(side, side, size, size, rng)
+                for size in (side * rng.uniform(level.smallest, 1.0), side * rng.uniform(level.smallest, 1.0))
+            )
+            if _iou(one, two) >= level.overlap:
+                return one, two
+        return one, one  # practically never; a full overlap is within the rule
+
+
+def _iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, in [0, 1]."""
+    inner = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return inner / (areas - inner)

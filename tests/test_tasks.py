@@ -1,0 +1,269 @@
+"""What every task at every level promises, checked over the whole registry: 500 samples of each.
+
+A new task is covered by these tests as soon as its entry point is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import random
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+
+import numpy as np
+import pytest
+from pictures import photo
+from PIL import Image
+
+from ssl4rl_plugin.answers import FORMATS
+from ssl4rl_plugin.core import Item, Rejection, Sample
+from ssl4rl_plugin.rewards import compute_score, encode_truth
+from ssl4rl_plugin.seeding import rng_for
+from ssl4rl_plugin.tasks import get_task, registry
+
+SAMPLES = 500
+SIDE = 84  # small pictures: what is promised does not depend on the size
+ARMS = [(name, level) for name in registry.names() for level in get_task(name).levels]
+
+
+@cache
+def items() -> list[Item]:
+    sizes = [(320, 240), (240, 320), (260, 260)]
+    return [Item(f"item{seed}", photo(seed, *sizes[seed % 3]), f"group{seed}") for seed in range(24)]
+
+
+def draw(task_name: str, level_name: str, number: int) -> Sample | Rejection:
+    """Sample `number` of an arm, a pure function of its arguments."""
+    task = get_task(task_name)
+    pool = items()
+    item = pool[number % len(pool)]
+    others = tuple(pool[(number + 1 + k) % len(pool)] for k in range(task.others_needed))
+    rng = rng_for(0, "test", task_name, level_name, item.id, number)
+    return task.generate(Item(item.id, item.data, item.group, others), task.level(level_name, side=SIDE), rng)
+
+
+@cache
+def samples(task_name: str, level_name: str) -> list[Sample]:
+    """The first 500 samples of an arm that are not refused."""
+    made = (draw(task_name, level_name, number) for number in itertools.count())
+    return list(itertools.islice((s for s in itertools.islice(made, 20 * SAMPLES) if isinstance(s, Sample)), SAMPLES))
+
+
+def fingerprint(sample: Sample | Rejection) -> str:
+    """Hash of everything in a sample, pixels included."""
+    if isinstance(sample, Rejection):
+        return f"refused: {sample.reason}"
+    digest = hashlib.sha256(json.dumps([sample.question, sample.truth, sample.params]).encode())
+    for image in sample.images:
+        digest.update(f"{image.mode}{image.size}".encode() + image.tobytes())
+    return digest.hexdigest()
+
+
+def fingerprints(task_name: str, level_name: str, numbers: list[int]) -> list[str]:
+    return [fingerprint(draw(task_name, level_name, number)) for number in numbers]
+
+
+@pytest.mark.parametrize(("task_name", "level_name"), ARMS)
+def test_samples_are_well_formed(task_name: str, level_name: str) -> None:
+    task, level = get_task(task_name), get_task(task_name).level(level_name, side=SIDE)
+    found = samples(task_name, level_name)
+    assert len(found) == SAMPLES, "the task refuses nearly everything"
+    for sample in found:
+        assert sample.question.count("<image>") == len(sample.images)
+        assert all(image.mode == "RGB" and max(image.size) <= SIDE * 1.2 for image in sample.images)
+        json.dumps([sample.truth, sample.params])
+        assert json.loads(json.dumps(sample.truth)) == sample.truth, "the truth must survive JSON"
+        assert task.gold(sample.truth, level) not in ("", None)
+
+
+@pytest.mark.parametrize(("task_name", "level_name"), ARMS)
+def test_gold_scores_one_and_every_wrong_answer_less(task_name: str, level_name: str) -> None:
+    task, level = get_task(task_name), get_task(task_name).level(level_name, side=SIDE)
+    grader = task.grader(level)
+    rng = random.Random(0)
+    wrong_pool = list(itertools.islice(grader.values(), 2000))
+    for sample in samples(task_name, level_name):
+        truth = encode_truth(task_name, level_name, {"side": SIDE}, sample.truth, "test:0")
+        for fmt in FORMATS.values():
+            response = fmt.render(task.gold(sample.truth, level))
+            result = compute_score(f"ssl4rl/{task_name}", response, truth, answer_format=fmt.name)
+            assert (result["score"], result["acc"], result["format"], result["error"]) == (1.0, 1.0, 1.0, "")
+        for value in rng.sample(wrong_pool, min(5, len(wrong_pool))):
+            if not grader.equal(value, sample.truth):
+                result = compute_score("x", FORMATS["think_answer"].render(grader.render(value)), truth)
+                assert result["score"] < 1 and result["acc"] == 0 and result["valid"] == 1
+
+
+@pytest.mark.parametrize(("task_name", "level_name"), ARMS)
+def test_no_constant_answer_beats_chance(task_name: str, level_name: str) -> None:
+    task, level = get_task(task_name), get_task(task_name).level(level_name, side=SIDE)
+    grader = task.grader(level)
+    found = samples(task_name, level_name)
+    constants = list(itertools.islice(grader.values(), 24))
+    # The best of m constants on n samples is above its mean by chance; allow 4 sigma after a Bonferroni-like margin.
+    allowed = 4 + math.sqrt(2 * math.log(len(constants)))
+    c = grader.chance_accuracy
+    for value in constants:
+        accuracy = sum(grader.equal(value, sample.truth) for sample in found) / len(found)
+        assert accuracy <= c + allowed * math.sqrt(c * (1 - c) / len(found)) + 1 / len(found)
+        similarity = sum(
+            1.0 if grader.equal(value, s.truth) else grader.similarity(value, s.truth) for s in found
+        ) / len(found)
+        assert similarity <= grader.chance_similarity + allowed * 0.5 / math.sqrt(len(found))
+
+
+@pytest.mark.parametrize(("task_name", "level_name"), ARMS)
+def test_chance_is_what_simulated_guessing_gets(task_name: str, level_name: str) -> None:
+    """A uniform truth, drawn without the task, against the best constant: the closed forms must agree."""
+    task = get_task(task_name)
+    grader = task.grader(task.level(level_name))
+    values = list(itertools.islice(grader.values(), 5041))
+    if len(values) > 5040:  # 9! and 16! orders are drawn, not listed
+        k = len(values[0])
+        rng = random.Random(1)
+        truths = [tuple(rng.sample(range(1, k + 1), k)) for _ in range(20_000)]
+        constants = [truths[0]]
+        margin = 0.01
+    else:
+        truths, constants, margin = values, values[:12], 1e-9
+    means = []
+    for constant in constants:
+        got = [1.0 if grader.equal(constant, t) else grader.similarity(constant, t) for t in truths]
+        means.append(sum(got) / len(got))
+    assert max(means) == pytest.approx(grader.chance_similarity, abs=margin)
+    if len(values) <= 5040:
+        assert grader.chance_accuracy == pytest.approx(1 / len(values))
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers() -> None:
+    """Each arm's samples made in order by one process, and out of order by four."""
+    numbers = list(range(12))
+    with ProcessPoolExecutor(4) as pool:
+        parts = {
+            (arm, worker): pool.submit(fingerprints, *arm, numbers[::-1][worker::4])
+            for arm in ARMS
+            for worker in range(4)
+        }
+        for arm in ARMS:
+            shared = {n: f for w in range(4) for n, f in zip(numbers[::-1][w::4], parts[arm, w].result(), strict=True)}
+            assert [shared[n] for n in numbers] == fingerprints(*arm, numbers)
+
+
+def test_neighbouring_seeds_share_nothing() -> None:
+    def angles(seed: int) -> list[int]:
+        return [rng_for(seed, "train", "rotation", n).randrange(1000) for n in range(200)]
+
+    assert sum(a == b for a, b in zip(angles(42), angles(43), strict=True)) < 5
+    assert len(set(angles(42)[1:]) & set(angles(43)[:-1])) < 60
+
+
+def test_unknown_levels_and_options_name_what_there_is() -> None:
+    task = get_task("jigsaw")
+    with pytest.raises(ValueError, match=r"no level '5x5'.*2x2"):
+        task.level("5x5")
+    with pytest.raises(ValueError, match=r"no option 'sidee'.*side"):
+        task.level("2x2", sidee=3)
+    with pytest.raises(ValueError, match="at least 28"):
+        task.level("2x2", side=3)
+
+
+# The refusals, each with the picture that must bring it about.
+
+
+def refusal(task_name: str, level_name: str, image: Image.Image, other: Image.Image | None = None) -> set[str]:
+    task = get_task(task_name)
+    level = task.level(level_name, side=SIDE)
+    others = (Item("b", other, "b"),) if other else ()
+    made = [task.generate(Item("a", image, "a", others), level, random.Random(n)) for n in range(20)]
+    return {m.reason if isinstance(m, Rejection) else "made" for m in made}
+
+
+def test_blank_and_symmetric_pictures_are_refused() -> None:
+    gray = Image.new("RGB", (300, 300), "gray")
+    rings = Image.radial_gradient("L").resize((300, 300)).convert("RGB")
+    # Every row is of one colour: what lies side by side looks the same.
+    striped = Image.fromarray(np.repeat(np.random.default_rng(0).integers(0, 255, (400, 1, 3), dtype=np.uint8), 400, 1))
+    striped = striped.resize((20, 20), Image.Resampling.BOX).resize((400, 400), Image.Resampling.NEAREST)
+
+    class Whole(random.Random):
+        """Always takes the largest cut, so that the rings stay in the middle."""
+
+        def uniform(self, a: float, b: float) -> float:
+            return b
+
+    rotation = get_task("rotation")
+    for level_name in rotation.levels:
+        made = rotation.generate(Item("a", rings), rotation.level(level_name, side=SIDE), Whole(0))
+        assert isinstance(made, Rejection) and made.reason == "symmetric"
+    assert refusal("rotation", "single_45", gray) == {"blank"}
+    assert refusal("jigsaw", "2x2", gray) == {"blank_tile"}
+    assert refusal("jigsaw", "3x3", striped) <= {"similar_tiles", "blank_tile"}
+    assert refusal("position", "quadrants", striped) <= {"ambiguous", "blank"}
+    assert refusal("position", "quadrants", gray) == {"blank"}
+    assert refusal("altered_patch", "2x2_mask", gray) == {"blank_cell"}
+    assert refusal("altered_patch", "3x3_gray", rings) <= {"no_visible_change", "blank_cell"}
+    assert refusal("altered_patch", "2x2_swap", rings) <= {"no_visible_change", "blank_cell"}
+
+
+def test_the_same_photo_twice_is_no_negative() -> None:
+    image = photo(3)
+    square = image.crop((0, 0, 200, 200))
+    assert refusal("contrastive", "standard", square, square.copy()) == {"similar_photos"}
+
+
+@pytest.mark.parametrize("level_name", ["2x1", "2x2", "3x3", "4x4"])
+def test_jigsaw_truth_reassembles_the_picture(level_name: str) -> None:
+    """The convention, checked on pixels: entry p is the number of the shown tile that belongs at place p."""
+    ramp = np.linspace(0, 255, 240)
+    red, green = np.meshgrid(ramp, ramp)  # red grows to the right, green grows downwards
+    image = Image.fromarray(np.stack([red, green, 255 - red], axis=-1).astype(np.uint8))
+    task = get_task("jigsaw")
+    level = task.level(level_name, side=SIDE)
+    for number in range(10):
+        sample = task.generate(Item("a", image), level, random.Random(number))
+        assert isinstance(sample, Sample)
+        means = np.array([np.asarray(sample.images[tile - 1], float).mean(axis=(0, 1)) for tile in sample.truth])
+        grid = means.reshape(level.rows, level.cols, 3)
+        assert (np.diff(grid[:, :, 0], axis=1) > 5).all() and (np.diff(grid[:, :, 1], axis=0) > 5).all()
+
+
+def test_the_worked_example_of_the_jigsaw_tells_the_two_readings_apart() -> None:
+    for level_name in get_task("jigsaw").levels:
+        grader = get_task("jigsaw").grader(get_task("jigsaw").level(level_name))
+        question = samples("jigsaw", level_name)[0].question
+        example = grader.parse(question.split("For example, ")[1].split(" would mean")[0])
+        inverse = tuple(example.index(k) + 1 for k in range(1, len(example) + 1))
+        assert inverse != example or len(example) == 2
+        assert "tile 2 belongs at top" in question or "tile 2 belongs at row 1 column 1" in question
+
+
+def test_rotation_turns_counter_clockwise() -> None:
+    task = get_task("rotation")
+    for number in range(30):
+        sample = task.generate(Item("a", photo(number)), task.level("pair_90", side=SIDE), random.Random(number))
+        if isinstance(sample, Sample):
+            before, after = sample.images
+            assert before.size == after.size
+            turns = {
+                0: None,
+                90: Image.Transpose.ROTATE_90,
+                180: Image.Transpose.ROTATE_180,
+                270: Image.Transpose.ROTATE_270,
+            }
+            turn = turns[sample.truth]  # PIL's transposes are counter-clockwise
+            assert (before if turn is None else before.transpose(turn)).tobytes() == after.tobytes()
+
+
+def test_altered_patch_changes_one_cell_only() -> None:
+    task = get_task("altered_patch")
+    level = task.level("3x3_mask", side=SIDE)
+    for number in range(10):
+        sample = task.generate(Item("a", photo(number)), level, random.Random(number))
+        if isinstance(sample, Sample):
+            left, upper, right, lower = sample.params["box"]
+            row, col = upper * 3 // SIDE, left * 3 // SIDE
+            assert sample.truth == "ABCDEFGHI"[row * 3 + col]
+            assert set(sample.images[0].crop((left, upper, right, lower)).getdata()) == {(128, 128, 128)}
