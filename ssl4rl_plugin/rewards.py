@@ -1,0 +1,102 @@
+"""The one reward function, with verl's signature, for every task.
+
+    reward.custom_reward_function.path = pkg://ssl4rl_plugin.rewards
+    reward.custom_reward_function.name = compute_score
+
+verl calls it once per rollout, from several threads. It returns the same keys for every task, because verl turns each
+into a metric and cannot mix rows with different ones. It never raises (verl would lose the prompt): something that
+cannot be scored is worth 0, and says why under `error`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+from ssl4rl_plugin.answers import Answer, answer_format
+from ssl4rl_plugin.core import Score
+from ssl4rl_plugin.tasks import resolve
+
+INVALID = Score(0.0, correct=False, valid=False, similarity=0.0)
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    *,
+    answer_format: str = "think_answer",
+    format_weight: float = 0.1,
+    partial_credit: float = 0.5,
+    **_: Any,
+) -> dict[str, Any]:
+    """Score one response: `format_weight * format + (1 - format_weight) * accuracy`.
+
+    Args:
+        data_source: `ssl4rl/<task>`; verl groups its metrics by it.
+        solution_str: the decoded response.
+        ground_truth: JSON written by `encode_truth`: the task, the level, and the truth.
+        extra_info: not needed; part of verl's signature.
+        answer_format: one of `ssl4rl_plugin.answers.FORMATS`.
+        format_weight: share of the reward paid for the exact structure around one valid answer, in [0, 1).
+        partial_credit: what a close but wrong answer can get at most, in [0, 1); 0 is all or nothing.
+
+    Returns:
+        score: the reward in [0, 1]; exactly 1.0 only for a correct answer in exact form.
+        acc: 1.0 if the answer is correct, else 0.0.
+        format: 1.0 if the structure is exact and the answer valid, else 0.0.
+        valid: 1.0 if the answer is a possible one, else 0.0.
+        similarity: graded closeness to the truth in [0, 1], before chance correction.
+        level, sample, error: strings ("" for none), for verl's rollout dumps.
+    """
+    level = sample = error = ""
+    score, form = INVALID, 0.0
+    try:
+        truth = json.loads(ground_truth)
+        level, sample = str(truth["level"]), str(truth["sample"])
+        score, form = _judge(solution_str, truth, answer_format, partial_credit)
+    except Exception as problem:  # verl drops the prompt if a reward function raises, whatever the reason
+        error = f"{type(problem).__name__}: {problem}"[:200]
+    accuracy = score.value
+    reward = 1.0 if score.correct and form else format_weight * form + (1.0 - format_weight) * accuracy
+    return {
+        "score": reward,
+        "acc": float(score.correct),
+        "format": form,
+        "valid": float(score.valid),
+        "similarity": score.similarity,
+        "level": level,
+        "sample": sample,
+        "error": error,
+    }
+
+
+def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credit: float) -> tuple[Score, float]:
+    """The score of a response's answer, and 1.0 if its form is exact and the answer valid."""
+    task, level = _task_at(truth["task"], truth["level"], json.dumps(truth.get("options", {}), sort_keys=True))
+    found: Answer = answer_format(format_name).find(response)
+    if not found.texts:
+        return INVALID, 0.0
+    scores = [task.score(text, truth["truth"], level, partial_credit) for text in found.texts]
+    grader = task.grader(level)
+    if len(scores) > 1 and len({repr(grader.parse(text)) for text in found.texts}) > 1:
+        return INVALID, 0.0  # several answers that disagree: hedging is not answering
+    return scores[-1], float(found.exact and scores[-1].valid)
+
+
+@functools.lru_cache(maxsize=256)
+def _task_at(name: str, level: str, options: str) -> tuple[Any, Any]:
+    return resolve(name, level, json.loads(options))
+
+
+def encode_truth(task: str, level: str, options: dict[str, Any], truth: Any, sample: str) -> str:
+    """The ground truth of a row: one JSON string with all that scoring needs (see `compute_score`).
+
+    `sample` is its identity, `train:17`: verl writes the ground truth into its rollout dumps, and the sample with its
+    pictures can be made again from there.
+    """
+    return json.dumps(
+        {"task": task, "level": level, "options": options, "truth": truth, "sample": sample}, sort_keys=True
+    )
