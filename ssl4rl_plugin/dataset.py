@@ -1,0 +1,154 @@
+"""The online dataset: verl asks for row i, and the sample is made on the spot.
+
+    data.custom_cls.path = pkg://ssl4rl_plugin.dataset
+    data.custom_cls.name = SSLDataset
+    data.train_files = ssl4rl:train
+    data.val_files = ssl4rl:val
+
+Nothing is built beforehand and every epoch sees new corruptions (`ssl4rl_plugin.samples`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from ssl4rl_plugin.samples import Made, SampleStream, extra_info, load_manifest
+from ssl4rl_plugin.settings import Settings, SettingsError
+
+PREFIX = "ssl4rl:"
+PROBES = 4
+"""Samples of each arm whose prompt length is measured before the run starts."""
+
+
+class SSLDataset(RLHFDataset):
+    """Rows for verl's trainer, made by `SampleStream`.
+
+    verl constructs it with `data_files` from the config, `ssl4rl:train` or `ssl4rl:val`, which is how it learns its
+    split. `RLHFDataset.__init__` is not called: it reads parquet files, and there are none.
+
+    Raises:
+        SettingsError: wrong settings, or a processor or prompt length that would lose samples.
+        SourceError, SampleError: no usable images.
+    """
+
+    def __init__(
+        self,
+        data_files: Any,
+        tokenizer: Any,
+        config: DictConfig,
+        processor: Any = None,
+        max_samples: int = -1,
+    ):
+        split = split_of(data_files)
+        settings = Settings.from_config(config.ssl4rl)
+        self.stream = SampleStream(settings, load_manifest(settings), split)
+        self.length = min(len(self.stream), max_samples) if max_samples > 0 else len(self.stream)
+        self.tokenizer = tokenizer
+        self.processor = processor
+        self.config = config
+        check_prompts(self.stream, processor, tokenizer, config)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        made = self.stream[index]
+        info = extra_info(made)
+        return {
+            "raw_prompt": messages(made, self.stream.settings),
+            "data_source": made.arm.data_source,
+            "ability": "ssl",
+            "reward_model": {"style": "rule", "ground_truth": made.truth_json},
+            "extra_info": info,
+            "index": made.index,
+            "tools_kwargs": {},
+            "interaction_kwargs": {},
+            # verl's collate function wants at least one tensor in a row.
+            "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
+        }
+
+    # RLHFDataset drops and re-reads its parquet files here; this dataset is small and pickles as it is.
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+    @classmethod
+    async def process_multi_modal_info(
+        cls, messages: list[dict[str, Any]], image_patch_size: int, config: DictConfig
+    ) -> tuple[list[Image.Image] | None, None, None]:
+        """The pictures of a prompt, as verl's agent loop asks for them.
+
+        They have their final size already, so nothing is decoded or resized again for each of the n rollouts.
+        """
+        images = [
+            part["image"]
+            for message in messages
+            if isinstance(message["content"], list)
+            for part in message["content"]
+            if part["type"] == "image"
+        ]
+        return images or None, None, None
+
+
+def split_of(data_files: Any) -> str:
+    """`train` or `val`, from verl's `data.train_files` or `data.val_files`."""
+    files = [data_files] if isinstance(data_files, str) else list(data_files)
+    if len(files) != 1 or files[0] not in (f"{PREFIX}train", f"{PREFIX}val"):
+        raise SettingsError(
+            f"data files {files} are not for the online dataset: leave data.train_files={PREFIX}train and "
+            f"data.val_files={PREFIX}val, and name your images with ssl4rl.source.path"
+        )
+    return str(files[0]).removeprefix(PREFIX)
+
+
+def messages(made: Made, settings: Settings) -> list[dict[str, Any]]:
+    """The chat messages of a sample; pictures as PIL images in the places of the `<image>` marks."""
+    pieces = made.prompt.split("<image>")
+    if len(pieces) - 1 != len(made.sample.images):
+        raise SettingsError(
+            f"task {made.arm.key}: the question has {len(pieces) - 1} <image> marks for {len(made.sample.images)} pictures"
+        )
+    content: list[dict[str, Any]] = []
+    for piece, image in zip(pieces, (*made.sample.images, None), strict=True):
+        if piece:
+            content.append({"type": "text", "text": piece})
+        if image is not None:
+            content.append({"type": "image", "image": image})
+    system = [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
+    return [*system, {"role": "user", "content": content}]
+
+
+def check_prompts(stream: SampleStream, processor: Any, tokenizer: Any, config: DictConfig) -> None:
+    """Refuse to start where prompts would be lost: no processor, or prompts over `data.max_prompt_length` tokens.
+
+    verl only warns in the first case and counts a failed prompt in the second. Measures some samples of every arm.
+    """
+    settings = stream.settings
+    # The val stream holds its arms one after the other; the train stream mixes them.
+    stride = settings.val_samples if stream.split == "val" else PROBES
+    indices = [arm * stride + k for arm in range(len(settings.arms)) for k in range(min(PROBES, stride))]
+    for made in (stream[index] for index in indices if index < len(stream)):
+        if made.sample.images and processor is None:
+            raise SettingsError(
+                "verl found no processor for this model, so pictures would be lost: use a model family that it knows "
+                "(Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, Mllama, Gemma), and check that torchvision imports "
+                "(`ssl4rl doctor`)"
+            )
+        chat = messages(made, settings)
+        template = config.get("apply_chat_template_kwargs") or {}
+        text = (processor or tokenizer).apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=False, **template
+        )
+        if made.sample.images:
+            tokens = len(processor(text=[text], images=list(made.sample.images))["input_ids"][0])
+        else:
+            tokens = len(tokenizer(text)["input_ids"])
+        if tokens > config.max_prompt_length:
+            raise SettingsError(
+                f"a prompt of {made.arm.key} has {tokens} tokens, and data.max_prompt_length is "
+                f"{config.max_prompt_length}: raise it, or make the pictures smaller with ssl4rl.options.side"
+            )

@@ -1,0 +1,94 @@
+"""Checks on the driver, before Ray starts.
+
+The base recipe names `Preflight` under `hydra.callbacks`, Hydra's own hook for code that runs when a job starts. What
+would fail minutes later inside a Ray worker fails here at once, in one readable message and with exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class PreflightError(ValueError):
+    """A run that cannot work, found before it starts; the message says what to change."""
+
+
+class Preflight(Callback):
+    """Hydra callback of every ssl4rl recipe. Ends the process with exit code 2 if the run cannot work."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra with the composed config, on the driver only."""
+        try:
+            check(config)
+        except (ValueError, RuntimeError, OmegaConfBaseException) as error:
+            # Hydra turns an Exception of a callback into a warning and goes on; SystemExit it lets pass.
+            print(f"\nssl4rl: cannot start: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(2) from None
+
+
+def check(config: DictConfig) -> None:
+    """Everything about a run that can be known before Ray starts. Indexes the images if that is not done yet.
+
+    Raises ValueError or RuntimeError (SettingsError, SourceError, SampleError, PreflightError) with the remedy.
+    """
+    # Imported here: this module is loaded by Hydra while it composes the config of every run.
+    from ssl4rl_plugin.samples import SampleStream, load_manifest
+    from ssl4rl_plugin.settings import Settings
+
+    if OmegaConf.is_missing(config.ssl4rl.source, "path"):
+        raise PreflightError(
+            "ssl4rl.source.path is not set: say where the images are, e.g. ssl4rl.source.path=/data/photos "
+            "(a folder of images, or a TSV with a base64 `image` column and ssl4rl.source.name=tsv)"
+        )
+    settings = Settings.from_config(config.ssl4rl)
+    check_data_keys(config)
+    manifest = load_manifest(settings, progress=sys.stderr.isatty())
+    if manifest.rejected:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
+        print(f"ssl4rl: {sum(manifest.rejected.values())} images are left out: {counts}", file=sys.stderr)
+    train = SampleStream(settings, manifest, "train")
+    SampleStream(settings, manifest, "val")[0]
+    batch = config.data.get("gen_batch_size") or config.data.train_batch_size
+    if len(train) < batch:
+        raise PreflightError(
+            f"{len(train.items)} training images for {settings.epochs} epoch(s) make {len(train)} samples, fewer than "
+            f"one batch of {batch}: lower data.train_batch_size, raise ssl4rl.epochs, or add images"
+        )
+    train[0]
+    check_model(str(config.actor_rollout_ref.model.path))
+
+
+def check_data_keys(config: DictConfig) -> None:
+    """Refuse verl settings that would quietly undo what the online dataset promises."""
+    if config.trainer.get("total_epochs") != 1:
+        raise PreflightError(
+            f"trainer.total_epochs is {config.trainer.get('total_epochs')}: it would repeat the same samples; keep it at 1 "
+            "and set ssl4rl.epochs, which makes new samples in every epoch"
+        )
+    if config.data.get("shuffle"):
+        raise PreflightError("data.shuffle must stay false: the sample stream is shuffled already, epoch by epoch")
+
+
+def check_model(path: str) -> None:
+    """If the model is a local folder, make sure that verl will find a processor for it."""
+    folder = Path(os.path.expanduser(path))
+    if not folder.is_dir():
+        if path.startswith((".", "/", "~")):
+            raise PreflightError(f"actor_rollout_ref.model.path: there is no folder {path}")
+        return  # a hub name: verl downloads it
+    if not (folder / "config.json").is_file():
+        raise PreflightError(f"actor_rollout_ref.model.path: {path} has no config.json, so it is not a model folder")
+    from verl.utils import hf_processor
+
+    if (folder / "preprocessor_config.json").is_file() and hf_processor(str(folder)) is None:
+        raise PreflightError(
+            f"verl finds no processor in {path}, so pictures would be lost: it knows Qwen2-VL, Qwen2.5-VL, Qwen3-VL, "
+            "GLM-4V, Mllama and Gemma, and needs a torchvision that imports (`ssl4rl doctor`)"
+        )

@@ -1,0 +1,197 @@
+"""The stream of samples of a run: sample number i is a pure function of the settings, the manifest and i.
+
+Nothing here knows about verl or torch, so the online dataset, the preview, the report and the tests all see the same
+samples. An epoch shows every item once, in an order of its own, and no corruption comes twice; since the number alone
+decides, a resumed run goes on with exactly the samples that it would have seen, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ssl4rl_plugin.core import Item, Rejection, Sample
+from ssl4rl_plugin.data_builders.manifest import Manifest, ManifestItem, build_manifest
+from ssl4rl_plugin.data_builders.source import load_source
+from ssl4rl_plugin.images import ImageError
+from ssl4rl_plugin.rewards import encode_truth
+from ssl4rl_plugin.seeding import rng_for
+from ssl4rl_plugin.settings import Arm, Settings
+
+logger = logging.getLogger(__name__)
+
+DRAWS_PER_ITEM = 4
+"""How many corruptions of one item are tried before the next item takes its place."""
+ITEMS_PER_SAMPLE = 64
+"""How many items are tried before the run stops: a task that refuses so many does not fit the images."""
+
+
+class SampleError(RuntimeError):
+    """No item fits a task; the message counts the reasons."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One finished sample with all that identifies it."""
+
+    index: int
+    split: str
+    arm: Arm
+    item_id: str
+    sample: Sample
+    instruction: str
+    """How to write the answer: one of the wordings of the run's answer format."""
+    refused: tuple[str, ...]
+    """Reasons of the draws that were refused before this one, in order."""
+
+    @property
+    def key(self) -> str:
+        """`split:index`, from which `SampleStream` makes the sample again."""
+        return f"{self.split}:{self.index}"
+
+    @property
+    def truth_json(self) -> str:
+        """What the reward function needs, as one JSON string."""
+        arm = self.arm
+        return encode_truth(arm.task.name, arm.level_name, arm.options, self.sample.truth, self.key)
+
+    @property
+    def prompt(self) -> str:
+        """The whole text of the user's turn: the question and the answer format, with `<image>` marks."""
+        return f"{self.sample.question} {self.instruction}"
+
+    @property
+    def gold(self) -> str:
+        """The right answer, without tags."""
+        return self.arm.task.gold(self.sample.truth, self.arm.level)
+
+
+class SampleStream:
+    """Samples of one split, by number.
+
+    Args:
+        settings: the run's settings.
+        manifest: the indexed source.
+        split: `train` (items epoch by epoch, arms by weight) or `val` (`val_samples` of every arm, in arm order).
+    """
+
+    def __init__(self, settings: Settings, manifest: Manifest, split: str):
+        if split not in ("train", "val"):
+            raise ValueError(f"split must be train or val, got {split!r}")
+        self.settings = settings
+        self.manifest = manifest
+        self.split = split
+        self.items = manifest.items(split)
+        self.refusals: Counter[str] = Counter()
+        """Refused draws so far in this process, by `task:level: reason`."""
+        if not self.items:
+            raise SampleError(
+                f"the {split} split has no images ({len(manifest.items('train'))} in train, {len(manifest.items('val'))} "
+                f"in val); add images or change ssl4rl.source.val_fraction (now {settings.source.val_fraction})"
+            )
+        needed = max(arm.task.others_needed for arm in settings.arms)
+        if needed and len({item.group for item in self.items}) <= needed:
+            raise SampleError(
+                f"the {split} split has {len({item.group for item in self.items})} group(s) of images, and a task needs "
+                f"{needed + 1}: near-duplicates count as one group, so add images of other things"
+            )
+
+    def __len__(self) -> int:
+        if self.split == "val":
+            return self.settings.val_samples * len(self.settings.arms)
+        return self.settings.epochs * len(self.items)
+
+    def __getitem__(self, index: int) -> Made:
+        """Make sample `index`. Raises IndexError outside of the stream, SampleError if no item fits the task."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of a stream of {len(self)}")
+        if self.split == "val":
+            arm_number, position = divmod(index, self.settings.val_samples)
+            arm = self.settings.arms[arm_number]
+        else:
+            position = index
+            rng = rng_for(self.settings.seed, self.split, "arm", index)
+            arm = rng.choices(self.settings.arms, [arm.weight for arm in self.settings.arms])[0]
+        epoch, place = divmod(position, len(self.items))
+        order = self._order(epoch)
+        refused: list[str] = []
+        for step in range(min(ITEMS_PER_SAMPLE, len(self.items))):
+            row = self.items[order[(place + step) % len(order)]]
+            try:
+                data = self._image(row)
+            except ImageError as error:  # was good when indexed: the file changed or the disk failed
+                refused.append(error.reason)
+                logger.warning("%s could not be read: %s", row.id, error)
+                continue
+            for attempt in range(DRAWS_PER_ITEM):
+                draw = epoch * DRAWS_PER_ITEM + attempt
+                # A stand-in item must not repeat the sample that it gives at its own place.
+                rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, index if step else 0)
+                made = arm.task.generate(Item(row.id, data, row.group, self._others(arm, row, rng)), arm.level, rng)
+                if isinstance(made, Sample):
+                    self.refusals.update(f"{arm.key}: {reason}" for reason in refused)
+                    instruction = rng.choice(self.settings.answer_format.instructions)
+                    return Made(index, self.split, arm, row.id, made, instruction, tuple(refused))
+                if not isinstance(made, Rejection):
+                    raise SampleError(f"{arm.key}: generate returned a {type(made).__name__}, not Sample or Rejection")
+                refused.append(made.reason)
+        reasons = ", ".join(f"{reason} {count}x" for reason, count in Counter(refused).most_common())
+        raise SampleError(
+            f"task {arm.key} refused {len(refused)} draws in a row from the {self.split} images ({reasons}): "
+            "these images do not fit the task at this level"
+        )
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 -- the stream lives as long as its run
+    def _order(self, epoch: int) -> list[int]:
+        """The order of the items in an epoch."""
+        order = list(range(len(self.items)))
+        rng_for(self.settings.seed, self.split, "order", epoch).shuffle(order)
+        return order
+
+    def _image(self, row: ManifestItem) -> Image.Image:
+        return self.manifest.open(row, max_pixels=self.settings.source.max_pixels)
+
+    def _others(self, arm: Arm, row: ManifestItem, rng: Any) -> tuple[Item, ...]:
+        """Items of other groups, each of another one, drawn uniformly."""
+        found: list[Item] = []
+        groups = {row.group}
+        while len(found) < arm.task.others_needed:  # ends: __init__ made sure of enough groups
+            other = self.items[rng.randrange(len(self.items))]
+            if other.group not in groups:
+                found.append(Item(other.id, self._image(other), other.group))
+                groups.add(other.group)
+        return tuple(found)
+
+
+def load_manifest(settings: Settings, progress: bool = False) -> Manifest:
+    """The manifest of the settings' source, made or brought up to date first. Raises SourceError."""
+    spec = settings.source
+    return build_manifest(
+        load_source(spec.name, spec.path, **spec.options),
+        Path(spec.manifest) if spec.manifest else None,
+        val_fraction=spec.val_fraction,
+        seed=settings.seed,
+        progress=progress,
+    )
+
+
+def extra_info(made: Made) -> dict[str, Any]:
+    """What a row carries beside its prompt and truth; the same keys for every task. No prompt sees it."""
+    return {
+        "index": made.index,
+        "split": made.split,
+        "sample": made.key,
+        "task": made.arm.task.name,
+        "level": made.arm.level_name,
+        "item": made.item_id,
+        "gold": made.gold,
+        "params": json.dumps(made.sample.params, sort_keys=True),
+        "refused": json.dumps(made.refused),
+    }

@@ -1,0 +1,169 @@
+"""The `ssl4rl:` section of the config, checked and typed.
+
+One place knows which keys there are, what they may be, and what to say if they are wrong; the dataset, the preflight
+check and the command line all read the config through `Settings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssl4rl_plugin.answers import AnswerFormat, answer_format
+from ssl4rl_plugin.core import Task
+from ssl4rl_plugin.tasks import get_task
+
+
+class SettingsError(ValueError):
+    """A wrong setting: the message names the key, what was given, and what is possible."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One (task, level) that samples are drawn from."""
+
+    task: Task[Any]
+    level_name: str
+    """A name from `task.levels`."""
+    options: dict[str, Any]
+    """Fields of the level that were changed (JSON values)."""
+    weight: float
+    """Share of the training samples, relative to the other arms."""
+
+    @property
+    def level(self) -> Any:
+        """The level with the options applied."""
+        return self.task.level(self.level_name, **self.options)
+
+    @property
+    def key(self) -> str:
+        """`task:level`, with the options if there are any; identifies the arm in seeds and tables."""
+        options = json.dumps(self.options, sort_keys=True) if self.options else ""
+        return f"{self.task.name}:{self.level_name}{options}"
+
+    @property
+    def data_source(self) -> str:
+        """The name under which verl groups this task's metrics."""
+        return f"ssl4rl/{self.task.name}"
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """Where items come from."""
+
+    name: str
+    path: str | None
+    options: dict[str, Any]
+    manifest: str | None
+    val_fraction: float
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of the `ssl4rl:` section."""
+
+    seed: int
+    arms: tuple[Arm, ...]
+    source: SourceSettings
+    answer_format: AnswerFormat
+    epochs: int
+    val_samples: int
+    system_prompt: str | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Settings:
+        """Read the section (a plain mapping or an OmegaConf node). Raises SettingsError."""
+        section = _plain(config)
+        source = section.get("source") or {}
+        try:
+            fmt = answer_format(section["answer_format"])
+        except ValueError as error:
+            raise SettingsError(f"ssl4rl.answer_format: {error}") from error
+        fraction = source.get("val_fraction", 0.1)
+        if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+            raise SettingsError(f"ssl4rl.source.val_fraction must be in [0, 1), got {fraction!r}")
+        for key, low in (("format_weight", 0.0), ("partial_credit", 0.0)):
+            value = section.get(key, low)
+            if not isinstance(value, int | float) or not low <= value < 1:
+                raise SettingsError(f"ssl4rl.{key} must be in [0, 1), got {value!r}")
+        return cls(
+            seed=_integer(section, "seed", 0),
+            arms=parse_arms(section["tasks"], section.get("options") or {}),
+            source=SourceSettings(
+                name=source["name"],
+                path=source.get("path"),
+                options=dict(source.get("options") or {}),
+                manifest=source.get("manifest"),
+                val_fraction=float(fraction),
+                max_pixels=_integer(source, "max_pixels", 28 * 28, "ssl4rl.source."),
+            ),
+            answer_format=fmt,
+            epochs=_integer(section, "epochs", 1),
+            val_samples=_integer(section, "val_samples", 1),
+            system_prompt=section.get("system_prompt"),
+        )
+
+
+def parse_arms(entries: Any, common_options: Mapping[str, Any] | None = None) -> tuple[Arm, ...]:
+    """The arms that `ssl4rl.tasks` names.
+
+    Each entry is `rotation` (its default level), `rotation:pair_45`, `rotation:*` (every level), or a mapping with
+    `task`, and perhaps `level`, `weight` (0 or more) and `options` (fields of the level). `common_options` apply to
+    every arm whose level has such a field. Raises SettingsError.
+    """
+    if isinstance(entries, str):
+        entries = [entries]
+    if not entries:
+        raise SettingsError("ssl4rl.tasks is empty: name at least one task, e.g. ssl4rl.tasks=[rotation]")
+    arms: list[Arm] = []
+    for entry in entries:
+        spec: dict[str, Any] = {"task": entry} if isinstance(entry, str) else dict(entry)
+        unknown = sorted(set(spec) - {"task", "level", "weight", "options"})
+        if unknown or not isinstance(spec.get("task"), str):
+            raise SettingsError(f"ssl4rl.tasks: {entry!r} must be a name or have keys task, level, weight, options")
+        name, _, level = spec["task"].partition(":")
+        level = spec.get("level") or level
+        weight = spec.get("weight", 1.0)
+        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise SettingsError(f"ssl4rl.tasks: weight of {name!r} must be a number from 0, got {weight!r}")
+        try:
+            task = get_task(name)
+            for level_name in task.levels if level == "*" else (level or task.default_level,):
+                fields = {field.name for field in dataclasses.fields(task.level(level_name))}
+                shared = {key: value for key, value in (common_options or {}).items() if key in fields}
+                arm = Arm(task, level_name, shared | dict(spec.get("options") or {}), float(weight))
+                task.grader(arm.level)  # an impossible combination fails here and not in the middle of a run
+                arms.append(arm)
+        except ValueError as error:
+            raise SettingsError(f"ssl4rl.tasks: {error}") from error
+    keys = [arm.key for arm in arms]
+    if len(set(keys)) < len(keys):
+        raise SettingsError(
+            f"ssl4rl.tasks names an arm twice: {', '.join(sorted(k for k in keys if keys.count(k) > 1))}"
+        )
+    for key in common_options or {}:
+        if not any(key in arm.options for arm in arms):
+            raise SettingsError(f"ssl4rl.options.{key}: none of the tasks has such an option")
+    if sum(arm.weight for arm in arms) <= 0:
+        raise SettingsError("ssl4rl.tasks: all weights are 0")
+    return tuple(arms)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The section as plain Python values, interpolations resolved."""
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return dict(config)
+
+
+def _integer(section: Mapping[str, Any], key: str, low: int, prefix: str = "ssl4rl.") -> int:
+    value = section.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise SettingsError(f"{prefix}{key} must be an integer from {low}, got {value!r}")
+    return value
