@@ -1,0 +1,10 @@
+"""What verl lacks for training on a machine without an accelerator.
+
+platform        the verl platform "cpu"; chosen by `ssl4rl_plugin.plugin` where torch is a CPU-only build
+rollout         FSDP2 engine and vLLM rollout for that platform; named in `actor_rollout_ref.model.external_lib`
+vllm_worker     the extension of vLLM's worker that receives the actor's weights
+torchvision_ops lets the torchvision wheel from PyPI import next to a CPU build of torch
+setup           `python -m ssl4rl_plugin.cpu.setup` finishes an installation in ways that pip cannot express
+
+Keep this module empty of imports: `import torch` loads it.
+"""

