@@ -1,0 +1,139 @@
+"""The command line, `ssl4rl`: what there is, what it looks like, whether it will run, and how it went.
+
+Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input. This file holds the commands' names, options and help;
+what they do is imported when they run, so that `ssl4rl --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+BAD_INPUT = 2
+
+
+class _Commands(TyperGroup):
+    """Turns what a user can put right into one message and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        # Settings, sources, registry and runs raise ValueErrors that say what to do; a bug raises something else.
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            message = str(error)
+        except RuntimeError as error:
+            if type(error).__name__ != "SampleError":  # by name: importing it would import the image stack
+                raise
+            message = str(error)
+        from rich.console import Console
+
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]ssl4rl:[/] {_plain(message)}", highlight=False)
+        raise typer.Exit(BAD_INPUT)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Self-supervised pretext tasks as verifiable rewards for reinforcement learning with verl.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
+
+
+@app.command()
+def tasks(as_json: AsJson = False) -> None:
+    """List the pretext tasks with their levels, from this package and from others."""
+    from ssl4rl_plugin.cli import catalogue
+
+    catalogue.show_tasks(as_json)
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes: what `recipe=NAME` can be on verl's command line."""
+    from ssl4rl_plugin.cli import catalogue
+
+    catalogue.show_recipes(as_json)
+
+
+@app.command()
+def sources(as_json: AsJson = False) -> None:
+    """List the sources that images can come from."""
+    from ssl4rl_plugin.cli import catalogue
+
+    catalogue.show_sources(as_json)
+
+
+@app.command()
+def preview(
+    arms: Annotated[list[str], typer.Argument(metavar="TASK[:LEVEL]...", help="rotation, jigsaw:3x3, altered_patch:*")],
+    path: Annotated[
+        Path | None, typer.Option(help="Folder of images, or a .tsv file. Default: photographs of scikit-image.")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=200, help="Samples of each level.")] = 4,
+    out: Annotated[Path, typer.Option(help="File to write; .html or .png.")] = Path("preview.html"),
+    seed: Annotated[int, typer.Option(min=0, help="Other samples for another seed.")] = 0,
+) -> None:
+    """Draw samples of tasks as a contact sheet: pictures, prompt, right answer, parameters."""
+    from ssl4rl_plugin.cli.sheet import write_preview
+
+    _done(write_preview(arms, path, count, out, seed, progress=sys.stderr.isatty()))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder: metrics*.jsonl, validation/, hydra/, ...")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: report.html in RUN.")] = None,
+) -> None:
+    """Write one HTML page about a run: accuracy against chance, curves, answers beside their pictures."""
+    from rich.console import Console
+
+    from ssl4rl_plugin.report import write_report
+
+    with Console(stderr=True).status("reading the run"):
+        page = write_report(run, out)
+    _done(page)
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option(help="Also check that verl finds a processor for this model.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check whether this machine can train, and say what to do where it cannot."""
+    from ssl4rl_plugin.cli.checks import show_checks
+
+    raise typer.Exit(show_checks(model, as_json))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/demo"),
+    learn: Annotated[bool, typer.Option("--learn", help="Train until the model has visibly learnt.")] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the recipe's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the model, the samples and the training.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the folder, if there is one.")] = True,
+) -> None:
+    """Train a tiny vision-language model with verl on this machine; needs no GPU."""
+    from ssl4rl_plugin.demo.run import main
+
+    raise typer.Exit(main(out, learn, steps, seed, resume))
+
+
+def _done(path: Path) -> None:
+    """Say what was written: the path alone on stdout, for scripts."""
+    size = path.stat().st_size
+    print(f"{path.resolve()} ({size / 2**20:.1f} MiB)" if sys.stdout.isatty() else path.resolve())

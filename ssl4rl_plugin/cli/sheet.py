@@ -1,0 +1,212 @@
+"""`ssl4rl preview`: a contact sheet of samples, as the model would get them in training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.progress import Progress
+
+from ssl4rl_plugin.answers import answer_format
+from ssl4rl_plugin.report.page import percent, picture, prompt_parts, readable, render, shown_side, write
+from ssl4rl_plugin.samples import Made, SampleStream, load_manifest
+from ssl4rl_plugin.settings import Settings, SourceSettings, parse_arms
+
+MAX_PIXELS = 1024 * 1024
+"""Pixels that a source picture is shrunk to, as in the base recipe."""
+PHOTO_CROPS = 25
+"""Crops of each sample photograph; enough to look at, and indexed in a second."""
+
+
+def write_preview(arms: Sequence[str], path: Path | None, count: int, out: Path, seed: int, progress: bool) -> Path:
+    """Draw `count` samples of every arm and write them to one file.
+
+    Args:
+        arms: `task`, `task:level` or `task:*`.
+        path: folder of images or .tsv file; None for the sample photographs.
+        count: samples of each arm, at least 1.
+        out: .html (self-contained) or .png file.
+        seed: seed of the samples.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ValueError: an unknown task or level, another kind of file, or no usable images.
+        SampleError: the images do not fit a task.
+        OSError: the file cannot be written.
+    """
+    if out.suffix.lower() not in (".html", ".png"):
+        raise ValueError(f"--out {out}: the name must end in .html or .png")
+    settings = Settings(
+        seed=seed,
+        arms=parse_arms(list(arms)),
+        source=SourceSettings(
+            name="sample_photos" if path is None else "tsv" if path.suffix.lower() == ".tsv" else "folder",
+            path=None if path is None else str(path),
+            options={"crops": PHOTO_CROPS} if path is None else {},
+            manifest=None,
+            val_fraction=0.0,  # there is no training here that pictures must be held out from
+            max_pixels=MAX_PIXELS,
+        ),
+        answer_format=answer_format("think_answer"),
+        epochs=count,  # enough samples even of a single picture
+        val_samples=1,
+        system_prompt=None,
+    )
+    manifest = load_manifest(settings, progress=progress)
+    sheet: list[list[Made]] = []
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not progress)
+    with bar:
+        job = bar.add_task("making samples", total=count * len(settings.arms))
+        for arm in settings.arms:
+            stream = SampleStream(replace(settings, arms=(arm,)), manifest, "train")
+            sheet.append([])
+            for index in range(count):
+                sheet[-1].append(stream[index])
+                bar.advance(job)
+    if out.suffix.lower() == ".html":
+        return write(sheet_html(sheet, settings), out)
+    out = out.expanduser()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet_image(sheet).save(out, "PNG")
+    return out
+
+
+def sheet_html(sheet: Sequence[Sequence[Made]], settings: Settings) -> str:
+    """The contact sheet as one self-contained page; one row of samples for each arm."""
+    sections = []
+    for samples in sheet:
+        arm = samples[0].arm
+        cards = [
+            {
+                "item": readable(made.item_id, 120),
+                "pictures": [picture(image, shown_side(len(made.sample.images))) for image in made.sample.images],
+                "prompt": prompt_parts(made.sample.question),
+                "gold": readable(made.gold, 200),
+                "params": readable(json.dumps(made.sample.params, sort_keys=True), 300),
+            }
+            for made in samples
+        ]
+        sections.append(
+            {
+                "label": f"{arm.task.name}:{arm.level_name}",
+                "summary": arm.task.summary,
+                "reference": arm.task.reference,
+                "chance": percent(arm.task.chance(arm.level)),
+                "cards": cards,
+            }
+        )
+    where = settings.source.path or "the photographs that come with scikit-image"
+    return render(
+        "preview.html.j2",
+        sections=sections,
+        where=readable(where),
+        seed=settings.seed,
+        instruction=settings.answer_format.instructions[0],
+    )
+
+
+_CARD, _GAP, _PAD = 380, 16, 14
+_INK, _MUTED, _GOOD, _LINE = "#16181d", "#5d6470", "#13734b", "#e1e4ea"
+
+
+def sheet_image(sheet: Sequence[Sequence[Made]]) -> Image.Image:
+    """The contact sheet as one picture (RGB); one row of cards for each arm, wrapped after four."""
+    rows: list[tuple[str, list[Image.Image]]] = []
+    for samples in sheet:
+        arm = samples[0].arm
+        title = f"{arm.task.name}:{arm.level_name}   chance {percent(arm.task.chance(arm.level))}"
+        cards = [_card(made) for made in samples]
+        rows += [(title if start == 0 else "", cards[start : start + 4]) for start in range(0, len(cards), 4)]
+    columns = max(len(cards) for _, cards in rows)
+    heights = [max(card.height for card in cards) + (34 if title else 0) + _GAP for title, cards in rows]
+    whole = Image.new("RGB", (columns * (_CARD + _GAP) + _GAP, sum(heights) + _GAP), "#f6f7f9")
+    draw = ImageDraw.Draw(whole)
+    top = _GAP
+    for (title, cards), height in zip(rows, heights, strict=True):
+        below = top
+        if title:
+            draw.text((_GAP, top + 4), title, fill=_INK, font=_font(17, bold=True))
+            below += 34
+        for column, card in enumerate(cards):
+            whole.paste(card, (_GAP + column * (_CARD + _GAP), below))
+        top += height
+    return whole
+
+
+def _card(made: Made) -> Image.Image:
+    """One sample: pictures in rows, the question, the right answer, the parameters."""
+    inner = _CARD - 2 * _PAD
+    count = len(made.sample.images)
+    columns = count if count <= 3 else 2 if count == 4 else 3 if count <= 9 else 4
+    cell = (inner - 8 * (columns - 1)) // columns
+    pictures = [_shrunk(image, cell) for image in made.sample.images]
+    question = readable(made.sample.question.replace("<image>", ""))
+    texts = [
+        *((line, _INK, _font(13)) for line in _wrapped(question, 13, inner)),
+        *((line, _GOOD, _font(14, True)) for line in _wrapped(f"→ {readable(made.gold, 200)}", 14, inner)),
+        *((line, _MUTED, _font(11)) for line in _wrapped(readable(json.dumps(made.sample.params), 200), 11, inner)),
+    ]
+    rows = [pictures[start : start + columns] for start in range(0, count, columns)]
+    height = sum(max(image.height for image in row) + 8 for row in rows)
+    height += sum(int(font.size * 1.4) for _, _, font in texts) + 2 * _PAD
+    card = Image.new("RGB", (_CARD, height), "white")
+    draw = ImageDraw.Draw(card)
+    draw.rectangle((0, 0, _CARD - 1, height - 1), outline=_LINE)
+    top = _PAD
+    for row in rows:
+        for column, image in enumerate(row):
+            card.paste(image, (_PAD + column * (cell + 8), top))
+        top += max(image.height for image in row) + 8
+    for line, colour, font in texts:
+        draw.text((_PAD, top), line, fill=colour, font=font)
+        top += int(font.size * 1.4)
+    return card
+
+
+def _shrunk(image: Image.Image, width: int) -> Image.Image:
+    """At most `width` pixels wide and high; coarse pictures are enlarged without blur."""
+    scale = width / max(image.size)
+    filter = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), filter)
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """A font with most of the world's alphabets; it comes with matplotlib."""
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
+
+
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    """Lines of at most `width` pixels; a word longer than that is cut."""
+    font = _font(size)
+    lines: list[str] = []
+    for paragraph in text.strip().split("\n"):
+        line = ""
+        for word in paragraph.split():
+            for piece in _cut(word, font, width):
+                joined = f"{line} {piece}".strip()
+                if line and font.getlength(joined) > width:
+                    lines.append(line)
+                    joined = piece
+                line = joined
+        lines.append(line)
+    return lines
+
+
+def _cut(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """The word in pieces that are at most `width` pixels long, one piece if it fits."""
+    pieces = [""]
+    for letter in word:
+        if font.getlength(pieces[-1] + letter) > width:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces

@@ -1,0 +1,361 @@
+"""`ssl4rl report` and the run log behind it, on made-up run folders in verl's own file formats."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from ssl4rl_plugin.cli import app
+from ssl4rl_plugin.report import report_html, step_times, write_report
+from ssl4rl_plugin.report.page import picture, prompt_parts, readable
+from ssl4rl_plugin.rewards import compute_score
+from ssl4rl_plugin.runlog import ArmKey, RunError, RunLog
+from ssl4rl_plugin.samples import SampleStream, load_manifest
+from ssl4rl_plugin.settings import Settings
+
+HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(1)> \u202egnp.exe \x00 {{ 7 * 7 }} &amp; \ud800"
+
+
+def make_images(folder: Path, count: int = 12, side: int = 96) -> Path:
+    """Colourful noise with structure at several scales; no two alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        rng = random.Random(f"image {number}")
+        small = Image.frombytes("RGB", (6, 6), bytes(rng.randrange(256) for _ in range(108)))
+        small.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number:03}.png")
+    return folder
+
+
+def ssl4rl_section(images: Path, tasks: list[str], val_samples: int = 6) -> dict:
+    return {
+        "tasks": tasks,
+        "options": {"side": 56},
+        "seed": 3,
+        "epochs": 2,
+        "val_samples": val_samples,
+        "source": {
+            "name": "folder",
+            "path": str(images),
+            "options": {},
+            "manifest": None,
+            "val_fraction": 0.4,
+            "max_pixels": 1048576,
+        },
+        "answer_format": "answer_only",
+        "format_weight": 0.1,
+        "partial_credit": 0.5,
+        "system_prompt": None,
+        "transductive": False,
+    }
+
+
+def write_lines(path: Path, rows: list[dict], tail: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + tail, encoding="utf-8")
+
+
+def write_run(run: Path, section: dict, skills: dict[int, float], steps: int, n: int = 4) -> None:
+    """A run as verl writes it, of a model that answers right with probability `skills[step]`, else at random."""
+    settings = Settings.from_config(section)
+    manifest = load_manifest(settings)
+    rng = random.Random(0)
+    config = {
+        "ssl4rl": section,
+        "data": {"ssl4rl": "${ssl4rl}", "train_batch_size": 16, "max_response_length": 16},
+        "actor_rollout_ref": {"model": {"path": "/models/tiny"}, "rollout": {"n": n}, "actor": {"optim": {"lr": 5e-4}}},
+        "algorithm": {"adv_estimator": "grpo"},
+        "trainer": {"total_training_steps": steps, "wandb_api_key": "0123456789abcdef"},
+    }
+    file = run / "hydra" / ".hydra" / "config.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+
+    def answer(made, skill: float) -> tuple[str, dict]:
+        grader = made.arm.task.grader(made.arm.level)
+        given = made.gold if rng.random() < skill else grader.render(rng.choice(list(grader.values())))
+        text = settings.answer_format.render(given) if rng.random() < 0.7 + skill / 4 else f"It is {given}, I think"
+        figures = compute_score(made.arm.data_source, text, made.truth_json, answer_format=section["answer_format"])
+        return text, figures
+
+    def row(made, step: int, skill: float, uid: str, validation: bool) -> dict:
+        text, figures = answer(made, skill)
+        base = {"input": f"user\n{made.sample.question}\nassistant\n", "output": text, "gts": made.truth_json}
+        score = figures.pop("score")
+        extras = {"reward": score, **figures} if validation else {}
+        return {**base, "score": score, "step": step, **extras, "uid": uid}
+
+    val = SampleStream(settings, manifest, "val")
+    for step, skill in skills.items():
+        rows = [row(val[i], step, skill, f"v{i}_0_0", True) for i in range(len(val))]
+        rng.shuffle(rows)  # verl sorts by a random uid
+        write_lines(run / "validation" / f"{step}.jsonl", rows)
+    train = SampleStream(settings, manifest, "train")
+    last = max(skills.values())
+    rows = [row(train[i], steps, last / 2, f"t{i}_{k}_0", False) for i in range(2) for k in range(n)]
+    write_lines(run / "rollouts" / f"{steps}.jsonl", rows)
+    metrics = [{"step": 0, "data": {"val-core/ssl4rl/altered_patch/acc/mean@1": 0.2}}]
+    for step in range(1, steps + 1):
+        metrics.append({"step": step, "data": step_metrics(step, steps, rng)})
+    write_lines(run / "metrics.jsonl", metrics)
+
+
+def step_metrics(step: int, steps: int, rng: random.Random) -> dict[str, float]:
+    done = 1 / (1 + math.exp(-10 * (step / steps - 0.5)))
+    gen, update = 9 + rng.random() * 2, 4 + rng.random()
+    data = {
+        "critic/score/mean": 0.15 + 0.75 * done + rng.gauss(0, 0.03),
+        "rollout_corr/k3_kl": 1e-5 + abs(rng.gauss(0, 4e-6)),
+        "rollout_corr/kl": abs(rng.gauss(0, 2e-5)),
+        "training/rollout_probs_diff_mean": 2e-5 + abs(rng.gauss(0, 4e-6)),
+        "actor/kl_loss": 0.02 * done + abs(rng.gauss(0, 1e-3)),
+        "actor/entropy": 1.4 - done + rng.gauss(0, 0.02),
+        "actor/grad_norm": 0.3 + 0.5 * math.exp(-((step / steps - 0.5) ** 2) * 30) + rng.random() * 0.1,
+        "response_length/mean": 6 + rng.random(),
+        "response_length/max": 12 + int(rng.random() * 4),
+        "response_length/min": 4,
+        "timing_s/gen": gen,
+        "timing_s/old_log_prob": 1.9,
+        "timing_s/adv": 0.2,
+        "timing_s/update_actor": update,
+        "timing_s/update_weights": 0.4,
+        "timing_s/agent_loop/generate_sequences/mean": 3.0,
+    }
+    data["timing_s/step"] = gen + update + 3.1
+    return data
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return make_images(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL4RL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    write_run(run, ssl4rl_section(images, ["altered_patch", "rotation"], 20), {0: 0.0, 6: 0.5, 12: 0.95}, steps=12)
+    return run
+
+
+@pytest.fixture
+def bare(tmp_path) -> Path:
+    """A run with one step of metrics and nothing else."""
+    write_lines(tmp_path / "run" / "metrics.jsonl", [{"step": 1, "data": {"critic/score/mean": 0.5}}])
+    return tmp_path / "run"
+
+
+def response(**changes) -> dict:
+    gts = json.dumps({"task": "rotation", "level": "pair_90", "options": {}, "truth": 90, "sample": "val:0"})
+    row = {"input": "q", "output": "<answer>90</answer>", "gts": gts, "score": 1.0, "step": 0, "uid": "a_0_0"}
+    figures = dict.fromkeys(("reward", "acc", "format", "valid", "similarity"), 1.0)
+    row |= figures | {"level": "pair_90", "sample": "val:0", "error": ""}
+    return row | changes
+
+
+def one_response_of(finished: Path, folder: Path) -> Path:
+    """A run with the first line of the last validation, and an empty folder for its config."""
+    run = folder / "run"
+    (run / ".hydra").mkdir(parents=True)
+    line = (finished / "validation" / "12.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    write_lines(run / "validation" / "12.jsonl", [json.loads(line)])
+    return run
+
+
+def visible(html: str) -> str:
+    return re.sub(r"<style>.*?</style>|data:image/[^\"]+", "", html, flags=re.DOTALL)
+
+
+# The run log.
+
+
+def test_metrics_survive_torn_lines_nan_and_a_resumed_run(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step":1,"data":{"a":1.0,"b":null,"c":NaN,"d":"text"}}\n{"step":2,"data":{"a":2.0,"only":1}}\n{"step":3,"da'
+    )
+    write_lines(tmp_path / "metrics-2.jsonl", [{"step": 2, "data": {"a": 20.0}}])
+    write_lines(tmp_path / "metrics-10.jsonl", [{"step": 2, "data": {"a": 21.0}}, {"step": 3, "data": {"a": 3}}, [1]])
+    log = RunLog(tmp_path)
+    assert [path.name for path in log.metric_files] == ["metrics.jsonl", "metrics-2.jsonl", "metrics-10.jsonl"]
+    assert log.curve("a") == ([1, 2, 3], [1.0, 21.0, 3])
+    assert log.metrics[1] == {"a": 1.0} and log.metrics[2]["only"] == 1
+    assert log.curve("b") == log.curve("unknown") == ([], [])
+    assert log.torn_lines == 2
+
+
+@pytest.mark.parametrize("content", [None, {}])
+def test_a_folder_without_a_run_says_what_a_run_is(tmp_path, content):
+    folder = tmp_path if content is not None else tmp_path / "missing"
+    with pytest.raises(RunError, match=re.escape(str(folder))):
+        RunLog(folder)
+
+
+def test_accuracy_counts_questions_and_not_answers(tmp_path):
+    other = json.loads(response()["gts"]) | {"sample": "val:1"}
+    rows = [response(acc=1.0), response(acc=0.0), response(acc=0.0, gts=json.dumps(other)), response(acc=None)]
+    write_lines(tmp_path / "validation" / "0.jsonl", rows, tail='{"input": "half')
+    log = RunLog(tmp_path)
+    (point,) = log.accuracies
+    assert (point.step, point.arm, point.rate.n, point.rate.mean) == (0, ArmKey("rotation", "pair_90"), 2, 0.25)
+    assert log.torn_lines == 1
+    assert log.rates == {"format": ([0], [1.0]), "valid": ([0], [1.0])}
+
+
+def test_headline_compares_first_and_last_validation(finished):
+    first, second = RunLog(finished).headline()
+    assert (first.arm.label, second.arm.label) == ("altered_patch:2x2_mask", "rotation:pair_90")
+    assert first.chance == 0.25 and json.loads(first.arm.options) == {"side": 56}
+    assert (first.before.step, first.after.step, first.after.rate.n) == (0, 12, 20)
+    assert first.verdict == "above chance"
+
+
+def test_without_dumps_the_accuracy_comes_from_the_metrics(tmp_path):
+    data = {"val-core/ssl4rl/rotation/acc/mean@2": 0.5, "val-core/ssl4rl/rotation/acc/best@2/mean": 0.7}
+    write_lines(tmp_path / "metrics.jsonl", [{"step": 0, "data": data}])
+    (row,) = RunLog(tmp_path).headline()
+    assert row.before.rate.mean == 0.5 and row.before.rate.n == 0 and row.after is None
+    assert row.chance is None and row.verdict == ""
+
+
+def test_rows_of_another_kind_are_left_alone(tmp_path):
+    truths = ("B", None, '{"task": 1}', "[" * 100_000)
+    rows = [*(response(gts=truth) for truth in truths), {"score": None}]
+    write_lines(tmp_path / "validation" / "0.jsonl", rows)
+    log = RunLog(tmp_path)
+    assert log.accuracies == [] and [row.arm for row in log.validation(0)] == [None] * 5
+    assert "No validation was recorded" in report_html(log)
+
+
+def test_a_sample_is_made_again_with_its_pictures(finished):
+    log = RunLog(finished)
+    for row in [*log.validation(12)[:3], *log.rollout(12)[:2]]:
+        made = log.sample_of(row)
+        assert (made.key, made.truth_json, made.gold) == (row.sample, row.truth, row.gold)
+        assert made.sample.images[0].width == 56
+
+
+def test_a_sample_that_comes_out_differently_is_refused(finished, tmp_path):
+    text = (finished / "hydra" / ".hydra" / "config.yaml").read_text()
+    run = one_response_of(finished, tmp_path)
+    (run / ".hydra" / "config.yaml").write_text(text.replace("seed: 3", "seed: 4"))
+    log = RunLog(run)
+    with pytest.raises(RunError, match="comes out differently"):
+        log.sample_of(log.validation(12)[0])
+    assert "comes out differently" in report_html(log)
+
+
+def test_a_relative_image_path_is_seen_from_where_the_run_was_started(finished, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = one_response_of(finished, tmp_path)
+    text = (finished / "hydra" / ".hydra" / "config.yaml").read_text().replace(str(images), images.name)
+    (run / ".hydra" / "config.yaml").write_text(text)
+    (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"cwd": str(images.parent)}}}))
+    log = RunLog(run)
+    assert log.sample_of(log.validation(12)[0]).sample.images
+
+
+def test_step_times_add_up_to_the_step(finished):
+    log = RunLog(finished)
+    steps, parts = step_times(log)
+    assert steps == list(range(1, 13)) and list(parts)[::3] == ["generation", "actor update"]
+    for index, total in enumerate(log.curve("timing_s/step")[1]):
+        assert sum(values[index] for values in parts.values()) == pytest.approx(total)
+    assert parts["other"][0] == pytest.approx(3.1 - 1.9 - 0.2 - 0.4)
+
+
+# The page.
+
+
+def test_the_page_shows_all_of_a_finished_run(finished, tmp_path):
+    page = write_report(finished, tmp_path / "new" / "page.html")
+    html = page.read_text(encoding="utf-8")
+    text = visible(html)
+    for title in ("altered_patch", "pair_90", "above chance", "Learnt", "Training reward", "Where the time goes",
+                  "Rollout against trainer", "One training group", "Form of the answers", "/models/tiny"):  # fmt: skip
+        assert title in text, title
+    assert html.count("<svg") >= 9 and "data:image/png;base64," in html
+    assert "What to know about this run" not in text and "No picture" not in text
+    assert len(html) < 3_000_000
+
+
+def test_the_page_loads_nothing_and_hides_secrets(finished):
+    html = report_html(RunLog(finished))
+    assert "default-src 'none'" in html
+    assert not re.search(r"<script|<link|@import|(src|href)=\"(?!data:|#)|url\((?!#)", html)
+    assert "0123456789abcdef" not in html and "wandb_api_key: (hidden)" in html
+
+
+def test_figures_follow_the_page_into_dark_mode(finished):
+    svgs = re.findall(r"<svg.*?</svg>", report_html(RunLog(finished)), flags=re.DOTALL)
+    assert all("var(--" in svg for svg in svgs)
+    assert not any(re.search("#0a0[bc]0|<metadata|#000000", svg) for svg in svgs)
+    ids = [name for svg in svgs for name in set(re.findall(r'<clipPath id="([^"]+)"', svg))]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_a_model_wrote_stays_text(tmp_path):
+    rows = [response(output=HOSTILE, error=HOSTILE, input=HOSTILE, acc=0.0)]
+    write_lines(tmp_path / "validation" / "0.jsonl", rows)
+    name = tmp_path / "hydra" / ".hydra" / "config.yaml"
+    name.parent.mkdir(parents=True)
+    name.write_text("a: </pre><script>alert(1)</script>")
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in html and "onerror=alert(1)>" not in html and "&lt;script&gt;" in html
+    assert "{{ 7 * 7 }}" in html and "\u202e" not in html and "\x00" not in html
+    assert "‹U+202E›" in html and "‹U+D800›" in html
+
+
+def test_the_page_says_what_is_missing(bare):
+    text = visible(report_html(RunLog(bare)))
+    for words in ("no validation dumps", "no config", "No validation was recorded", "trainer.validation_data_dir"):
+        assert words in text, words
+
+
+def test_the_page_says_how_far_a_run_got(finished, tmp_path):
+    run = tmp_path / "killed"
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("\n".join(lines[:6]) + "\n" + lines[6][:40])
+    (run / ".hydra").mkdir()
+    (run / ".hydra" / "config.yaml").write_text((finished / "hydra" / ".hydra" / "config.yaml").read_text())
+    write_lines(run / "validation" / "3.jsonl", [response(step=3)])
+    text = visible(report_html(RunLog(run)))
+    for words in ("stopped at step 5 of 12", "only one validation", "1 line(s) could not", "before the first update"):
+        assert words in text, words
+
+
+def test_a_task_that_is_not_installed_is_named(tmp_path):
+    gts = json.loads(response()["gts"]) | {"task": "gone"}
+    write_lines(tmp_path / "validation" / "0.jsonl", [response(gts=json.dumps(gts))])
+    assert "gone:pair_90 is not installed here" in report_html(RunLog(tmp_path))
+
+
+def test_the_command_writes_the_page_and_refuses_other_folders(bare, tmp_path):
+    result = CliRunner().invoke(app, ["report", str(bare)])
+    assert result.exit_code == 0 and (bare / "report.html").is_file()
+    assert result.stdout.strip() == str(bare / "report.html")
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 2 and "holds no metrics" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_text_and_pictures_of_a_page():
+    assert readable("a" * 10, 4) == "aaaa … (10 characters in all)"
+    assert readable("tab\t line\r\n next") == "tab\t line\n next"
+    assert prompt_parts("<image><image>\nWhich?") == [1, 2, "Which?"]
+    assert prompt_parts("Look: <image> and say") == ["Look:", 1, "and say"]
+    small, large = picture(Image.new("RGB", (56, 28))), picture(Image.new("RGB", (4000, 1000)))
+    assert small.coarse and small.width == 168 and small.uri.startswith("data:image/png")
+    assert not large.coarse and large.width == 300 and large.uri.startswith("data:image/jpeg")
