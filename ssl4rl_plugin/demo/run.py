@@ -1,0 +1,269 @@
+"""The demo from end to end: build the model, warm it up, train it with verl, show what came of it.
+
+Everything goes into one folder. Started again with the same folder, it goes on from the last checkpoint: finished steps
+are not repeated, and the samples are those that an undisturbed run would have seen.
+
+    model/            the model as it went into training
+    metrics-K.jsonl   verl's metrics, one file for each start
+    train-K.log       verl's output
+    rollouts/ validation/  every response with its score (verl's dumps)
+    checkpoints/      verl's checkpoints
+    hydra/            the composed config
+    summary.json report.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+console = Console()
+
+WARM_UP_STEPS = 100
+START_LIMIT = 600
+"""Seconds without a first metric after which a run counts as stuck: a failed worker can leave verl waiting for ever."""
+STEP_LIMIT = 300
+"""Seconds without a new metric after which a run counts as stuck."""
+
+
+class DemoError(RuntimeError):
+    """The demo could not finish; the message says why and where to look."""
+
+
+def main(
+    out: Path,
+    learn: bool = False,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    extra: tuple[str, ...] = (),
+) -> int:
+    """Run the demo in folder `out`.
+
+    Args:
+        out: the run's folder; made if it is not there.
+        learn: use `recipe=cpu_learn`, which trains until the model has visibly learnt.
+        steps: training steps, if not the recipe's.
+        seed: of the model's weights and of the samples.
+        resume: go on from what `out` holds; otherwise a folder with something in it is an error.
+        extra: further Hydra overrides for verl.
+
+    Returns:
+        The exit code: 0 if the run finished.
+
+    Raises:
+        DemoError: with the reason.
+    """
+    recipe = "cpu_learn" if learn else "cpu_demo"
+    out = out.resolve()
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise DemoError(f"{out} is not empty: choose another folder, or leave --no-resume away to go on with it")
+    out.mkdir(parents=True, exist_ok=True)
+    own = [f"ssl4rl.seed={seed}", *([f"trainer.total_training_steps={steps}"] if steps else []), *extra]
+    config = compose(recipe, [f"actor_rollout_ref.model.path={out / 'model'}", *own])
+    started = time.monotonic()
+    prepare_model(config, out / "model", seed)
+    train(recipe, out, own, config)
+    summarise(out, recipe, time.monotonic() - started)
+    return 0
+
+
+def compose(recipe: str, overrides: list[str]) -> Any:
+    """verl's config for a recipe, composed as main_ppo does it."""
+    import verl  # noqa: F401  -- loads the plugin
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return hydra_compose("ppo_trainer", overrides=["+plugin=ssl4rl", f"recipe={recipe}", *overrides])
+
+
+def prepare_model(config: Any, folder: Path, seed: int) -> None:
+    """Build and warm up the model, unless the folder holds it already."""
+    from ssl4rl_plugin.samples import SampleStream, load_manifest
+    from ssl4rl_plugin.settings import Settings
+
+    if (folder / "warm_up.json").is_file():
+        console.print(f"[dim]model: {folder} is there already")
+        return
+    settings = Settings.from_config(config.ssl4rl)
+    stream = SampleStream(settings, load_manifest(settings, progress=console.is_terminal), "train")
+
+    from transformers import AutoProcessor
+
+    from ssl4rl_plugin.demo.model import build_model, save, train_tokenizer
+    from ssl4rl_plugin.demo.warm_up import warm_up
+
+    texts = [stream[index].prompt for index in range(min(256, len(stream)))]
+    tokenizer = train_tokenizer(["user assistant system", *texts])
+    model = build_model(tokenizer, seed)
+    unfinished = folder.with_name("model.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save(model, tokenizer, unfinished)
+    count = sum(weight.numel() for weight in model.parameters())
+    console.print(f"model: Qwen2.5-VL, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens")
+    processor = AutoProcessor.from_pretrained(unfinished)
+    with _progress() as bar:
+        task = bar.add_task("warm-up: answer format, random answers", total=WARM_UP_STEPS)
+        result = warm_up(model, processor, stream, WARM_UP_STEPS, seed, lambda: bar.advance(task))
+    console.print(
+        f"warm-up: loss {result.loss:.3f} nats a token; writing random answers perfectly would be {result.floor:.3f}"
+    )
+    model.save_pretrained(unfinished)
+    (unfinished / "warm_up.json").write_text(json.dumps(vars(result)))
+    unfinished.rename(folder)
+
+
+def command(recipe: str, out: Path, overrides: list[str]) -> list[str]:
+    """The command that a user would type for this run."""
+    return [
+        sys.executable, "-m", "verl.trainer.main_ppo", "+plugin=ssl4rl", f"recipe={recipe}",
+        f"actor_rollout_ref.model.path={out / 'model'}",
+        f"trainer.default_local_dir={out / 'checkpoints'}",
+        f"trainer.rollout_data_dir={out / 'rollouts'}",
+        f"trainer.validation_data_dir={out / 'validation'}",
+        f"hydra.run.dir={out / 'hydra'}",
+        *overrides,
+    ]  # fmt: skip
+
+
+def train(recipe: str, out: Path, overrides: list[str], config: Any) -> None:
+    """Run verl's trainer to the end, with progress, time limits, and nothing left behind. Raises DemoError."""
+    total = int(config.trainer.total_training_steps)
+    if reached(out) >= total:
+        console.print(f"training: all {total} steps are done already")
+        return
+    start = len(list(out.glob("metrics-*.jsonl")))
+    metrics, log = out / f"metrics-{start}.jsonl", out / f"train-{start}.log"
+    arguments = command(recipe, out, overrides)
+    console.print(f"training: [dim]{' '.join(arguments[1:5])} ...[/dim]  (output in {log})")
+    # Ray puts sockets below its folder, whose names may have 107 characters at most.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as ray_folder, log.open("w") as output:
+        environment = {
+            **os.environ,
+            "VERL_FILE_LOGGER_PATH": str(metrics),
+            "RAY_TMPDIR": ray_folder,
+            "HF_HUB_OFFLINE": "1",
+            "HYDRA_FULL_ERROR": "1",
+        }
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            _follow(process, metrics, total, reached(out))
+        finally:
+            stop(process)
+    if process.returncode != 0 or reached(out) < total:
+        tail = "".join(deque(log.open(errors="replace"), maxlen=25))
+        raise DemoError(
+            f"verl ended with exit code {process.returncode} before step {total}; the end of {log}:\n{tail}"
+        )
+
+
+def reached(out: Path) -> int:
+    """The last step that a checkpoint holds; 0 without one."""
+    try:
+        return int((out / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _follow(process: subprocess.Popen[bytes], metrics: Path, total: int, done: int) -> None:
+    """Show verl's progress until it ends. Raises DemoError when it gets stuck."""
+    last_change, size = time.monotonic(), 0
+    with _progress() as bar:
+        task = bar.add_task("starting Ray, vLLM and the trainer", total=total, completed=done)
+        while process.poll() is None:
+            time.sleep(0.5)
+            now = metrics.stat().st_size if metrics.exists() else 0
+            if now != size:
+                last_change, size = time.monotonic(), now
+                rows = _complete_rows(metrics)
+                if rows:
+                    step, data = rows[-1]["step"], rows[-1]["data"]
+                    reward = data.get("critic/score/mean")
+                    text = f"reward {reward:.3f}" if isinstance(reward, float) else "validation"
+                    bar.update(task, completed=step, description=text)
+            elif time.monotonic() - last_change > (STEP_LIMIT if size else START_LIMIT):
+                raise DemoError(
+                    f"no progress for {time.monotonic() - last_change:.0f} s: stopped. See the log beside {metrics}, "
+                    "and `ssl4rl doctor`"
+                )
+
+
+def _complete_rows(metrics: Path) -> list[dict[str, Any]]:
+    lines = metrics.read_bytes().split(b"\n")[:-1]  # what follows the last newline is still being written
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a run and everything that it started, Ray's daemons included; does nothing to other people's."""
+    import psutil
+
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)  # lets Ray shut down by itself
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for member in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
+def summarise(out: Path, recipe: str, seconds: float) -> None:
+    """Print the table, write summary.json and report.html."""
+    from ssl4rl_plugin.cli.tables import headline_table, show
+    from ssl4rl_plugin.report import write_report
+    from ssl4rl_plugin.runlog import RunLog
+
+    lines = RunLog(out).headline()
+    show(headline_table(lines))
+    if recipe == "cpu_demo":
+        console.print(
+            "So few steps prove the path (samples, rollouts, rewards, updates, weight sync, checkpoint), not learning: "
+            "`make learn` runs until the model has learnt."
+        )
+    page = write_report(out)
+    summary = {
+        "recipe": recipe,
+        "seconds": round(seconds),
+        "tasks": {
+            line.arm.label: {
+                "chance": line.chance,
+                **{
+                    name: {"accuracy": p.rate.mean, "low": p.rate.low, "high": p.rate.high, "n": p.rate.n}
+                    for name, p in (("before", line.before), ("after", line.after))
+                    if p
+                },
+            }
+            for line in lines
+        },
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    console.print(f"report: {page}  ({seconds / 60:.1f} min)", soft_wrap=True)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )

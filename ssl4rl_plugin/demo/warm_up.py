@@ -1,0 +1,107 @@
+"""The warm-up before reinforcement: it teaches how an answer is written, and nothing about which one is right.
+
+A model with random weights never writes `<answer>B</answer>` by chance, so that no rollout would ever be rewarded.
+Some supervised steps on the run's own prompts and pictures mend that. The answers in them are drawn uniformly from the
+possible ones WITHOUT looking at the truth, so that accuracy stays at chance; the run's first validation shows it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from ssl4rl_plugin.dataset import messages
+from ssl4rl_plugin.samples import Made, SampleStream
+from ssl4rl_plugin.seeding import rng_for
+
+BATCH = 32
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class WarmUpResult:
+    steps: int
+    loss: float
+    """Mean cross-entropy (nats per token) over the last 10 steps."""
+    floor: float
+    """The same for a perfect writer of uniformly random answers, where each possible answer differs in one token."""
+
+
+def random_response(made: Made, stream: SampleStream, rng: random.Random) -> str:
+    """A response in the run's format with an answer drawn uniformly, blind to the truth."""
+    grader = made.arm.task.grader(made.arm.level)
+    options = [value for value, _ in zip(grader.values(), range(1000), strict=False)]
+    return stream.settings.answer_format.render(grader.render(rng.choice(options)))
+
+
+def warm_up(
+    model: Any, processor: Any, stream: SampleStream, steps: int, seed: int, progress: Any = None
+) -> WarmUpResult:
+    """Train `model` in place for `steps` steps of `BATCH` samples.
+
+    Args:
+        model: a Qwen2.5-VL.
+        processor: its processor.
+        stream: the training samples (prompts and pictures; their truths are not read).
+        steps: optimisation steps.
+        seed: of the random answers.
+        progress: called without arguments after every step.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # matrices this small gain nothing from a second thread, and a busy core makes both wait
+    end = processor.tokenizer.eos_token
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    rng = rng_for(seed, "warm-up")
+    losses: list[float] = []
+    model.train()
+    for step in range(steps):
+        batch = [stream[(step * BATCH + k) % len(stream)] for k in range(BATCH)]
+        responses = [random_response(made, stream, rng) + end for made in batch]
+        loss = _loss(model, processor, batch, responses, stream)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        losses.append(loss.item())
+        if progress is not None:
+            progress()
+    model.eval()
+    tail = losses[-10:]
+    return WarmUpResult(steps, sum(tail) / len(tail), _floor(batch, responses, processor))
+
+
+def _loss(model: Any, processor: Any, batch: list[Made], responses: list[str], stream: SampleStream) -> Any:
+    """Mean cross-entropy of the responses' tokens given prompts and pictures."""
+    import torch
+
+    prompts = [
+        processor.apply_chat_template(messages(made, stream.settings), add_generation_prompt=True, tokenize=False)
+        for made in batch
+    ]
+    inputs = processor(
+        text=[prompt + response for prompt, response in zip(prompts, responses, strict=True)],
+        images=[image for made in batch for image in made.sample.images],
+        return_tensors="pt",
+        padding=True,
+        padding_side="right",
+    )
+    labels = inputs["input_ids"].clone()
+    labels[inputs["attention_mask"] == 0] = -100
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    answers = processor.tokenizer(responses)["input_ids"]
+    for row, (length, answer) in enumerate(zip(lengths, answers, strict=True)):
+        labels[row, : length - len(answer)] = -100
+    return torch.nn.functional.cross_entropy(
+        model(**inputs).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+    )
+
+
+def _floor(batch: list[Made], responses: list[str], processor: Any) -> float:
+    """Entropy of a uniform answer per response token, in nats."""
+    import math
+
+    tokens = sum(len(ids) for ids in processor.tokenizer(responses)["input_ids"])
+    return sum(-math.log(made.arm.task.chance(made.arm.level)) for made in batch) / tokens
