@@ -1,0 +1,81 @@
+"""What cannot work is said on the driver, before Ray starts: one message, exit code 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import verl  # noqa: F401  -- loads the plugin
+from hydra import compose, initialize_config_module
+from PIL import Image
+
+from ssl4rl_plugin import preflight
+
+
+def config(*overrides: str):
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", overrides=["+plugin=ssl4rl", *overrides])
+
+
+def usual(folder: Path, *overrides: str):
+    return config("recipe=images", f"ssl4rl.source.path={folder}", "data.train_batch_size=8", "ssl4rl.options.side=56",
+                  "ssl4rl.source.val_fraction=0.3", *overrides)  # fmt: skip
+
+
+def test_a_good_run_passes(photo_folder: Path) -> None:
+    preflight.check(usual(photo_folder))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["ssl4rl.tasks=[rotatoin]"], r"rotatoin.*rotation"),
+        (["ssl4rl.tasks=['jigsaw:9x9']"], r"9x9.*2x2"),
+        (["data.train_batch_size=4096"], r"fewer than one batch of 4096.*epochs"),
+        (["trainer.total_epochs=3"], r"trainer.total_epochs.*ssl4rl.epochs"),
+        (["data.shuffle=true"], r"data.shuffle"),
+        (["ssl4rl.source.path=/no/such/folder"], r"/no/such/folder"),
+        (["ssl4rl.source.name=foldr"], r"foldr.*folder"),
+        (["actor_rollout_ref.model.path=/no/such/model"], r"no folder /no/such/model"),
+    ],
+)
+def test_each_mistake_is_named_with_its_remedy(photo_folder: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        preflight.check(usual(photo_folder, *overrides))
+
+
+def test_a_missing_path_is_asked_for() -> None:
+    with pytest.raises(preflight.PreflightError, match=r"ssl4rl.source.path is not set.*folder"):
+        preflight.check(config("recipe=images"))
+
+
+def test_an_empty_folder_and_one_without_a_good_image(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        preflight.check(usual(tmp_path))
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ValueError, match="zero_bytes"):
+        preflight.check(usual(tmp_path))
+
+
+def test_one_group_is_not_enough_for_a_task_that_compares_photos(tmp_path: Path, photos: list[Image.Image]) -> None:
+    for number in range(8):
+        photos[0].save(tmp_path / f"{number}.png")
+    with pytest.raises(RuntimeError, match=r"group|no images"):
+        preflight.check(usual(tmp_path, "ssl4rl.tasks=[contrastive]"))
+
+
+def test_a_folder_that_is_no_model_and_a_processor_that_verl_does_not_know(photo_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config.json"):
+        preflight.check(usual(photo_folder, f"actor_rollout_ref.model.path={tmp_path}"))
+
+
+def test_main_ppo_stops_with_exit_code_2_before_ray(photo_folder: Path) -> None:
+    """The real command: Hydra would turn an ordinary exception of a callback into a warning and go on."""
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "+plugin=ssl4rl", "recipe=images",
+               f"ssl4rl.source.path={photo_folder}", "ssl4rl.tasks=[rotatoin]"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=photo_folder.parent)
+    assert done.returncode == 2
+    assert "ssl4rl: cannot start" in done.stderr and "rotation" in done.stderr
+    assert "ray init kwargs" not in done.stdout and "Traceback" not in done.stderr
