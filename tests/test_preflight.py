@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +71,31 @@ def test_one_group_is_not_enough_for_a_task_that_compares_photos(tmp_path: Path,
 def test_a_folder_that_is_no_model_and_a_processor_that_verl_does_not_know(photo_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no config.json"):
         preflight.check(usual(photo_folder, f"actor_rollout_ref.model.path={tmp_path}"))
+
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "CLIPImageProcessor", "processor_class": "CLIPProcessor"}'
+    )
+    with pytest.raises(ValueError, match=r"no processor.*Qwen2.5-VL"):
+        preflight.check(usual(photo_folder, f"actor_rollout_ref.model.path={tmp_path}"))
+
+
+@pytest.mark.parametrize("task", ["rotation", "jigsaw", "position", "contrastive"])
+def test_the_papers_recipes_take_a_tsv_or_a_folder(
+    task: str, photo_folder: Path, photos: list[Image.Image], tmp_path: Path
+) -> None:
+    """MMBench's layout: the TSV has a base64 `image` column, and every row says the same split."""
+    lines = ["index\tquestion\tA\tB\tanswer\tcategory\timage\tsplit"]
+    for number, image in enumerate(photos):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=90)
+        lines.append(f"{number}\twhat?\tx\ty\tA\tc\t{base64.b64encode(buffer.getvalue()).decode()}\tdev")
+    tsv = tmp_path / "mmbench_dev_en.tsv"
+    tsv.write_text("\n".join(lines) + "\n")
+    common = (f"recipe=mmbench_{task}", "data.train_batch_size=8", "ssl4rl.options.side=56",
+              "ssl4rl.source.val_fraction=0.3")  # fmt: skip
+    preflight.check(config(*common, f"ssl4rl.source.path={tsv}"))
+    preflight.check(config(*common, f"ssl4rl.source.path={photo_folder}", "ssl4rl/source=folder"))
 
 
 def test_main_ppo_stops_with_exit_code_2_before_ray(photo_folder: Path) -> None:

@@ -76,7 +76,7 @@ def main(
     config = compose(recipe, [f"actor_rollout_ref.model.path={out / 'model'}", *own])
     started = time.monotonic()
     prepare_model(config, out / "model", seed)
-    train(recipe, out, own, config)
+    train(recipe, out, own, int(config.trainer.total_training_steps))
     summarise(out, recipe, time.monotonic() - started)
     return 0
 
@@ -140,9 +140,8 @@ def command(recipe: str, out: Path, overrides: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def train(recipe: str, out: Path, overrides: list[str], config: Any) -> None:
-    """Run verl's trainer to the end, with progress, time limits, and nothing left behind. Raises DemoError."""
-    total = int(config.trainer.total_training_steps)
+def train(recipe: str, out: Path, overrides: list[str], total: int) -> None:
+    """Run verl's trainer up to step `total`, with progress, time limits, and nothing left behind. Raises DemoError."""
     if reached(out) >= total:
         console.print(f"training: all {total} steps are done already")
         return
@@ -162,10 +161,12 @@ def train(recipe: str, out: Path, overrides: list[str], config: Any) -> None:
         process = subprocess.Popen(
             arguments, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
+        segments = _shared_memory()
         try:
             _follow(process, metrics, total, reached(out))
         finally:
             stop(process)
+            _remove_unused(_shared_memory() - segments)
     if process.returncode != 0 or reached(out) < total:
         tail = "".join(deque(log.open(errors="replace"), maxlen=25))
         raise DemoError(
@@ -228,6 +229,22 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for member in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+
+
+def _shared_memory() -> set[Path]:
+    """The shared memory segments that Python programs on this machine hold."""
+    return set(Path("/dev/shm").glob("psm_*"))
+
+
+def _remove_unused(segments: set[Path]) -> None:
+    """Remove segments that no process uses: the weight transfer leaves two behind in every run."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):  # the process has ended, or is somebody else's
+            used = maps.read_text()
+            segments = {segment for segment in segments if str(segment) not in used}
+    for segment in segments:
+        with contextlib.suppress(OSError):
+            segment.unlink()
 
 
 def summarise(out: Path, recipe: str, seconds: float) -> None:
