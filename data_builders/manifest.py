@@ -349,14 +349,18 @@ def _read(path: Path) -> tuple[pa.Table, str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SourceError(f"manifest {path} cannot be read: {error.strerror}; build one with `ssl4rl index`") from error
+        raise SourceError(
+            f"manifest {path} cannot be read: {error.strerror}; every run makes the one that it needs"
+        ) from error
     try:
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path} is not a parquet file ({error})") from error
     version = _settings_of(table).get("version")
     if version is None:
-        raise SourceError(f"{path} is a parquet file, but not a manifest; build one with `ssl4rl index`")
+        raise SourceError(
+            f"{path} is a parquet file, but not a manifest; name another file, or delete it and the run makes one"
+        )
     if version != VERSION or not table.schema.equals(_schema()):
         raise SourceError(f"manifest {path} has version {version}, this package reads {VERSION}; delete and rebuild it")
     return table, hashlib.sha256(data).hexdigest()
@@ -607,7 +611,7 @@ def _side(split: str) -> str:
         return "val"
     raise SourceError(
         f"split {split!r} is neither training (train...) nor validation (val..., dev..., test..., eval...); "
-        "rename it in the source, or tell the source not to use its splits (split_column=null for tsv)"
+        "rename it in the source, or tell the source not to use its splits (leave split_column away for tsv)"
     )
 
 

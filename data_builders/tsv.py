@@ -32,9 +32,9 @@ class TsvSource(Source):
 
     Args:
         path: the .tsv file, or a folder with exactly one.
-        split_column: the column that names a row's split (a file without `split` has none); None lets the manifest
-            divide the rows. Benchmarks call all of their rows `dev` or `test`, which the manifest takes for
-            validation: to train on their pictures (as the paper does), None is needed.
+        split_column: the column that names a row's split, e.g. `split`; None lets the manifest divide the rows.
+            Benchmarks call all of their rows `dev` or `test`, which the manifest takes for validation: with their
+            column there would be nothing to train on.
     """
 
     name: ClassVar[str] = "tsv"
@@ -46,7 +46,7 @@ class TsvSource(Source):
     licence: ClassVar[str] = "that of the benchmark"
     where: ClassVar[str] = "give a .tsv file in VLMEvalKit's layout, or the folder that holds one"
 
-    def __init__(self, path: str | Path | None, split_column: str | None = "split") -> None:
+    def __init__(self, path: str | Path | None, split_column: str | None = None) -> None:
         super().__init__(path, split_column=split_column)
         place = self.existing_path()
         if place.is_dir():
@@ -61,7 +61,7 @@ class TsvSource(Source):
         if not header.strip():
             raise SourceError(f"source 'tsv': {place} is empty; {self.where}")
         columns = [name.decode("utf-8", "replace").strip() for name in _fields(header.removeprefix(b"\xef\xbb\xbf"))]
-        named = [split_column] if split_column not in (None, "split") else []
+        named = [split_column] if split_column else []
         for needed in ("index", "image", *named):
             if needed not in columns:
                 raise SourceError(
@@ -69,7 +69,7 @@ class TsvSource(Source):
                 )
         self._columns = len(columns)
         self._index, self._image = columns.index("index"), columns.index("image")
-        self._split = columns.index(split_column) if split_column in columns else None
+        self._split = columns.index(split_column) if split_column else None
 
     def records(self) -> Iterator[Record]:
         """Rows in the file's order. One pass over the file; only each row's place is kept."""

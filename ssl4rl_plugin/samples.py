@@ -133,7 +133,7 @@ class SampleStream:
             for attempt in range(DRAWS_PER_ITEM):
                 draw = epoch * DRAWS_PER_ITEM + attempt
                 # A stand-in item must not repeat the sample that it gives at its own place.
-                rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, index if step else 0)
+                rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, index + 1 if step else 0)
                 made = arm.task.generate(Item(row.id, data, row.group, self._others(arm, row, rng)), arm.level, rng)
                 if isinstance(made, Sample):
                     self.refusals.update(f"{arm.key}: {reason}" for reason in refused)

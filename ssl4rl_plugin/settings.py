@@ -92,7 +92,9 @@ class Settings:
                 raise SettingsError(f"ssl4rl.{key} must be in [0, 1), got {value!r}")
         return cls(
             seed=_integer(section, "seed", 0),
-            arms=parse_arms(section["tasks"], {k: v for k, v in (section.get("options") or {}).items() if v is not None}),
+            arms=parse_arms(
+                section["tasks"], {k: v for k, v in (section.get("options") or {}).items() if v is not None}
+            ),
             source=SourceSettings(
                 name=source["name"],
                 path=source.get("path"),

@@ -292,11 +292,11 @@ def test_sample_photos_hold_out_whole_photographs(tmp_path: Path) -> None:
 def test_tsv_manifest(tmp_path: Path) -> None:
     rows = [f"{i}\t{base64.b64encode(jpeg(photo(i, 120, 100))).decode()}\tdev" for i in range(3)]
     (tmp_path / "b.tsv").write_text("\n".join(["index\timage\tsplit", *rows, "3\t1\tdev", "4\t!!!!\tdev"]) + "\n")
-    manifest = build_manifest(TsvSource(tmp_path), tmp_path / "m.parquet")
+    manifest = build_manifest(TsvSource(tmp_path, split_column="split"), tmp_path / "m.parquet")
     assert manifest.rejected == {"broken_base64": 1} and not manifest.items("train")
     val = manifest.items("val")
     assert len(val) == 4 and val[1].group == val[3].group and manifest.open(val[3]).size == (120, 100)
-    free = build_manifest(TsvSource(tmp_path, split_column=None), tmp_path / "f.parquet", val_fraction=0.0)
+    free = build_manifest(TsvSource(tmp_path), tmp_path / "f.parquet", val_fraction=0.0)
     assert len(free.items("train")) == 4
 
 

@@ -139,14 +139,14 @@ def test_tsv_reads_at_random(tmp_path: Path) -> None:
         {"index": "2", "question": "größer", "image": "0", "split": ""},
         {"index": "3", "question": "", "image": b64("three"), "split": "dev"},
     ]
-    source = TsvSource(write_tsv(tmp_path / "bench.tsv", rows))
+    source = TsvSource(write_tsv(tmp_path / "bench.tsv", rows), split_column="split")
     records = list(source.records())
     assert [source.read(record.ref) for record in reversed(records)] == [b"three", b"zero", b"three", b"zero"]
     assert [record.ref.partition("@")[0] for record in records] == ["0", "1", "2", "3"]
     assert [record.split for record in records] == ["dev", "test", None, "dev"]
     assert records[0].ref.partition("@")[2] == records[2].ref.partition("@")[2]
     assert source.stamp(records[0].ref)[0] == int(records[0].ref.partition("+")[2])
-    assert {record.split for record in TsvSource(tmp_path, split_column=None).records()} == {None}
+    assert {record.split for record in TsvSource(tmp_path).records()} == {None}
 
 
 def test_tsv_windows_line_ends_and_bom(tmp_path: Path) -> None:

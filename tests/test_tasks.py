@@ -20,9 +20,11 @@ from PIL import Image
 
 from ssl4rl_plugin.answers import FORMATS
 from ssl4rl_plugin.core import Item, Rejection, Sample
+from ssl4rl_plugin.images import difference
 from ssl4rl_plugin.rewards import compute_score, encode_truth
 from ssl4rl_plugin.seeding import rng_for
 from ssl4rl_plugin.tasks import get_task, registry
+from ssl4rl_plugin.tasks.rotation import turned
 
 SAMPLES = 500
 SIDE = 84  # small pictures: what is promised does not depend on the size
@@ -255,6 +257,22 @@ def test_rotation_turns_counter_clockwise() -> None:
             }
             turn = turns[sample.truth]  # PIL's transposes are counter-clockwise
             assert (before if turn is None else before.transpose(turn)).tobytes() == after.tobytes()
+
+
+def test_finer_rotations_turn_the_same_way_and_show_no_corner() -> None:
+    square = photo(5, 300, 300)
+    for angle, turn in (
+        (90, Image.Transpose.ROTATE_90),
+        (180, Image.Transpose.ROTATE_180),
+        (270, Image.Transpose.ROTATE_270),
+    ):
+        expected = square.transpose(turn).crop((50, 50, 250, 250))
+        assert difference(turned(square, angle, 200), expected) < 0.01
+    # By 45 degrees twice is by 90 degrees once.
+    assert difference(turned(turned(square, 45, 212), 45, 140), turned(square, 90, 140)) < 0.02
+    white = Image.new("RGB", (300, 300), "white")
+    for angle in range(0, 360, 15):
+        assert turned(white, angle, 210).getextrema() == ((255, 255),) * 3
 
 
 def test_altered_patch_changes_one_cell_only() -> None:

@@ -39,7 +39,7 @@ STEP_LIMIT = 300
 """Seconds without a new metric after which a run counts as stuck."""
 
 
-class DemoError(RuntimeError):
+class DemoError(ValueError):
     """The demo could not finish; the message says why and where to look."""
 
 

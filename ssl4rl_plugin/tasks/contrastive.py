@@ -70,13 +70,17 @@ class Contrastive(Task[ContrastiveLevel]):
         if (apart := difference(first, other)) < SIMILAR_BELOW:
             return Rejection("similar_photos", f"the two photos differ by {apart:.3f}")
         boxes = self._overlapping_boxes(first.width, level, rng)
+        # All three possible views are looked at, so that refusals favour neither answer.
+        one, two, alien = (
+            resized(source.crop(box), (level.side, level.side))
+            for source, box in ((first, boxes[0]), (first, boxes[1]), (other, boxes[1]))
+        )
+        if any(is_blank(view) for view in (one, two, alien)):
+            return Rejection("blank")
         views, params = [], []
-        for source, box in zip((first, first if same else other), boxes, strict=True):
-            view = resized(source.crop(box), (level.side, level.side))
-            if is_blank(view):
-                return Rejection("blank")
-            view, drawn = augmented(view, rng, level.strong)
-            views.append(view)
+        for view, box in zip((one, two if same else alien), boxes, strict=True):
+            changed, drawn = augmented(view, rng, level.strong)
+            views.append(changed)
             params.append({"box": list(box), **drawn})
         question = (
             "<image><image>\nEach picture is a cut-out of a photo, with changed colours and perhaps mirrored or blurred. "

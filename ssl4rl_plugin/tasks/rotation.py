@@ -71,7 +71,7 @@ class Rotation(Task[RotationLevel]):
             before = resized(square, (level.side, level.side))
             after = before.rotate(angle)
         else:
-            large = resized(square, (math.ceil(level.side * 2 * math.sqrt(2)) + 2,) * 2)
+            large = resized(square, (math.ceil(level.side * 2 * math.sqrt(2)),) * 2)
             before, after = (resized(turned(large, a, level.side * 2), (level.side,) * 2) for a in (0, angle))
         angles = ", ".join(str(a) for a in range(0, 360, level.step))
         if level.pair:
@@ -92,5 +92,8 @@ def turned(square: Image.Image, angle: int, side: int) -> Image.Image:
 
     With the square's side at least sqrt(2) times `side`, no corner of the turned square shows.
     """
-    offset = (square.width - side) // 2
-    return square.rotate(angle, Image.Resampling.BICUBIC).crop((offset, offset, offset + side, offset + side))
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    here, there = side / 2, square.width / 2
+    # The affine map from a place in the result to a place in the square, about both centres; y points down.
+    matrix = (cos, -sin, there - cos * here + sin * here, sin, cos, there - sin * here - cos * here)
+    return square.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
