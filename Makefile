@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGING := pyproject.toml setup.py
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-fast test-e2e lint format bench docs clean distclean
+.PHONY: help venv install demo learn test test-fast test-e2e lint format bench profile docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,10 @@ $(VENV)/.made-install: $(VENV)/.made-venv $(PACKAGING)
 	$(BIN)/python -m ssl4rl_plugin.cpu.setup
 	@touch $@
 
-$(VENV)/.made-docs: $(VENV)/.made-install
+$(VENV)/.made-profile: install ## Where a training step's time goes on the CPU (five minutes)
+	$(BIN)/python tests/bench/step_time.py
+
+docs: $(VENV)/.made-install
 	$(PIP) install --quiet --editable ".[docs]"
 	@touch $@
 
@@ -64,6 +67,9 @@ format: install ## Apply the style
 bench: install ## Speed of the data pipeline and the rewards
 	$(BIN)/python -m pytest tests/bench/bench_*.py --benchmark-only --benchmark-columns=median,iqr,ops,rounds
 	$(BIN)/python tests/bench/import_time.py
+
+profile: install ## Where a training step's time goes on the CPU (five minutes)
+	$(BIN)/python tests/bench/step_time.py
 
 docs: $(VENV)/.made-docs ## Build the documentation
 	$(BIN)/mkdocs build --strict

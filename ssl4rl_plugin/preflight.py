@@ -62,6 +62,7 @@ def check(config: DictConfig) -> None:
             f"one batch of {batch}: lower data.train_batch_size, raise ssl4rl.epochs, or add images"
         )
     train[0]
+    check_batches(config)
     check_model(str(config.actor_rollout_ref.model.path))
 
 
@@ -74,6 +75,26 @@ def check_data_keys(config: DictConfig) -> None:
         )
     if config.data.get("shuffle"):
         raise PreflightError("data.shuffle must stay false: the sample stream is shuffled already, epoch by epoch")
+
+
+def check_batches(config: DictConfig) -> None:
+    """Refuse sizes that do not divide; verl finds out in its first step, after all workers have started."""
+    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
+    gpus = trainer.n_gpus_per_node * trainer.nnodes // (actor.get("ulysses_sequence_parallel_size") or 1)
+    for prompts, key, micro in (
+        (
+            config.data.train_batch_size,
+            "rollout.log_prob_micro_batch_size_per_gpu",
+            rollout.log_prob_micro_batch_size_per_gpu,
+        ),
+        (actor.ppo_mini_batch_size, "actor.ppo_micro_batch_size_per_gpu", actor.ppo_micro_batch_size_per_gpu),
+    ):
+        dynamic = actor.use_dynamic_bsz if key.startswith("actor") else rollout.log_prob_use_dynamic_bsz
+        if micro and not dynamic and (prompts * rollout.n) % (gpus * micro):
+            raise PreflightError(
+                f"{prompts} prompts x {rollout.n} rollouts do not divide into {gpus} GPU(s) x "
+                f"actor_rollout_ref.{key}={micro}: choose a {key.split('.')[1]} that divides {prompts * rollout.n / gpus:g}"
+            )
 
 
 def check_model(path: str) -> None:

@@ -15,6 +15,15 @@ from PIL import Image
 
 from ssl4rl_plugin import preflight
 
+SMALL = (
+    "data.train_batch_size=8",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+    "trainer.n_gpus_per_node=1",
+    "ssl4rl.options.side=56",
+    "ssl4rl.source.val_fraction=0.3",
+)
+"""Sizes for forty small pictures."""
+
 
 def config(*overrides: str):
     with initialize_config_module("verl.trainer.config", version_base=None):
@@ -22,8 +31,7 @@ def config(*overrides: str):
 
 
 def usual(folder: Path, *overrides: str):
-    return config("recipe=images", f"ssl4rl.source.path={folder}", "data.train_batch_size=8", "ssl4rl.options.side=56",
-                  "ssl4rl.source.val_fraction=0.3", *overrides)  # fmt: skip
+    return config("recipe=images", f"ssl4rl.source.path={folder}", *SMALL, *overrides)
 
 
 def test_a_good_run_passes(photo_folder: Path) -> None:
@@ -38,6 +46,7 @@ def test_a_good_run_passes(photo_folder: Path) -> None:
         (["data.train_batch_size=4096"], r"fewer than one batch of 4096.*epochs"),
         (["trainer.total_epochs=3"], r"trainer.total_epochs.*ssl4rl.epochs"),
         (["data.shuffle=true"], r"data.shuffle"),
+        (["actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=7"], r"8 prompts x 5 rollouts.*divides 40"),
         (["ssl4rl.source.path=/no/such/folder"], r"/no/such/folder"),
         (["ssl4rl.source.name=foldr"], r"foldr.*folder"),
         (["actor_rollout_ref.model.path=/no/such/model"], r"no folder /no/such/model"),
@@ -92,8 +101,7 @@ def test_the_papers_recipes_take_a_tsv_or_a_folder(
         lines.append(f"{number}\twhat?\tx\ty\tA\tc\t{base64.b64encode(buffer.getvalue()).decode()}\tdev")
     tsv = tmp_path / "mmbench_dev_en.tsv"
     tsv.write_text("\n".join(lines) + "\n")
-    common = (f"recipe=mmbench_{task}", "data.train_batch_size=8", "ssl4rl.options.side=56",
-              "ssl4rl.source.val_fraction=0.3")  # fmt: skip
+    common = (f"recipe=mmbench_{task}", *SMALL)
     preflight.check(config(*common, f"ssl4rl.source.path={tsv}"))
     preflight.check(config(*common, f"ssl4rl.source.path={photo_folder}", "ssl4rl/source=folder"))
 

@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL of about half a million parameters with random weights, its tokenizer and its processor.
+"""A Qwen2.5-VL of under a million parameters with random weights, its tokenizer and its processor.
 
 Every part is the real thing at a small size: the architecture is transformers' own, the tokenizer a byte-level BPE
 trained on the prompts of the run, the processor Qwen's. It loads offline with AutoProcessor, in verl and in vLLM.

@@ -145,6 +145,13 @@ def train(recipe: str, out: Path, overrides: list[str], total: int) -> None:
     if reached(out) >= total:
         console.print(f"training: all {total} steps are done already")
         return
+    log = run_trainer(recipe, out, overrides, total)
+    if reached(out) < total:
+        raise DemoError(f"verl ended well, but without a checkpoint of step {total}: see {log}")
+
+
+def run_trainer(recipe: str, out: Path, overrides: list[str], total: int) -> Path:
+    """Start verl's trainer once, follow it to its end, and return its log file. Raises DemoError."""
     start = len(list(out.glob("metrics-*.jsonl")))
     metrics, log = out / f"metrics-{start}.jsonl", out / f"train-{start}.log"
     arguments = command(recipe, out, overrides)
@@ -167,11 +174,10 @@ def train(recipe: str, out: Path, overrides: list[str], total: int) -> None:
         finally:
             stop(process)
             _remove_unused(_shared_memory() - segments)
-    if process.returncode != 0 or reached(out) < total:
+    if process.returncode != 0:
         tail = "".join(deque(log.open(errors="replace"), maxlen=25))
-        raise DemoError(
-            f"verl ended with exit code {process.returncode} before step {total}; the end of {log}:\n{tail}"
-        )
+        raise DemoError(f"verl ended with exit code {process.returncode}; the end of {log}:\n{tail}")
+    return log
 
 
 def reached(out: Path) -> int:

@@ -5,7 +5,7 @@ swapped in colour channels, or blurred. Asked: which cell, by letter. Exact; a b
 
 The cell is uniform. A sample is used only if the same change would be visible in EVERY cell (`no_visible_change`
 otherwise): then no untouched cell can pass for a changed one (a gray photo has no gray cell to find, a blank sky no
-masked one). The easy levels are what a model of half a million parameters learns from scratch in minutes, which
+masked one). The easy levels are what a model of under a million parameters learns from scratch in minutes, which
 rotation is not; that is why the demo uses them.
 
 Localising a corrupted region goes back to context encoders (Pathak et al., arXiv 1604.07379).
