@@ -87,7 +87,7 @@ def _box_at_the_end(text: str) -> bool:
 
 MAX_BOX = 4096
 """Characters of a box at most; answers are short, and a hostile string must not cost time."""
-_BOX_END = re.compile(r"\\boxed\{[^{}]*\}\$?\.?\$?")
+_BOX_END = re.compile(r"\\boxed\{(?:[^{}]|\{[^{}]*\})*\}\$?\.?\$?")
 
 FORMATS: dict[str, AnswerFormat] = {
     fmt.name: fmt

@@ -91,6 +91,10 @@ class Level:
     """Pixels along the longest side of the largest picture shown. 448 px are 256 visual tokens for Qwen2.5-VL."""
 
     def __post_init__(self) -> None:
+        for option in dataclasses.fields(self):
+            value, wanted = getattr(self, option.name), type(option.default)
+            if type(value) is not wanted and not (wanted is float and type(value) is int):
+                raise ValueError(f"{option.name} must be of type {wanted.__name__}, got {value!r}")
         if self.side < 28:
             raise ValueError(f"side must be at least 28 pixels, got {self.side}")
 

@@ -72,6 +72,21 @@ class SSLDataset(RLHFDataset):
             "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the samples depend on; verl keeps it in its checkpoints."""
+        settings = self.stream.settings
+        arms = [f"{arm.key} x {arm.weight}" for arm in settings.arms]
+        return {"seed": settings.seed, "tasks": arms, "images": self.stream.manifest.digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse to go on with other samples than the checkpoint's run would have seen. Raises SettingsError."""
+        changed = [key for key, value in self.state_dict().items() if state.get(key, value) != value]
+        if changed:
+            raise SettingsError(
+                f"the checkpoint was made with other {' and '.join(changed)} than this run has, so it would not see the "
+                "samples that come next: restore them, or start anew with trainer.resume_mode=disable"
+            )
+
     # RLHFDataset drops and re-reads its parquet files here; this dataset is small and pickles as it is.
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__.copy()
@@ -125,7 +140,8 @@ def messages(made: Made, settings: Settings) -> list[dict[str, Any]]:
 def check_prompts(stream: SampleStream, processor: Any, tokenizer: Any, config: DictConfig) -> None:
     """Refuse to start where prompts would be lost: no processor, or prompts over `data.max_prompt_length` tokens.
 
-    verl only warns in the first case and counts a failed prompt in the second. Measures some samples of every arm.
+    verl only warns in the first case and counts a failed prompt in the second. Measures some samples: of every arm in the
+    validation split, and as they come in the training split.
     """
     settings = stream.settings
     # The val stream holds its arms one after the other; the train stream mixes them.

@@ -29,8 +29,12 @@ _BRACKETS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "`": "`", "$": "$
 
 
 def strip_form(text: str) -> str:
-    """Remove what is form and not content: outer white space, matched outer brackets, quotes or emphasis, a final stop."""
+    r"""Remove what is form and not content: outer white space, matched outer brackets, quotes or emphasis, a final stop,
+    and the LaTeX of `90^\circ` and `\text{center}`."""
     text = text[: MAX_ANSWER_CHARS + 1].strip()
+    text = text.replace(r"^{\circ}", "°").replace(r"^\circ", "°")
+    if text.endswith("}") and text.startswith((r"\text{", r"\mathrm{")):
+        text = text[text.index("{") + 1 : -1].strip()
     for _ in range(8):  # a bounded number of layers keeps hostile input linear
         if len(text) >= 2 and _BRACKETS.get(text[0]) == text[-1]:
             text = text[1:-1].strip()

@@ -13,7 +13,6 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 
 class PreflightError(ValueError):
@@ -23,13 +22,15 @@ class PreflightError(ValueError):
 class Preflight(Callback):
     """Hydra callback of every ssl4rl recipe. Ends the process with exit code 2 if the run cannot work."""
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra with the composed config, on the driver only."""
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra with the composed config, on the driver only, for each job of a sweep too."""
         try:
             check(config)
-        except (ValueError, RuntimeError, OmegaConfBaseException) as error:
+        except Exception as error:
             # Hydra turns an Exception of a callback into a warning and goes on; SystemExit it lets pass.
-            print(f"\nssl4rl: cannot start: {error}", file=sys.stderr, flush=True)
+            ours = isinstance(error, ValueError | RuntimeError)
+            text = str(error) if ours else f"{type(error).__name__}: {error}"
+            print(f"\nssl4rl: cannot start: {text}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
 
 
@@ -54,7 +55,14 @@ def check(config: DictConfig) -> None:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
         print(f"ssl4rl: {sum(manifest.rejected.values())} images are left out: {counts}", file=sys.stderr)
     train = SampleStream(settings, manifest, "train")
-    SampleStream(settings, manifest, "val")[0]
+    val = SampleStream(settings, manifest, "val")
+    limit = config.actor_rollout_ref.rollout.get("limit_images")
+    for number, arm in enumerate(settings.arms):
+        shown = len(val[number * settings.val_samples].sample.images)
+        if limit and shown > limit:
+            raise PreflightError(
+                f"a prompt of {arm.key} shows {shown} pictures: raise actor_rollout_ref.rollout.limit_images (now {limit})"
+            )
     batch = config.data.get("gen_batch_size") or config.data.train_batch_size
     if len(train) < batch:
         raise PreflightError(
@@ -62,6 +70,7 @@ def check(config: DictConfig) -> None:
             f"one batch of {batch}: lower data.train_batch_size, raise ssl4rl.epochs, or add images"
         )
     train[0]
+    check_reward(config, settings.answer_format.name)
     check_batches(config)
     check_model(str(config.actor_rollout_ref.model.path))
 
@@ -75,6 +84,34 @@ def check_data_keys(config: DictConfig) -> None:
         )
     if config.data.get("shuffle"):
         raise PreflightError("data.shuffle must stay false: the sample stream is shuffled already, epoch by epoch")
+
+    for key in ("train_max_samples", "val_max_samples"):
+        if (config.data.get(key) or -1) > 0:
+            raise PreflightError(
+                f"data.{key} would cut whole tasks off: use ssl4rl.epochs and ssl4rl.val_samples instead"
+            )
+    by_group = "group_rollout" in str(config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class"))
+    if by_group and (config.algorithm.filter_groups.enable or config.actor_rollout_ref.rollout.multi_turn.enable):
+        raise PreflightError(
+            "group rollouts know neither algorithm.filter_groups nor multi_turn: set "
+            "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null and trainer.v1.sampler.custom_sampler.path=null"
+        )
+
+
+def check_reward(config: DictConfig, answer_format: str) -> None:
+    """Refuse reward settings that would be ignored, or that score another format than the prompts ask for."""
+    given = config.reward.custom_reward_function.get("reward_kwargs") or {}
+    known = {"answer_format", "format_weight", "partial_credit"}
+    if unknown := sorted(set(given) - known):
+        raise PreflightError(
+            f"reward.custom_reward_function.reward_kwargs has unknown {', '.join(map(str, unknown))}; "
+            f"known: {', '.join(sorted(known))}"
+        )
+    if given.get("answer_format", "think_answer") != answer_format:
+        raise PreflightError(
+            f"the reward expects the answer format {given.get('answer_format')!r}, the prompts ask for {answer_format!r}: "
+            "set ssl4rl.answer_format only"
+        )
 
 
 def check_batches(config: DictConfig) -> None:

@@ -49,6 +49,7 @@ def compute_score(
         format: 1.0 if the structure is exact and the answer valid, else 0.0.
         valid: 1.0 if the answer is a possible one, else 0.0.
         similarity: graded closeness to the truth in [0, 1], before chance correction.
+        failed: 1.0 if the response could not be scored at all (see `error`), else 0.0.
         level, sample, error: strings ("" for none), for verl's rollout dumps.
     """
     level = sample = error = ""
@@ -67,6 +68,7 @@ def compute_score(
         "format": form,
         "valid": float(score.valid),
         "similarity": score.similarity,
+        "failed": float(bool(error)),
         "level": level,
         "sample": sample,
         "error": error,

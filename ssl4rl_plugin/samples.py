@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import random
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,9 @@ class SampleStream:
                 draw = epoch * DRAWS_PER_ITEM + attempt
                 # A stand-in item must not repeat the sample that it gives at its own place.
                 rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, index + 1 if step else 0)
-                made = arm.task.generate(Item(row.id, data, row.group, self._others(arm, row, rng)), arm.level, rng)
+                made = arm.task.generate(
+                    Item(row.id, data, row.group, self._others(arm, row, rng, refused)), arm.level, rng
+                )
                 if isinstance(made, Sample):
                     self.refusals.update(f"{arm.key}: {reason}" for reason in refused)
                     instruction = rng.choice(self.settings.answer_format.instructions)
@@ -158,16 +161,25 @@ class SampleStream:
     def _image(self, row: ManifestItem) -> Image.Image:
         return self.manifest.open(row, max_pixels=self.settings.source.max_pixels)
 
-    def _others(self, arm: Arm, row: ManifestItem, rng: Any) -> tuple[Item, ...]:
-        """Items of other groups, each of another one, drawn uniformly."""
+    def _others(self, arm: Arm, row: ManifestItem, rng: random.Random, refused: list[str]) -> tuple[Item, ...]:
+        """Items of other groups, each of another one, drawn uniformly; an unreadable one is noted and passed over."""
         found: list[Item] = []
         groups = {row.group}
-        while len(found) < arm.task.others_needed:  # ends: __init__ made sure of enough groups
+        for _ in range(ITEMS_PER_SAMPLE * max(1, arm.task.others_needed)):
+            if len(found) == arm.task.others_needed:
+                return tuple(found)
             other = self.items[rng.randrange(len(self.items))]
-            if other.group not in groups:
+            if other.group in groups:
+                continue
+            try:
                 found.append(Item(other.id, self._image(other), other.group))
                 groups.add(other.group)
-        return tuple(found)
+            except ImageError as error:
+                refused.append(error.reason)
+        raise SampleError(
+            f"task {arm.key} found no {arm.task.others_needed} readable images of other groups in the {self.split} split: "
+            "nearly all images are near-duplicates of one another, or cannot be read"
+        )
 
 
 def load_manifest(settings: Settings, progress: bool = False) -> Manifest:

@@ -20,7 +20,8 @@ def digest(*key: str | int) -> bytes:
 def rng_for(*key: str | int) -> random.Random:
     """A generator of its own for `key`, e.g. (seed, split, task, level, item id, draw number).
 
-    Python's Mersenne Twister, because its streams are promised not to change between versions.
+    Python's Mersenne Twister: its stream of `random()` is promised never to change, and what is built on it (shuffle,
+    choices, ...) has not changed between the Python versions that the package supports.
     """
     return random.Random(int.from_bytes(digest(*key), "big"))
 

@@ -76,7 +76,18 @@ def test_graded_answers_are_corrected_for_chance() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["top-left", "Top-Left", "TOP LEFT", "top_left", "upper left", "**top-left**", "top-left."]
+    "text",
+    [
+        "top-left",
+        "Top-Left",
+        "TOP LEFT",
+        "top_left",
+        "upper left",
+        "Upper-Left",
+        r"\text{top-left}",
+        "**top-left**",
+        "top-left.",
+    ],
 )
 def test_choices_forgive_form(text: str) -> None:
     assert score(f"<think>a</think><answer>{text}</answer>", POSITION)["score"] == 1.0
@@ -92,6 +103,8 @@ def test_boxed_counts_the_last_box_and_balances_braces() -> None:
     assert score(r"$\boxed{90}$.", answer_format="boxed")["score"] == 1.0
     assert score(r"\boxed{0} no, \boxed{90}", answer_format="boxed")["score"] == 0.0
     assert score(r"\boxed{{90}}", answer_format="boxed")["acc"] == 1.0
+    for latex in (r"\boxed{90^\circ}", r"so $\boxed{90^{\circ}}$", r"\boxed{\text{90}}"):
+        assert score(latex, answer_format="boxed")["score"] == 1.0
     assert score(r"\boxed{90", answer_format="boxed")["score"] == 0.0
 
 

@@ -111,6 +111,26 @@ def test_a_file_that_breaks_later_is_replaced_by_another(section: dict, tmp_path
     assert found.refusals
 
 
+def test_a_partner_that_breaks_later_is_replaced_too(section: dict, tmp_path: Path) -> None:
+    folder = tmp_path / "partner"
+    shutil.copytree(section["source"]["path"], folder)
+    source = {**section["source"], "path": str(folder)}
+    found = stream(section, source=source, tasks=["contrastive"], options={"side": 84})
+    for item in list(found.items)[:10]:
+        (folder / item.id).write_bytes(b"")
+    made = [found[index] for index in range(len(found))]
+    assert any("zero_bytes" in one.refused for one in made)
+
+
+def test_a_checkpoint_of_other_samples_is_refused(section: dict) -> None:
+    state = dataset(section).state_dict()
+    dataset(section).load_state_dict(state)
+    dataset({**section, "epochs": 9}).load_state_dict(state)  # more of the same samples
+    for changed in ({"seed": 5}, {"tasks": ["jigsaw"]}):
+        with pytest.raises(SettingsError, match=r"checkpoint was made with other (seed|tasks)"):
+            dataset({**section, **changed}).load_state_dict(state)
+
+
 # What the user is told.
 
 

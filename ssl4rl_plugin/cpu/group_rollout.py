@@ -65,22 +65,29 @@ class GroupRolloutWorker(_Worker):
         """Make and store all rollouts of one prompt. As in verl, a failure marks the prompt and the run goes on."""
         uid, validate = prompt["uid"], trajectory["validate"]
         partition = "val" if validate else "train"
+        await tq.async_kv_put(key=uid, partition_id=partition, tag={"status": "running"})
         try:
             rollout = self.config.actor_rollout_ref.rollout
             n = prompt.pop("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n)
             params = dict(sampling_params)
-            if not validate and not prompt.pop("__do_sample__", True):
+            greedy = not prompt.pop("__do_sample__", True)
+            if greedy and not validate:
                 apply_greedy_sampling_params(params)
             outputs = await self._generate(list(prompt["raw_prompt"]), params, n)
             fields = {key: value for key, value in prompt.items() if key not in SHIPPED_BY_NOBODY}
             prompt_ids = torch.tensor(outputs[0].prompt_ids, dtype=torch.int64)
             _FEATURES.set(super()._compute_multi_modal_inputs(outputs[0], prompt_ids))
-            await asyncio.gather(
+            # Every write ends before the status is told: a late one would outlive the clearing of a failed group.
+            ends = await asyncio.gather(
                 *(
                     self._agent_loop_postprocess(output, validate, session_id=number, **fields)
                     for number, output in enumerate(outputs)
-                )
+                ),
+                return_exceptions=True,
             )
+            for end in ends:
+                if isinstance(end, BaseException):
+                    raise end
             status = "finished"
         except Exception:
             logger.exception("the rollouts of prompt %s failed", uid)

@@ -96,10 +96,14 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     from ssl4rl_plugin.samples import SampleStream, load_manifest
     from ssl4rl_plugin.settings import Settings
 
+    settings = Settings.from_config(config.ssl4rl)
+    made_for = {"seed": seed, "tasks": [arm.key for arm in settings.arms], "answer_format": settings.answer_format.name}
     if (folder / "warm_up.json").is_file():
+        found = json.loads((folder / "warm_up.json").read_text())["made_for"]
+        if found != made_for:
+            raise DemoError(f"{folder} was made for {found}, and this run is for {made_for}: choose another --out")
         console.print(f"[dim]model: {folder} is there already")
         return
-    settings = Settings.from_config(config.ssl4rl)
     stream = SampleStream(settings, load_manifest(settings, progress=console.is_terminal), "train")
 
     from transformers import AutoProcessor
@@ -123,7 +127,7 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
         f"warm-up: loss {result.loss:.3f} nats a token; writing random answers perfectly would be {result.floor:.3f}"
     )
     model.save_pretrained(unfinished)
-    (unfinished / "warm_up.json").write_text(json.dumps(vars(result)))
+    (unfinished / "warm_up.json").write_text(json.dumps({**vars(result), "made_for": made_for}))
     unfinished.rename(folder)
 
 

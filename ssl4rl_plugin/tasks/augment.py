@@ -12,39 +12,45 @@ from typing import Any
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 
-def colour_changed(image: Image.Image, rng: random.Random, strength: float) -> tuple[Image.Image, dict[str, Any]]:
-    """Brightness, contrast and saturation changed, each by a factor from [1 - 0.8 s, 1 + 0.8 s], s = `strength` in [0, 1].
-
-    Returns the picture and the factors drawn.
-    """
+def draw_colours(rng: random.Random, strength: float) -> dict[str, float]:
+    """Factors for brightness, contrast and saturation, each from [1 - 0.8 s, 1 + 0.8 s], s = `strength` in [0, 1]."""
     low, high = 1 - 0.8 * strength, 1 + 0.8 * strength
-    factors = {name: round(rng.uniform(low, high), 4) for name in ("brightness", "contrast", "saturation")}
+    return {name: round(rng.uniform(low, high), 4) for name in ("brightness", "contrast", "saturation")}
+
+
+def recoloured(image: Image.Image, factors: dict[str, Any]) -> Image.Image:
+    """The picture with the three factors of `draw_colours` applied."""
     image = ImageEnhance.Brightness(image).enhance(factors["brightness"])
     image = ImageEnhance.Contrast(image).enhance(factors["contrast"])
-    return ImageEnhance.Color(image).enhance(factors["saturation"]), factors
+    return ImageEnhance.Color(image).enhance(factors["saturation"])
 
 
-def augmented(image: Image.Image, rng: random.Random, strong: bool) -> tuple[Image.Image, dict[str, Any]]:
-    """One view of contrastive learning: mirrored, recoloured, perhaps gray or blurred; strong adds solarising.
+def draw_augmentation(rng: random.Random, strong: bool) -> dict[str, Any]:
+    """Parameters of one view of contrastive learning: mirrored, recoloured, perhaps gray or blurred; strong adds solarising.
 
-    Returns the picture and the parameters drawn.
+    `blur` is the standard deviation in pixels of a picture 224 pixels wide.
     """
     # All draws happen whatever they decide, so that one choice never shifts the next.
-    mirror, recolour = rng.random() < 0.5, rng.random() < (1.0 if strong else 0.8)
-    gray, blur = rng.random() < 0.2, rng.random() < 0.5
-    solarise = rng.random() < 0.2 and strong
-    sigma = round(rng.uniform(0.1, 2.0) * image.width / 224, 4)  # in pixels of a 224-pixel view
-    coloured, factors = colour_changed(image, rng, strength=1.0 if strong else 0.5)
-    params: dict[str, Any] = {"mirror": mirror, "gray": gray, "blur": sigma if blur else 0, "solarise": solarise}
-    if recolour:
-        image = coloured
-        params |= factors
-    if mirror:
+    drawn = {
+        "mirror": rng.random() < 0.5,
+        "recolour": rng.random() < (1.0 if strong else 0.8),
+        "gray": rng.random() < 0.2,
+    }
+    blurred, solarised, sigma = rng.random() < 0.5, rng.random() < 0.2, round(rng.uniform(0.1, 2.0), 4)
+    factors = draw_colours(rng, strength=1.0 if strong else 0.5)
+    return {**drawn, "blur": sigma if blurred else 0.0, "solarise": solarised and strong, **factors}
+
+
+def augmented(image: Image.Image, drawn: dict[str, Any]) -> Image.Image:
+    """The view of a picture that `draw_augmentation` describes."""
+    if drawn["recolour"]:
+        image = recoloured(image, drawn)
+    if drawn["mirror"]:
         image = ImageOps.mirror(image)
-    if gray:
+    if drawn["gray"]:
         image = ImageOps.grayscale(image).convert("RGB")
-    if solarise:
+    if drawn["solarise"]:
         image = ImageOps.solarize(image, 128)
-    if blur:
-        image = image.filter(ImageFilter.GaussianBlur(sigma))
-    return image, params
+    if drawn["blur"]:
+        image = image.filter(ImageFilter.GaussianBlur(drawn["blur"] * image.width / 224))
+    return image

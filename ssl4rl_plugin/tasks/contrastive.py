@@ -4,9 +4,10 @@ Corrupted: two square views are cut and augmented (colours, gray, blur, mirrorin
 Asked: same photo or different. Exact; a blind guesser gets 1/2.
 
 Both answers see the same corruption: one pair of boxes is drawn, in which the boxes overlap, and the second box is cut
-from the same photo or from a photo of another group; every photo is first brought to a square of the same size. Zoom,
-overlap, resolution and augmentation therefore tell nothing, and a `same` pair always shares visible content. Refused:
-`blank` views, and `similar_photos`, where the other photo looks nearly the same in small.
+from the same photo or from a photo of another group; both photos are first shrunk to squares of the same size, that of
+the smaller one. Zoom, overlap, size and augmentation therefore tell nothing, and a `same` pair always shares visible
+content. (That two views of one photo are alike in sharpness, grain and colours is content.) Refused: `blank` views, and
+`similar_photos`, where the other photo looks nearly the same in small.
 
 From SimCLR (Chen et al., arXiv 2002.05709); as a reward in SSL4RL (arXiv 2510.16416).
 """
@@ -21,7 +22,7 @@ from PIL import Image
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.images import difference
-from ssl4rl_plugin.tasks.augment import augmented
+from ssl4rl_plugin.tasks.augment import augmented, draw_augmentation
 from ssl4rl_plugin.views import is_blank, random_box, resized
 
 SIMILAR_BELOW = 0.06
@@ -64,29 +65,28 @@ class Contrastive(Task[ContrastiveLevel]):
 
     def generate(self, item: Item, level: ContrastiveLevel, rng: random.Random) -> Sample | Rejection:
         same = rng.random() < 0.5
-        first = self._square(item.image, level.side * 2, rng)
+        # Neither photo is magnified, and the larger one is not left sharper than the smaller.
+        size = min(level.side * 2, *item.image.size, *item.others[0].image.size)
+        first = self._square(item.image, size, rng)
         # The other photo is cut and compared for both answers, so that refusals do not favour one of them.
-        other = self._square(item.others[0].image, level.side * 2, rng)
+        other = self._square(item.others[0].image, size, rng)
         if (apart := difference(first, other)) < SIMILAR_BELOW:
             return Rejection("similar_photos", f"the two photos differ by {apart:.3f}")
         boxes = self._overlapping_boxes(first.width, level, rng)
-        # All three possible views are looked at, so that refusals favour neither answer.
+        drawn = [draw_augmentation(rng, level.strong) for _ in boxes]
+        # All three possible views are made, so that refusals favour neither answer.
         one, two, alien = (
-            resized(source.crop(box), (level.side, level.side))
-            for source, box in ((first, boxes[0]), (first, boxes[1]), (other, boxes[1]))
+            augmented(resized(source.crop(boxes[k]), (level.side, level.side)), drawn[k])
+            for source, k in ((first, 0), (first, 1), (other, 1))
         )
         if any(is_blank(view) for view in (one, two, alien)):
             return Rejection("blank")
-        views, params = [], []
-        for view, box in zip((one, two if same else alien), boxes, strict=True):
-            changed, drawn = augmented(view, rng, level.strong)
-            views.append(changed)
-            params.append({"box": list(box), **drawn})
         question = (
             "<image><image>\nEach picture is a cut-out of a photo, with changed colours and perhaps mirrored or blurred. "
             "Were both cut from the same photo? Answer with one of: same, different."
         )
-        return Sample(question, tuple(views), "same" if same else "different", {"views": params})
+        views = [{"box": list(box), **how} for box, how in zip(boxes, drawn, strict=True)]
+        return Sample(question, (one, two if same else alien), "same" if same else "different", {"views": views})
 
     @staticmethod
     def _square(image: Image.Image, side: int, rng: random.Random) -> Image.Image:

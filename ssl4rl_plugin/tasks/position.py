@@ -12,8 +12,10 @@ From context prediction (Doersch et al., arXiv 1505.05192); as a reward in SSL4R
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,7 +23,7 @@ from PIL import Image
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
-from ssl4rl_plugin.tasks.augment import colour_changed
+from ssl4rl_plugin.tasks.augment import draw_colours, recoloured
 from ssl4rl_plugin.views import fitted, is_blank, place_names, random_box, resized
 
 AMBIGUOUS_BELOW = 0.04
@@ -39,8 +41,16 @@ class PositionLevel(Level):
     augment: bool = False
     """Change the cut-out's colours."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (2 <= self.grid <= 5 and 0 < self.smallest <= 0.9):
+            raise ValueError(f"grid must be in 2..5 and smallest in (0, 0.9], got {self.grid}, {self.smallest}")
 
-_WORDS = {"upper": "top", "lower": "bottom", "middle": "center", "centre": "center"}
+
+SYNONYMS = {"top": ("top", "upper"), "bottom": ("bottom", "lower")} | dict.fromkeys(
+    ("middle", "center"), ("center", "centre", "middle")
+)
+"""Words that say the same, for each word of a label."""
 
 
 class Position(Task[PositionLevel]):
@@ -58,12 +68,11 @@ class Position(Task[PositionLevel]):
     def grader(self, level: PositionLevel) -> Choice:
         labels = place_names(level.grid, level.grid)
         aliases = {
-            label.replace("top", "upper").replace("bottom", "lower").replace("center", center): label
+            " ".join(words): label
             for label in labels
-            for center in ("center", "centre", "middle")
+            for words in itertools.product(*(SYNONYMS.get(word, (word,)) for word in label.split("-")))
         }
-        aliases |= {label.replace("center", "centre"): label for label in labels}
-        return Choice(labels, {alias: label for alias, label in aliases.items() if alias not in labels})
+        return Choice(labels, aliases)
 
     def generate(self, item: Item, level: PositionLevel, rng: random.Random) -> Sample | Rejection:
         picture = item.image
@@ -86,9 +95,10 @@ class Position(Task[PositionLevel]):
         cell = rng.randrange(level.grid**2)
         cut, box = cells[cell], boxes[cell]
         shown = resized(cut, (level.side // 2, level.side // 2))
-        params: dict[str, object] = {"box": list(box)}
+        params: dict[str, Any] = {"box": list(box)}
         if level.augment:
-            shown, params["colours"] = colour_changed(shown, rng, strength=0.4)
+            params["colours"] = draw_colours(rng, strength=0.4)
+            shown = recoloured(shown, params["colours"])
         places = place_names(level.grid, level.grid)
         question = (
             "<image><image>\nThe second picture is an enlarged cut-out of the first one. In which of the "

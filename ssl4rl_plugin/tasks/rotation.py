@@ -4,10 +4,14 @@ Corrupted: a square cut of the photo is rotated counter-clockwise by a uniform m
 the angle, either from a pair (upright, rotated) or from the rotated picture alone. Graded by circular distance; a blind
 guesser gets 1/4, 1/8 or 1/12 right.
 
-No file property tells: both pictures are squares of the same size, cut inside the circle that every rotation keeps, so
-that no border, corner or padding appears; where the angle is not a right one the turn happens at twice the resolution,
-so that resampling leaves no blur at some angles and none at others. Refused: `blank` pictures, and `symmetric` ones,
-which look the same at two of the possible angles.
+Nothing but the content should tell. Both pictures are squares of the same size, cut inside the circle that every turn
+keeps, so no border, corner or padding appears, and no picture is magnified. Quarter turns move whole pixels. For other
+turns resampling matters: its square passband turns with the picture and would give the angle away in the spectrum. So
+the picture is first blurred by one pixel of the result, alike in all directions, all angles, 0 too, go through one and
+the same interpolation, nothing is rounded in between, and noise of at most 2 of 255 levels covers what is left. A test
+fits a guesser that sees spectra only. What the source's own
+compression left in the pixels turns with them; that is a property of the photo. Refused: `blank` pictures, `symmetric`
+ones, which look the same at two of the possible angles, and pictures that are `too_small`.
 
 From RotNet (Gidaris et al., arXiv 1803.07728); as a reward in SSL4RL (arXiv 2510.16416).
 """
@@ -18,7 +22,9 @@ import math
 import random
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Angle
@@ -56,24 +62,30 @@ class Rotation(Task[RotationLevel]):
 
     def generate(self, item: Item, level: RotationLevel, rng: random.Random) -> Sample | Rejection:
         square = random_square(item.image, rng)
-        angle = rng.randrange(0, 360, level.step)
-        probe = resized(square, (64, 64))
-        upright = turned(probe, 0, 32)
+        possible = range(0, 360, level.step)
+        angle = rng.choice(possible)
+        # A right angle keeps the whole square; other turns keep only the square inside the circle.
+        kept = square.width if level.step % 90 == 0 else int(square.width / math.sqrt(2))
+        side = min(level.side, kept)
+        if side < 28:
+            return Rejection("too_small", f"{side} pixels would be left")
+        probe = [
+            turned(as_planes(resized(square, (64, 64))), other, 32, 64 * kept / square.width) for other in possible
+        ]
+        upright = as_image(probe[0])
         if is_blank(upright):
             return Rejection("blank")
-        # A quarter turn keeps the square; other turns keep only the square inside the circle.
-        right_angles = level.step % 90 == 0
-        for other in range(level.step, 360, level.step):
-            seen = probe.rotate(other) if right_angles else turned(probe, other, 32)
-            if (apart := difference(probe if right_angles else upright, seen)) < SYMMETRIC_BELOW:
+        for other, seen in zip(possible[1:], probe[1:], strict=True):
+            if (apart := difference(upright, as_image(seen))) < SYMMETRIC_BELOW:
                 return Rejection("symmetric", f"differs by {apart:.3f} from itself at {other} degrees")
-        if right_angles:
-            before = resized(square, (level.side, level.side))
-            after = before.rotate(angle)
+        if level.step % 90 == 0:
+            small = resized(square, (side, side))
+            views = [as_planes(small.rotate(a)) for a in (0, angle)]  # right angles move whole pixels
         else:
-            large = resized(square, (math.ceil(level.side * 2 * math.sqrt(2)),) * 2)
-            before, after = (resized(turned(large, a, level.side * 2), (level.side,) * 2) for a in (0, angle))
-        angles = ", ".join(str(a) for a in range(0, 360, level.step))
+            soft = gaussian_filter(as_planes(square), (0, kept / side, kept / side))
+            views = [turned(soft, a, side, kept) for a in (0, angle)]
+        before, after = (as_image(view + noise(view.shape, rng)) for view in views)
+        angles = ", ".join(map(str, possible))
         if level.pair:
             question = (
                 "<image><image>\nThe second picture shows the first one after a counter-clockwise rotation. By how many "
@@ -87,13 +99,30 @@ class Rotation(Task[RotationLevel]):
         return Sample(question, (before, after) if level.pair else (after,), angle, {"angle": angle})
 
 
-def turned(square: Image.Image, angle: int, side: int) -> Image.Image:
-    """The central `side` x `side` pixels of a square after a counter-clockwise turn by `angle` degrees.
+def as_planes(image: Image.Image) -> np.ndarray:
+    """The picture's channels as float32 of shape (3, height, width), so that nothing is rounded half-way."""
+    return np.ascontiguousarray(np.asarray(image, np.float32).transpose(2, 0, 1))
 
-    With the square's side at least sqrt(2) times `side`, no corner of the turned square shows.
+
+def as_image(planes: np.ndarray) -> Image.Image:
+    """Channels of shape (3, height, width), in [0, 255] or a little outside, as an RGB picture."""
+    return Image.fromarray(np.clip(np.rint(planes), 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def turned(planes: np.ndarray, angle: int, side: int, kept: float) -> np.ndarray:
+    """The central `kept` x `kept` pixels of a square after a counter-clockwise turn by `angle` degrees, at `side` pixels.
+
+    With the square's side at least sqrt(2) times `kept`, no corner of the turned square shows.
     """
-    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    here, there = side / 2, square.width / 2
+    scale = kept / side
+    cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
+    here, there = side / 2, planes.shape[1] / 2
     # The affine map from a place in the result to a place in the square, about both centres; y points down.
     matrix = (cos, -sin, there - cos * here + sin * here, sin, cos, there - sin * here - cos * here)
-    return square.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    affine, bicubic = Image.Transform.AFFINE, Image.Resampling.BICUBIC
+    return np.stack([Image.fromarray(plane).transform((side, side), affine, matrix, bicubic) for plane in planes])
+
+
+def noise(shape: tuple[int, ...], rng: random.Random) -> np.ndarray:
+    """Whole numbers from -2 to 2 of the given shape, nearly uniform and drawn from `rng`."""
+    return (np.frombuffer(rng.randbytes(math.prod(shape)), np.uint8).reshape(shape) % 5).astype(np.float32) - 2

@@ -29,6 +29,7 @@ from ssl4rl_plugin.runlog import RunLog
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
+BEGAN = time.time()
 K3 = "rollout_corr/k3_kl"
 STEPS = 5
 SMALL = (
@@ -200,13 +201,21 @@ def test_verls_files_are_as_installed(undisturbed: Path) -> None:
 
 
 def test_nothing_is_left_running(undisturbed: Path) -> None:
-    """Every process of the finished runs has ended."""
+    """Ray's and vLLM's processes of the runs above have ended: none that appeared since this file began is left."""
     import psutil
 
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        mine = [p for p in psutil.process_iter(["cmdline"]) if str(undisturbed) in " ".join(p.info["cmdline"] or [])]
-        if not mine:
-            return
+    while True:
+        left = [
+            " ".join(process.info["cmdline"])[:100]
+            for process in psutil.process_iter(["cmdline", "create_time"])
+            if process.info["create_time"] > BEGAN
+            and any(
+                mark in " ".join(process.info["cmdline"] or [])[:200]
+                for mark in ("raylet", "ray::", "VLLM", "main_ppo")
+            )
+        ]
+        if not left or time.monotonic() > deadline:
+            break
         time.sleep(1)
-    pytest.fail(f"still running: {mine}")
+    assert not left
