@@ -107,7 +107,9 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     stream = SampleStream(settings, load_manifest(settings, progress=console.is_terminal), "train")
 
     from transformers import AutoProcessor
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # of writing one small file
     from ssl4rl_plugin.demo.model import build_model, save, train_tokenizer
     from ssl4rl_plugin.demo.warm_up import warm_up
 
