@@ -43,7 +43,7 @@ def learning_curve(run: str) -> None:
         axes.axhline(arm.chance or 0, color="#5d6470", linestyle=":", label="chance")
     axes.set(xlabel="step", ylim=(0, 1.02))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center right")
     figure.savefig(ASSETS / "learning_curve.png", dpi=120)
 
 
