@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import re
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl4rl_plugin.answers import FORMATS, answer_format
+from ssl4rl_plugin.answers import FORMATS
 from ssl4rl_plugin.grading import Angle, Choice, Permutation
 from ssl4rl_plugin.rewards import compute_score, encode_truth
 from ssl4rl_plugin.tasks import get_task, registry
@@ -149,8 +151,24 @@ def hostile(rng: random.Random) -> str:
 
 
 def has_one_valid_answer(response: str, fmt_name: str, grader) -> bool:
-    """The rule, written again in the plainest way: some visible block is valid, and all visible blocks agree."""
-    values = {repr(grader.parse(text)) for text in answer_format(fmt_name).find(response).texts}
+    """The rule, written again without the code under test: a visible block is valid, and all visible blocks agree."""
+    visible: list[str] = []
+    thinking = False
+    for piece in re.split("(</?think>)", response):
+        if piece == "</think>" and not thinking:
+            visible.clear()  # thinking that was opened in the prompt
+        elif not thinking and piece not in ("<think>", "</think>"):
+            visible.append(piece)
+        thinking = piece == "<think>" or (thinking and piece != "</think>")
+    text = "\n".join(visible)
+    if fmt_name == "boxed":
+        blocks = []
+        for start in (match.end() for match in re.finditer(r"\\boxed\{", text)):
+            depths = list(itertools.accumulate({"{": 1, "}": -1}.get(c, 0) for c in text[start:]))
+            blocks += [text[start : start + depths.index(-1)]] if -1 in depths else []
+    else:
+        blocks = re.findall("<answer>((?:(?!</?answer>).)*)</answer>", text, re.DOTALL)
+    values = {repr(grader.parse(block)) for block in blocks}
     return len(values) == 1 and values != {"None"}
 
 

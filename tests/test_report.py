@@ -137,13 +137,6 @@ def images(tmp_path_factory) -> Path:
     return make_images(tmp_path_factory.mktemp("pictures"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL4RL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def finished(images, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "finished"
