@@ -29,7 +29,7 @@ $(VENV)/.made-venv:
 	@touch $@
 
 $(VENV)/.made-install: $(VENV)/.made-venv $(PACKAGING)
-	$(PIP) install --quiet --editable ".[cpu,dev]"
+	$(PIP) install --quiet --editable ".[cpu,video,eval,dev]"
 	$(BIN)/python -m ssl4rl_plugin.cpu.setup
 	@touch $@
 
@@ -50,7 +50,7 @@ test: install ## All tests
 	$(BIN)/python -m pytest
 
 test-fast: install ## The tests that start no training
-	$(BIN)/python -m pytest -m "not e2e"
+	SSL4RL_TEST_SAMPLES=50 $(BIN)/python -m pytest -m "not e2e"
 
 test-e2e: install ## The tests that run verl's trainer
 	$(BIN)/python -m pytest -m e2e

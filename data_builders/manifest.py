@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from PIL import Image
 
+from ssl4rl_plugin.core import RGBD, Clip
 from ssl4rl_plugin.data_builders.source import Box, Record, Source, SourceError, load_source
-from ssl4rl_plugin.images import MAX_SOURCE_PIXELS, ImageError, contrast, decode, entropy, open_rgb, shrink
+from ssl4rl_plugin.images import MAX_SOURCE_PIXELS, ImageError, contrast, entropy, open_rgb, shrink
 from ssl4rl_plugin.seeding import unit_for
 
 # pyarrow, imagehash (scipy) and rich are imported where they are used: data-loader workers import this module.
@@ -154,7 +155,15 @@ class Manifest:
             raise ValueError(f"split must be 'train' or 'val', got {split!r}")
         return _Items(self, split)
 
-    def open(self, item: ManifestItem, max_pixels: int | None = None) -> Image.Image:
+    def open(self, item: ManifestItem, max_pixels: int | None = None) -> Image.Image | RGBD | Clip:
+        """What a task gets as `Item.data`: a picture, or what else the source's kind of item is.
+
+        Raises:
+            ImageError: it was good when it was indexed, but cannot be read now.
+        """
+        return self.source.item(item.ref, lambda: self.picture(item, max_pixels), max_pixels)
+
+    def picture(self, item: ManifestItem, max_pixels: int | None = None) -> Image.Image:
         """The item's picture: upright RGB, its box cut out, shrunk to at most `max_pixels` pixels where given.
 
         Raises:
@@ -463,7 +472,7 @@ def _measure_chunk(
     source: Source, records: Sequence[Record], known: _Known, max_source_pixels: int
 ) -> list[dict[str, Any]]:
     rows = []
-    decoded = _Decoder(max_source_pixels)
+    decoded = _Decoder(source, max_source_pixels)
     for record in records:
         row: dict[str, Any] = {"ref": record.ref, "box": None if record.box is None else list(record.box)}
         try:
@@ -481,13 +490,14 @@ def _measure_chunk(
 class _Decoder:
     """Decodes, and remembers the last picture: crops of one picture come one after another."""
 
-    def __init__(self, max_source_pixels: int) -> None:
+    def __init__(self, source: Source, max_source_pixels: int) -> None:
+        self.source = source
         self.max_source_pixels = max_source_pixels
         self._last: tuple[str, Any] = ("", None)
 
-    def __call__(self, sha256: str, data: bytes) -> Any:
+    def __call__(self, ref: str, sha256: str, data: bytes) -> Any:
         if self._last[0] != sha256:
-            self._last = sha256, decode(data, max_source_pixels=self.max_source_pixels)
+            self._last = sha256, self.source.inspect(ref, data, self.max_source_pixels)
         return self._last[1]
 
 
@@ -495,11 +505,13 @@ def _measure(source: Source, record: Record, row: dict[str, Any], decoded: _Deco
     """Fill in `row`. Raises ImageError, after what was found out by then is in `row`."""
     import imagehash
 
-    if row["bytes"] > 8 * decoded.max_source_pixels + 2**20:  # more than 16 bits in four channels need: not read at all
+    if (
+        source.kind == "image" and row["bytes"] > 8 * decoded.max_source_pixels + 2**20
+    ):  # more than 16 bits in four channels need: not read at all
         raise ImageError("too_large", f"{row['bytes']} bytes")
     data = source.read(record.ref)
     row["sha256"] = hashlib.sha256(data).hexdigest()
-    info, image = decoded(row["sha256"], data)
+    info, image = decoded(record.ref, row["sha256"], data)
     box = _checked(record.box, image)
     width, height = box[2] - box[0], box[3] - box[1]
     row |= {"width": width, "height": height, "mode": info.mode, "exif_orientation": info.orientation}

@@ -1,4 +1,4 @@
-"""A source lists pictures and reads them one at a time; it decides nothing about them.
+"""A source lists pictures (or RGB-D pairs, or videos) and reads them one at a time; it decides nothing about them.
 
 Sources are found by entry point (group `ssl4rl.sources`), so another package can add one without a change here.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL import Image
+
+from ssl4rl_plugin.core import RGBD, Clip
+from ssl4rl_plugin.images import ImageInfo, decode
 from ssl4rl_plugin.registry import Registry
 
 Box = tuple[int, int, int, int]
@@ -52,6 +56,8 @@ class Source(ABC):
 
     name: ClassVar[str]
     """Registry name, snake_case."""
+    kind: ClassVar[str] = "image"
+    """What its items are: `image`, `rgbd` or `video`."""
     summary: ClassVar[str]
     """One line: what this source reads."""
     schema: ClassVar[str]
@@ -81,12 +87,30 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, ref: str) -> bytes:
-        """The encoded picture.
+        """The encoded picture; of an item of several files all that decides its content, as one string of bytes.
 
         Raises:
             ImageError: this picture cannot be read; it is skipped and counted by reason.
             SourceError: `ref` does not belong to this source.
         """
+
+    def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
+        """What the manifest measures: the picture, or one picture that stands for the item, after every check that
+        makes an item unfit for good. `data` is what `read` gave. Raises ImageError with the reason."""
+        return decode(data, max_source_pixels=max_source_pixels)
+
+    def item(self, ref: str, picture: Callable[[], Image.Image], max_pixels: int | None) -> Image.Image | RGBD | Clip:
+        """What a task gets as `Item.data`.
+
+        Args:
+            ref: which item.
+            picture: gives the item's picture, upright RGB, its box cut out, at most `max_pixels` pixels.
+            max_pixels: limit for whatever else is made.
+
+        Raises:
+            ImageError: it was good when it was indexed, but cannot be read now.
+        """
+        return picture()
 
     def existing_path(self) -> Path:
         """`path`, checked to be given and to exist. Raises SourceError."""

@@ -19,9 +19,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 from PIL import Image
 
 from ssl4rl_plugin.grading import Grader
+
+KINDS = ("image", "rgbd", "video")
+"""What an item can be; every RGB-D pair and every video can stand in for an image."""
+
+
+@dataclass(frozen=True)
+class RGBD:
+    """A picture and how far away each of its pixels is."""
+
+    image: Image.Image
+    """RGB, upright."""
+    depth: np.ndarray
+    """Distance from the camera plane in metres: float32 of shape (height, width) of the picture; NaN where unknown."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A piece of a video: frames at equal distances in time."""
+
+    frames: tuple[Image.Image, ...]
+    """RGB, upright, all of one size, in order of time."""
+    fps: float
+    """Frames per second of the video that lie in `frames`: frame k was filmed k / fps seconds after the first."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +54,8 @@ class Item:
 
     id: str
     """Stable identity inside its source; part of the seed of every sample made from it."""
-    data: Any
-    """The thing itself: a `PIL.Image.Image` in RGB, upright, for image tasks."""
+    data: Image.Image | RGBD | Clip
+    """The thing itself: a picture in RGB, upright; or an RGB-D pair; or the frames of a video."""
     group: str = ""
     """Items that show the same thing share a group, and a group never straddles two splits."""
     others: tuple[Item, ...] = ()
@@ -39,9 +63,25 @@ class Item:
 
     @property
     def image(self) -> Image.Image:
-        """The item's picture (RGB, upright, any size). Raises TypeError for an item that is not an image."""
-        if not isinstance(self.data, Image.Image):
-            raise TypeError(f"item {self.id!r} holds a {type(self.data).__name__}, not an image")
+        """The item's picture (RGB, upright, any size); of an RGB-D pair its picture, of a video its middle frame."""
+        if isinstance(self.data, RGBD):
+            return self.data.image
+        if isinstance(self.data, Clip):
+            return self.data.frames[len(self.data.frames) // 2]
+        return self.data
+
+    @property
+    def rgbd(self) -> RGBD:
+        """The item's picture with its depth. Raises TypeError for an item of another kind."""
+        if not isinstance(self.data, RGBD):
+            raise TypeError(f"item {self.id!r} holds a {type(self.data).__name__}, not a picture with depth")
+        return self.data
+
+    @property
+    def clip(self) -> Clip:
+        """The frames of the item's video. Raises TypeError for an item of another kind."""
+        if not isinstance(self.data, Clip):
+            raise TypeError(f"item {self.id!r} holds a {type(self.data).__name__}, not a video")
         return self.data
 
 
@@ -50,13 +90,19 @@ class Sample:
     """One question with its pictures and its ground truth."""
 
     question: str
-    """What is asked, with one `<image>` placeholder for each picture, in order; without the answer format."""
+    """What is asked, with one `<image>` for each picture and one `<video>` for each clip, in order; without the answer
+    format."""
     images: tuple[Image.Image, ...]
     """The pictures, RGB."""
     truth: Any
     """The ground truth: any JSON value that the task's grader understands."""
     params: dict[str, Any] = field(default_factory=dict)
     """The corruption's parameters as drawn (JSON values), for logs, audits and galleries."""
+    videos: tuple[Clip, ...] = ()
+    """The clips; a model that takes no video sees each as a row of pictures."""
+    options: tuple[Image.Image | Clip, ...] = ()
+    """Where the answer is one of several pictures (or cells of a picture, or clips): these, in the order of the grader's
+    `values()`. The audit compares them; the model sees only what is in `images` and `videos`."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +165,13 @@ class Task(ABC, Generic[LevelT]):
     """Level name -> level, ordered from easy to hard; all values of the task's own level dataclass."""
     default_level: ClassVar[str]
     """The level meant by the bare task name."""
+    kind: ClassVar[str] = "image"
+    """What `generate` needs an item to be, one of `KINDS`: reads `item.image`, `item.rgbd` or `item.clip`."""
     others_needed: ClassVar[int] = 0
     """How many items of other groups `generate` finds in `item.others`."""
+    cues: ClassVar[Mapping[str, str]] = {}
+    """Low-level statistics that a blind guesser may use because the question is about them: the audit's feature group
+    (`ssl4rl_plugin.audit.features.GROUPS`) -> why, in a sentence. Any other that beats chance is a leak."""
 
     @abstractmethod
     def generate(self, item: Item, level: LevelT, rng: random.Random) -> Sample | Rejection:

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from ssl4rl_plugin.core import Item, Rejection, Sample
+from ssl4rl_plugin.core import RGBD, Clip, Item, Rejection, Sample
 from ssl4rl_plugin.data_builders.manifest import Manifest, ManifestItem, build_manifest
 from ssl4rl_plugin.data_builders.source import load_source
 from ssl4rl_plugin.images import ImageError
@@ -97,6 +97,13 @@ class SampleStream:
                 f"the {split} split has no images ({len(manifest.items('train'))} in train, {len(manifest.items('val'))} "
                 f"in val); add images or change ssl4rl.source.val_fraction (now {settings.source.val_fraction})"
             )
+        kind = manifest.source.kind
+        for arm in settings.arms:
+            if arm.task.kind not in ("image", kind):
+                raise SampleError(
+                    f"task {arm.key} needs items of kind {arm.task.kind!r}, and source {manifest.source.name!r} has items "
+                    f"of kind {kind!r}: choose a source that fits (`ssl4rl sources` lists each one's kind)"
+                )
         needed = max(arm.task.others_needed for arm in settings.arms)
         if needed and len({item.group for item in self.items}) <= needed:
             raise SampleError(
@@ -126,7 +133,7 @@ class SampleStream:
         for step in range(min(ITEMS_PER_SAMPLE, len(self.items))):
             row = self.items[order[(place + step) % len(order)]]
             try:
-                data = self._image(row)
+                data = self._data(row)
             except ImageError as error:  # was good when indexed: the file changed or the disk failed
                 refused.append(error.reason)
                 logger.warning("%s could not be read: %s", row.id, error)
@@ -158,7 +165,7 @@ class SampleStream:
         rng_for(self.settings.seed, self.split, "order", epoch).shuffle(order)
         return order
 
-    def _image(self, row: ManifestItem) -> Image.Image:
+    def _data(self, row: ManifestItem) -> Image.Image | RGBD | Clip:
         return self.manifest.open(row, max_pixels=self.settings.source.max_pixels)
 
     def _others(self, arm: Arm, row: ManifestItem, rng: random.Random, refused: list[str]) -> tuple[Item, ...]:
@@ -172,7 +179,7 @@ class SampleStream:
             if other.group in groups:
                 continue
             try:
-                found.append(Item(other.id, self._image(other), other.group))
+                found.append(Item(other.id, self._data(other), other.group))
                 groups.add(other.group)
             except ImageError as error:
                 refused.append(error.reason)

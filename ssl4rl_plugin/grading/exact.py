@@ -1,0 +1,106 @@
+"""Answers that are right or wrong, or near on a circle: one of a few labels, an angle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, strip_form
+
+
+@dataclass(frozen=True)
+class Choice(Grader[str]):
+    """Exactly one of a few labels; no partial credit.
+
+    Args:
+        labels: the possible answers, as they are written in prompts, e.g. `("top-left", "top-right")`.
+        aliases: other spellings of a label, e.g. `{"upper left": "top-left"}`. Case, hyphens, underscores and repeated
+            spaces never matter.
+    """
+
+    labels: tuple[str, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @cached_property
+    def _lookup(self) -> dict[str, str]:
+        table = {self._normal(label): label for label in self.labels}
+        if len(table) != len(self.labels) or len(table) < 2:
+            raise ValueError(f"labels must be at least two and distinct, got {self.labels}")
+        return table | {self._normal(alias): label for alias, label in self.aliases.items()}
+
+    @staticmethod
+    def _normal(text: str) -> str:
+        return " ".join(text.casefold().replace("-", " ").replace("_", " ").split())
+
+    @property
+    def chance_accuracy(self) -> float:
+        return 1.0 / len(self.labels)
+
+    @property
+    def chance_similarity(self) -> float:
+        return self.chance_accuracy
+
+    def parse(self, text: str) -> str | None:
+        if len(text) > MAX_ANSWER_CHARS:
+            return None
+        text = strip_form(text)
+        found = self._lookup.get(self._normal(text))
+        if found is None and text.endswith((")", ":")):  # a list marker: "B)" or "B:"
+            found = self._lookup.get(self._normal(text[:-1]))
+        return found
+
+    def similarity(self, value: str, truth: Any) -> float:
+        return 1.0 if value == truth else 0.0
+
+    def render(self, truth: Any) -> str:
+        return str(truth)
+
+    def values(self) -> Iterator[str]:
+        return iter(self.labels)
+
+
+@dataclass(frozen=True)
+class Angle(Grader[int]):
+    """An angle in whole degrees, a multiple of `step`, graded by circular distance: s = 1 - d / 180.
+
+    `-90` and `450` mean the same turns as `270` and `90`.
+    """
+
+    step: int
+
+    def __post_init__(self) -> None:
+        if self.step <= 0 or 360 % self.step or 180 % self.step:
+            raise ValueError(f"step must divide 180 degrees, got {self.step}")
+
+    @property
+    def chance_accuracy(self) -> float:
+        return self.step / 360
+
+    @property
+    def chance_similarity(self) -> float:
+        return 0.5  # the mean circular distance to a uniform multiple of the step is 90 degrees
+
+    def parse(self, text: str) -> int | None:
+        if len(text) > MAX_ANSWER_CHARS:
+            return None
+        match = _ANGLE.fullmatch(strip_form(text))
+        if match is None:
+            return None
+        degrees = int(match[1]) % 360
+        return degrees if degrees % self.step == 0 else None
+
+    def similarity(self, value: int, truth: Any) -> float:
+        apart = abs(value - int(truth)) % 360
+        return 1.0 - min(apart, 360 - apart) / 180
+
+    def render(self, truth: Any) -> str:
+        return str(truth)
+
+    def values(self) -> Iterator[int]:
+        return iter(range(0, 360, self.step))
+
+
+_ANGLE = re.compile(r"([+-]?[0-9]{1,4})(?:\.0{1,6})?\s{0,3}(?:°|º|deg\.?|degrees?)?", re.IGNORECASE)

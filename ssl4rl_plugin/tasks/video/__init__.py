@@ -1,0 +1,1 @@
+"""Pretext tasks on videos, one file each."""
