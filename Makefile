@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGING := pyproject.toml setup.py
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-fast test-e2e lint format bench profile docs clean distclean
+.PHONY: help venv install demo learn test test-fast test-e2e lint format bench profile gallery oracles docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,12 @@ bench: install ## Speed of the data pipeline and the rewards
 
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py
+
+gallery: install ## Make docs/gallery.md anew: every task and level with pictures (a minute or two)
+	$(BIN)/python docs/make_gallery.py
+
+oracles: install ## How often solvers that see only pixels agree with the truth: make oracles PHOTOS=folder
+	$(BIN)/python tests/bench/oracles.py $(PHOTOS)
 
 docs: $(VENV)/.made-docs ## Build the documentation
 	$(BIN)/mkdocs build --strict

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,6 +104,22 @@ class Sample:
     options: tuple[Image.Image | Clip, ...] = ()
     """Where the answer is one of several pictures (or cells of a picture, or clips): these, in the order of the grader's
     `values()`. The audit compares them; the model sees only what is in `images` and `videos`."""
+
+    def pieces(self) -> list[str | Image.Image | Clip]:
+        """The question as the model meets it: text, pictures and clips in order.
+
+        Raises ValueError if the marks in the question are not as many as the pictures and clips.
+        """
+        images, videos = iter(self.images), iter(self.videos)
+        found: list[str | Image.Image | Clip] = []
+        marks = re.split("(<image>|<video>)", self.question)
+        for kind, there in (("<image>", len(self.images)), ("<video>", len(self.videos))):
+            if marks.count(kind) != there:
+                raise ValueError(f"the question has {marks.count(kind)} {kind} marks for {there} of them")
+        for piece in marks:
+            if piece:
+                found.append(next(images) if piece == "<image>" else next(videos) if piece == "<video>" else piece)
+        return found
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
 from verl.utils.dataset.rl_dataset import RLHFDataset
+from verl.utils.tokenizer import build_multimodal_processor_inputs
 
+from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.samples import Made, SampleStream, extra_info, load_manifest
 from ssl4rl_plugin.settings import Settings, SettingsError
 
 PREFIX = "ssl4rl:"
 PROBES = 4
 """Samples of each arm whose prompt length is measured before the run starts."""
+SHOWN_FPS = 2.0
+"""Frames per second that every clip claims to have. A true figure would tell a played-fast clip from a slow one; and for
+Qwen2.5-VL verl 0.9.1 places the frames in time as if it were 2 (two frames, one temporal patch, one second), so another
+figure would make the trainer's positions differ from vLLM's."""
 
 
 class SSLDataset(RLHFDataset):
@@ -51,6 +58,7 @@ class SSLDataset(RLHFDataset):
         self.tokenizer = tokenizer
         self.processor = processor
         self.config = config
+        self.as_video = shows_video(settings, processor)
         check_prompts(self.stream, processor, tokenizer, config)
 
     def __len__(self) -> int:
@@ -60,7 +68,7 @@ class SSLDataset(RLHFDataset):
         made = self.stream[index]
         info = extra_info(made)
         return {
-            "raw_prompt": messages(made, self.stream.settings),
+            "raw_prompt": messages(made, self.stream.settings, self.as_video),
             "data_source": made.arm.data_source,
             "ability": "ssl",
             "reward_model": {"style": "rule", "ground_truth": made.truth_json},
@@ -94,19 +102,12 @@ class SSLDataset(RLHFDataset):
     @classmethod
     async def process_multi_modal_info(
         cls, messages: list[dict[str, Any]], image_patch_size: int, config: DictConfig
-    ) -> tuple[list[Image.Image] | None, None, None]:
-        """The pictures of a prompt, as verl's agent loop asks for them.
+    ) -> tuple[list[Image.Image] | None, list[tuple[torch.Tensor, dict[str, Any]]] | None, None]:
+        """The pictures and clips of a prompt, as verl's agent loop asks for them (there is no sound).
 
         They have their final size already, so nothing is decoded or resized again for each of the n rollouts.
         """
-        images = [
-            part["image"]
-            for message in messages
-            if isinstance(message["content"], list)
-            for part in message["content"]
-            if part["type"] == "image"
-        ]
-        return images or None, None, None
+        return *media_of(messages), None
 
 
 def split_of(data_files: Any) -> str:
@@ -120,21 +121,66 @@ def split_of(data_files: Any) -> str:
     return str(files[0]).removeprefix(PREFIX)
 
 
-def messages(made: Made, settings: Settings) -> list[dict[str, Any]]:
-    """The chat messages of a sample; pictures as PIL images in the places of the `<image>` marks."""
-    pieces = made.prompt.split("<image>")
-    if len(pieces) - 1 != len(made.sample.images):
-        raise SettingsError(
-            f"task {made.arm.key}: the question has {len(pieces) - 1} <image> marks for {len(made.sample.images)} pictures"
-        )
+def shows_video(settings: Settings, processor: Any) -> bool:
+    """Whether clips go to the model as videos: what `ssl4rl.videos_as` says, or if it says `auto`, if the processor takes
+    videos. Raises SettingsError if it says `video` and the processor takes none."""
+    takes_video = getattr(processor, "video_processor", None) is not None
+    if settings.videos_as == "video" and processor is not None and not takes_video:
+        raise SettingsError("ssl4rl.videos_as=video: this model's processor takes no videos; use auto or images")
+    return settings.videos_as == "video" or (settings.videos_as == "auto" and takes_video)
+
+
+def messages(made: Made, settings: Settings, as_video: bool) -> list[dict[str, Any]]:
+    """The chat messages of a sample; pictures as PIL images in the places of the `<image>` marks.
+
+    A clip is one video part, in the form that verl documents for frames in memory, or a picture part for each frame.
+    """
     content: list[dict[str, Any]] = []
-    for piece, image in zip(pieces, (*made.sample.images, None), strict=True):
-        if piece:
+    try:
+        pieces = made.sample.pieces()
+    except ValueError as error:
+        raise SettingsError(f"task {made.arm.key}: {error}") from error
+    for piece in (*pieces, f" {made.instruction}"):
+        if isinstance(piece, Image.Image):
+            content.append({"type": "image", "image": piece})
+        elif isinstance(piece, Clip) and as_video:
+            content.append({"type": "video", "video": list(piece.frames), "fps": SHOWN_FPS})
+        elif isinstance(piece, Clip):
+            content += [{"type": "image", "image": frame} for frame in piece.frames]
+        elif content and content[-1]["type"] == "text":
+            content[-1]["text"] += piece
+        else:
             content.append({"type": "text", "text": piece})
-        if image is not None:
-            content.append({"type": "image", "image": image})
     system = [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
     return [*system, {"role": "user", "content": content}]
+
+
+def media_of(
+    messages: list[dict[str, Any]],
+) -> tuple[list[Image.Image] | None, list[tuple[torch.Tensor, dict[str, Any]]] | None]:
+    """The pictures and the videos of chat messages, in order; None for none.
+
+    A video is a uint8 tensor of shape (frames, 3, height, width) with the metadata that processors ask for, so that
+    none of them samples frames again.
+    """
+    parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
+    images = [part["image"] for part in parts if part["type"] == "image"]
+    videos = []
+    for part in parts:
+        if part["type"] == "video":
+            frames = np.stack([np.asarray(frame) for frame in part["video"]])
+            count = len(frames)
+            metadata = {"fps": part["fps"], "frames_indices": list(range(count)), "total_num_frames": count}
+            videos.append((torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(), metadata))
+    return images or None, videos or None
+
+
+def processor_inputs(processor: Any, texts: list[str], chats: list[list[dict[str, Any]]], **options: Any) -> Any:
+    """What the model's processor makes of templated texts and the pictures and clips of their chats."""
+    images, videos = media_of([message for chat in chats for message in chat])
+    return build_multimodal_processor_inputs(
+        processor, text=texts, images=images, videos=videos, mm_processor_kwargs=options
+    )
 
 
 def check_prompts(stream: SampleStream, processor: Any, tokenizer: Any, config: DictConfig) -> None:
@@ -148,19 +194,19 @@ def check_prompts(stream: SampleStream, processor: Any, tokenizer: Any, config: 
     stride = settings.val_samples if stream.split == "val" else PROBES
     indices = [arm * stride + k for arm in range(len(settings.arms)) for k in range(min(PROBES, stride))]
     for made in (stream[index] for index in indices if index < len(stream)):
-        if made.sample.images and processor is None:
+        if (made.sample.images or made.sample.videos) and processor is None:
             raise SettingsError(
                 "verl found no processor for this model, so pictures would be lost: use a model family that it knows "
                 "(Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, Mllama, Gemma), and check that torchvision imports "
                 "(`ssl4rl doctor`)"
             )
-        chat = messages(made, settings)
+        chat = messages(made, settings, shows_video(settings, processor))
         template = config.get("apply_chat_template_kwargs") or {}
         text = (processor or tokenizer).apply_chat_template(
             chat, add_generation_prompt=True, tokenize=False, **template
         )
-        if made.sample.images:
-            tokens = len(processor(text=[text], images=list(made.sample.images))["input_ids"][0])
+        if made.sample.images or made.sample.videos:
+            tokens = len(processor_inputs(processor, [text], [chat])["input_ids"][0])
         else:
             tokens = len(tokenizer(text)["input_ids"])
         if tokens > config.max_prompt_length:

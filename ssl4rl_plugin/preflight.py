@@ -58,7 +58,9 @@ def check(config: DictConfig) -> None:
     val = SampleStream(settings, manifest, "val")
     limit = config.actor_rollout_ref.rollout.get("limit_images")
     for number, arm in enumerate(settings.arms):
-        shown = len(val[number * settings.val_samples].sample.images)
+        sample = val[number * settings.val_samples].sample
+        as_images = settings.videos_as == "images"
+        shown = len(sample.images) + sum(len(clip.frames) for clip in sample.videos if as_images)
         if limit and shown > limit:
             raise PreflightError(
                 f"a prompt of {arm.key} shows {shown} pictures: raise actor_rollout_ref.rollout.limit_images (now {limit})"

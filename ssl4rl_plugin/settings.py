@@ -73,6 +73,8 @@ class Settings:
     epochs: int
     val_samples: int
     system_prompt: str | None
+    videos_as: str = "auto"
+    """How clips are shown to the model: `video`, `images` (one for each frame), or `auto`: as its processor can."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -107,6 +109,7 @@ class Settings:
             epochs=_integer(section, "epochs", 1),
             val_samples=_integer(section, "val_samples", 1),
             system_prompt=section.get("system_prompt"),
+            videos_as=_one_of(section, "videos_as", ("auto", "video", "images")),
         )
 
 
@@ -162,6 +165,13 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     if OmegaConf.is_config(config):
         config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return dict(config)
+
+
+def _one_of(section: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
+    value = section.get(key, choices[0])
+    if value not in choices:
+        raise SettingsError(f"ssl4rl.{key} must be one of {', '.join(choices)}, got {value!r}")
+    return str(value)
 
 
 def _integer(section: Mapping[str, Any], key: str, low: int, prefix: str = "ssl4rl.") -> int:

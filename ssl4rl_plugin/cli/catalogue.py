@@ -27,6 +27,7 @@ def task_entries() -> list[dict[str, Any]]:
             ]
             entry = {
                 "name": name,
+                "kind": task.kind,
                 "summary": task.summary,
                 "reference": task.reference,
                 "default_level": task.default_level,
@@ -53,7 +54,7 @@ def source_entries() -> list[dict[str, Any]]:
                 for key, parameter in inspect.signature(kind).parameters.items()
                 if key != "path"
             }
-            texts = {key: getattr(kind, key) for key in ("summary", "schema", "licence", "where")}
+            texts = {key: getattr(kind, key) for key in ("kind", "summary", "schema", "licence", "where")}
             entry = {"name": name, **texts, "splits": list(kind.splits), "options": options, "error": ""}
         except Exception as error:  # see task_entries
             entry = {"name": name, "error": str(error) or type(error).__name__}
@@ -96,15 +97,16 @@ def show_tasks(as_json: bool) -> None:
     entries = task_entries()
     if as_json:
         return show_json(entries)
-    listing = table("task", "level", "chance", "what the model must find out", "reference")
+    listing = table("task", "needs", "level", "chance", "what the model must find out", "reference")
     for entry in entries:
         if entry["error"]:
-            listing.add_row(f"[red]{escape(entry['name'])}", "", "", f"[red]broken: {escape(entry['error'])}", "")
+            listing.add_row(f"[red]{escape(entry['name'])}", "", "", "", f"[red]broken: {escape(entry['error'])}", "")
             continue
         for number, level in enumerate(entry["levels"]):
             default = " [dim](default)[/]" if level["name"] == entry["default_level"] else ""
             listing.add_row(
                 f"[bold]{escape(entry['name'])}" if number == 0 else "",
+                entry["kind"] if number == 0 else "",
                 escape(level["name"]) + default,
                 _chance(level["chance"]),
                 escape(entry["summary"]) if number == 0 else "",
@@ -136,12 +138,12 @@ def show_sources(as_json: bool) -> None:
     entries = source_entries()
     if as_json:
         return show_json(entries)
-    listing = table("source", "what it reads", "options", "licence")
+    listing = table("source", "items", "what it reads", "options", "licence")
     for entry in entries:
         if entry["error"]:
-            listing.add_row(f"[red]{escape(entry['name'])}", f"[red]broken: {escape(entry['error'])}", "", "")
+            listing.add_row(f"[red]{escape(entry['name'])}", "", f"[red]broken: {escape(entry['error'])}", "", "")
             continue
         options = ", ".join(f"{key}={value}" for key, value in entry["options"].items())
-        cells = (escape(text) for text in (entry["summary"], options, entry["licence"]))
+        cells = (escape(text) for text in (entry["kind"], entry["summary"], options, entry["licence"]))
         listing.add_row(f"[bold]{escape(entry['name'])}", *cells)
     return show(listing)

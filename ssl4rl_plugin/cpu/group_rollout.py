@@ -9,7 +9,7 @@ one request with n samples. verl offers the places to say so:
     trainer.v1.sampler.custom_sampler                        = {path: pkg://ssl4rl_plugin.cpu.group_rollout,
                                                                 name: QuickReplayBuffer}
 
-Needs the server of `ssl4rl_plugin.cpu.rollout`. Single-turn prompts without tools, audio or video only.
+Needs the server of `ssl4rl_plugin.cpu.rollout`. Single-turn prompts without tools and audio only.
 """
 
 from __future__ import annotations
@@ -97,15 +97,20 @@ class GroupRolloutWorker(_Worker):
     async def _generate(self, messages: list[Any], params: dict[str, Any], n: int) -> list[AgentLoopOutput]:
         """Ask one server for n responses to one prompt."""
         media = await self._loop.process_multi_modal_info(messages)
-        if set(media) - {"images"}:
-            raise ValueError(f"group rollouts take pictures only, not {sorted(media)}")
-        images = media.get("images")
-        prompt_ids = list(await self._loop.ct_build_initial_tokens(messages, images=images))
+        if "audios" in media:
+            raise ValueError("group rollouts take pictures and videos only, no audio")
+        images, videos = media.get("images"), media.get("videos")
+        prompt_ids = list(await self._loop.ct_build_initial_tokens(messages, images=images, videos=videos))
         request = uuid4().hex
         server_id, server = await self.llm_client._acquire_server(request)
         try:
             group = await server.generate_group.remote(
-                prompt_ids=prompt_ids, sampling_params=params, request_id=request, n=n, image_data=images
+                prompt_ids=prompt_ids,
+                sampling_params=params,
+                request_id=request,
+                n=n,
+                image_data=images,
+                video_data=videos,
             )
         finally:
             self.llm_client._release_server(server_id, request)

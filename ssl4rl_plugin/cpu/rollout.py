@@ -76,6 +76,7 @@ def _register_rollout(worker_extension: str) -> None:
                 request_id: str,
                 n: int,
                 image_data: list[Any] | None = None,
+                video_data: list[Any] | None = None,
             ) -> list[Any]:
                 """n responses to one prompt from one vLLM request, as verl's `TokenOutput`s (see `group_rollout`)."""
                 params = dict(sampling_params)
@@ -95,8 +96,9 @@ def _register_rollout(worker_extension: str) -> None:
                 )
                 # vLLM expands each picture's placeholder itself.
                 ids = qwen2_5_vl_dedup_image_tokens(list(prompt_ids), self.model_config.processor)
+                media = {"image": image_data, "video": video_data}
                 prompt = TokensPrompt(
-                    prompt_token_ids=ids, multi_modal_data={"image": image_data} if image_data else {}
+                    prompt_token_ids=ids, multi_modal_data={kind: data for kind, data in media.items() if data}
                 )
                 stream = self.engine.generate(prompt=prompt, sampling_params=sampling, request_id=request_id)
                 final = [result async for result in stream][-1]  # FINAL_ONLY: there is just the one

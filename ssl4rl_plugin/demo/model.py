@@ -160,4 +160,19 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
             indent=1,
         )
     )
+    (folder / "video_preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "video_processor_type": "Qwen2VLVideoProcessor",
+                "min_pixels": unit**2,
+                "max_pixels": (2 * unit) ** 2,
+                "patch_size": PATCH,
+                "temporal_patch_size": 2,
+                "merge_size": MERGE,
+                "image_mean": [0.5] * 3,
+                "image_std": [0.5] * 3,
+            },
+            indent=1,
+        )
+    )
     (folder / "chat_template.jinja").write_text(chat_template())

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.dataset import messages
+from ssl4rl_plugin.dataset import messages, processor_inputs, shows_video
 from ssl4rl_plugin.samples import Made, SampleStream
 from ssl4rl_plugin.seeding import rng_for
 
@@ -77,17 +77,11 @@ def _loss(model: Any, processor: Any, batch: list[Made], responses: list[str], s
     """Mean cross-entropy of the responses' tokens given prompts and pictures."""
     import torch
 
-    prompts = [
-        processor.apply_chat_template(messages(made, stream.settings), add_generation_prompt=True, tokenize=False)
-        for made in batch
-    ]
-    inputs = processor(
-        text=[prompt + response for prompt, response in zip(prompts, responses, strict=True)],
-        images=[image for made in batch for image in made.sample.images],
-        return_tensors="pt",
-        padding=True,
-        padding_side="right",
-    )
+    as_video = shows_video(stream.settings, processor)
+    chats = [messages(made, stream.settings, as_video) for made in batch]
+    prompts = [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
+    texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+    inputs = processor_inputs(processor, texts, chats, padding=True, padding_side="right")
     labels = inputs["input_ids"].clone()
     labels[inputs["attention_mask"] == 0] = -100
     lengths = inputs["attention_mask"].sum(1).tolist()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl4rl_plugin import __version__
-from ssl4rl_plugin.report.page import Picture, percent, picture, prompt_parts, readable, render, shown_side, write
+from ssl4rl_plugin.report.page import Picture, percent, pictures, prompt_parts, readable, render, write
 from ssl4rl_plugin.runlog import HOW_TO_RECORD, Accuracy, Response, RunError, RunLog
 from ssl4rl_plugin.samples import Made, SampleError
 
@@ -329,7 +329,7 @@ def _card(log: RunLog, row: Response, replies: list[Response]) -> Card:
         label=row.arm.label if row.arm else "",
         sample=row.sample,
         prompt=prompt_parts(made.sample.question) if made else [readable(row.prompt)],
-        pictures=[picture(image, shown_side(len(made.sample.images))) for image in made.sample.images] if made else [],
+        pictures=pictures(made.sample) if made else [],
         no_pictures=readable(problem, 300),
         gold=readable(row.gold or "unknown", 200),
         params=readable(json.dumps(made.sample.params, sort_keys=True), 300) if made and made.sample.params else "",

@@ -18,8 +18,13 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from PIL import Image
 
+from ssl4rl_plugin.core import Clip, Sample
+
 MAX_TEXT = 1500
 """Characters of a response that are shown."""
+
+FRAME_MS = 250
+"""How long a page shows each frame of a clip."""
 
 # C0 and C1 controls but for tab and line feed, direction marks and overrides, and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -36,22 +41,35 @@ class Picture:
     """Few pixels, shown enlarged: keep them sharp."""
 
 
-def picture(image: Image.Image, side: int = 300) -> Picture:
-    """A picture (RGB) as a data URI, shrunk to at most `side` pixels; small ones are enlarged by the page.
+def pictures(sample: Sample) -> list[Picture]:
+    """The pictures and clips of a sample in the order of their marks, at a size that lets them stand side by side."""
+    shown = [piece for piece in sample.pieces() if not isinstance(piece, str)]
+    return [picture(piece, shown_side(len(shown))) for piece in shown]
 
-    Shown at 300 pixels, a few dozen of them fit into a megabyte or two.
+
+def picture(shown: Image.Image | Clip, side: int = 300) -> Picture:
+    """A picture (RGB) or a clip, which becomes a moving picture, as a data URI of at most `side` pixels.
+
+    Small ones are enlarged by the page. Shown at 300 pixels, a few dozen fit into a megabyte or two.
     """
+    frames = [shown] if isinstance(shown, Image.Image) else list(shown.frames)
+    image = frames[0]
     scale = min(1.0, side / max(image.size))
     if scale < 1.0:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    coarse = max(image.size) <= 128
+        frames = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
+        image = frames[0]
+    coarse = max(image.size) <= 128 and len(frames) == 1
     buffer = io.BytesIO()
     if coarse:
         image.save(buffer, "PNG", optimize=True)
-    else:
+    elif len(frames) == 1:
         image.save(buffer, "JPEG", quality=86)
-    kind = "png" if coarse else "jpeg"
+    else:
+        image.save(
+            buffer, "WEBP", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, quality=60, method=2
+        )
+    kind = "png" if coarse else "jpeg" if len(frames) == 1 else "webp"
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return Picture(uri, round(image.width * (min(side, 168) / max(image.size) if coarse else 1)), coarse)
 
@@ -69,9 +87,9 @@ def readable(text: str, limit: int | None = MAX_TEXT) -> str:
 
 
 def prompt_parts(question: str) -> list[str | int]:
-    """A question cut at its `<image>` marks: texts, and the 1-based numbers of the pictures between them."""
+    """A question cut at its `<image>` and `<video>` marks: texts, and the 1-based numbers of what stands between them."""
     parts: list[str | int] = []
-    for number, text in enumerate(question.split("<image>")):
+    for number, text in enumerate(re.split("<image>|<video>", question)):
         parts += [number] if number else []
         parts += [readable(text.strip())] if text.strip() else []
     return parts
