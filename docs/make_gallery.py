@@ -1,8 +1,9 @@
 """Make the gallery anew: `make gallery`, or `python docs/make_gallery.py [TASK ...]` for some tasks' pictures only.
 
-Writes docs/gallery.md, one page with every task at every level (story, chance, pictures, prompt, right answer), and the
-pictures in docs/assets/gallery/. Everything on it comes from the code: the story is the task's module docstring, the
-samples are what training would see. Items are those of the built-in sources, so the page is the same on every machine.
+Writes docs/gallery.md, one page with every task at every level (story, chance, pictures, prompt, right answer), the
+pictures in docs/assets/gallery/, and the tables of tasks in README.md and docs/tasks.md. Everything on them comes from
+the code: the story is the task's module docstring, the samples are what training would see. Items are those of the
+built-in sources, so the page is the same on every machine.
 """
 
 from __future__ import annotations
@@ -169,6 +170,34 @@ def page(samples: dict[str, list[Made]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def table(link: str) -> str:
+    """The tasks as a Markdown table; `link` is where the gallery is, seen from the page."""
+    lines = ["| Task | What the model must find out | Levels | Chance | From |", "|---|---|---|---|---|"]
+    kind = "image"
+    for name in ours():
+        task = get_task(name)
+        if task.kind != kind:
+            kind = task.kind
+            lines.append(f"| **{SECTIONS[kind].removeprefix('Tasks ')}** | | | | |")
+        levels = ", ".join(f"`{level}`" for level in task.levels)
+        chances = ", ".join(dict.fromkeys(chance(task, level) for level in task.levels))
+        lines.append(f"| [`{name}`]({link}#{name}) | {task.summary} | {levels} | {chances} | {task.reference} |")
+    return "\n".join(lines)
+
+
+def with_table(text: str, link: str) -> str:
+    """A page with the table of tasks between its two marks made anew."""
+    before, _, rest = text.partition("<!-- tasks -->\n")
+    _, mark, after = rest.partition("\n<!-- end of tasks -->")
+    if not mark:
+        raise SystemExit("the page lacks the lines <!-- tasks --> and <!-- end of tasks -->")
+    return f"{before}<!-- tasks -->\n{table(link)}{mark}{after}"
+
+
+TABLES = {DOCS.parent / "README.md": "docs/gallery.md", DOCS / "tasks.md": "gallery.md"}
+"""Pages with the table, and where the gallery is from there."""
+
+
 def main() -> None:
     manifests: dict[str, Manifest] = {}
     samples = {name: examples(name, manifests) for name in ours()}
@@ -181,6 +210,8 @@ def main() -> None:
         if not sys.argv[1:] or made.arm.task.name in sys.argv[1:]:
             save(made.sample, PICTURES / file)
     (DOCS / "gallery.md").write_text(page(samples), encoding="utf-8")
+    for path, link in TABLES.items():
+        path.write_text(with_table(path.read_text(encoding="utf-8"), link), encoding="utf-8")
     print(f"{DOCS / 'gallery.md'}: {len(samples)} tasks, {len(wanted)} levels")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import itertools
-import math
 import random
 import re
 import shlex
@@ -32,7 +32,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 README = TEXTS["README.md"]
-OURS = ["rotation", "jigsaw", "position", "contrastive", "altered_patch"]
+OURS = [name for name in registry.names() if type(get_task(name)).__module__.startswith("ssl4rl_plugin.")]
 """The tasks of this package; the machine that runs the tests may have others installed."""
 
 
@@ -185,37 +185,37 @@ def test_cpu_page_explains_every_setting() -> None:
 # --------------------------------------------------------------------------------------------- tables, snippets
 
 
-def _expanded(pattern: str) -> set[str]:
-    """`{pair,single}_{90,45}` as the shell would expand it."""
-    parts = [piece.split(",") if i % 2 else [piece] for i, piece in enumerate(re.split(r"[{}]", pattern))]
-    return {"".join(choice) for choice in itertools.product(*parts)}
+def test_there_are_as_many_tasks_as_promised() -> None:
+    kinds = [get_task(name).kind for name in OURS]
+    assert kinds.count("image") + kinds.count("rgbd") >= 20 and kinds.count("video") >= 5
+    assert all(len(get_task(name).levels) >= 3 for name in OURS)
 
 
-def _one_in(text: str) -> int:
-    """The n of `1/n` or `1/n!`."""
-    number = text.strip().removeprefix("1/").replace(",", "")
-    return math.factorial(int(number[:-1])) if number.endswith("!") else int(number)
+def test_task_tables_match_the_registry() -> None:
+    gallery = _module(ROOT / "docs" / "make_gallery.py")
+    for path, link in gallery.TABLES.items():
+        text = path.read_text(encoding="utf-8")
+        assert gallery.with_table(text, link) == text, f"{path.name}: run make gallery"
 
 
-def test_readmes_task_table_matches_the_registry() -> None:
-    rows = re.findall(r"^\| `([a-z_]+)` \| (.+?) \| `(.+?)` \| (.+?) \| (.+?) \|$", README, re.MULTILINE)
-    assert sorted(row[0] for row in rows) == sorted(OURS) and set(OURS) <= set(registry.names())
-    for name, summary, levels, chance, reference in rows:
-        task = get_task(name)
-        assert (summary, reference) == (task.summary, task.reference)
-        assert _expanded(levels) == set(task.levels)
-        stated = {_one_in(part) for part in chance.split(", ")}
-        assert stated == {round(1 / task.chance(task.level(level))) for level in task.levels}
-
-
-def test_tasks_page_names_every_task_and_its_refusals() -> None:
-    text = TEXTS["docs/tasks.md"]
+def test_gallery_shows_every_task_and_level() -> None:
+    text = TEXTS["docs/gallery.md"]
+    pictures = {file.name for file in (ROOT / "docs" / "assets" / "gallery").iterdir()}
+    wanted = {f"{name}-{level}.webp" for name in OURS for level in get_task(name).levels}
+    assert pictures == wanted
+    gallery = _module(ROOT / "docs" / "make_gallery.py")
     for name in OURS:
-        section = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-        assert section, name
-        code = (ROOT / "ssl4rl_plugin" / "tasks" / f"{name}.py").read_text()
-        for reason in set(re.findall(r'Rejection\(\s*"(\w+)"', code)):
-            assert f"`{reason}`" in section[1], f"{name}: {reason}"
+        assert gallery.story(get_task(name)) in text, f"{name}: run make gallery"
+        for level in get_task(name).levels:
+            assert f"assets/gallery/{name}-{level}.webp" in text
+    assert sum((ROOT / "docs" / "assets" / "gallery" / name).stat().st_size for name in pictures) < 6_000_000
+
+
+def test_a_tasks_file_names_its_refusals() -> None:
+    for name in OURS:
+        module = inspect.getmodule(type(get_task(name)))
+        for reason in set(re.findall(r'Rejection\(\s*"(\w+)"', inspect.getsource(module))):
+            assert f"`{reason}`" in (module.__doc__ or ""), f"{name}: {reason}"
 
 
 def test_readme_shows_the_example_task_as_it_is() -> None:

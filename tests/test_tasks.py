@@ -6,6 +6,7 @@ A new task is covered by these tests as soon as its entry point is there.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import json
 import math
@@ -93,6 +94,30 @@ def test_samples_are_well_formed(task_name: str, level_name: str) -> None:
         json.dumps([sample.truth, sample.params])
         assert json.loads(json.dumps(sample.truth)) == sample.truth, "the truth must survive JSON"
         assert task.gold(sample.truth, level) not in ("", None)
+
+
+@pytest.mark.parametrize(("task_name", "level_name"), ARMS)
+def test_every_refusal_is_explained(task_name: str, level_name: str) -> None:
+    """The reasons that turn up are named in the docstring of the task's file, which is where a user looks."""
+    story = inspect.getmodule(type(get_task(task_name))).__doc__ or ""
+    odd = [
+        Image.new("RGB", (300, 200), (120, 80, 40)),
+        photo(0, 640, 320).resize((640, 32)),
+        photo(1, 400, 600).resize((40, 600)),
+        photo(2).resize((28, 28)),
+        photo(3).convert("L").convert("RGB"),
+        Image.effect_noise((200, 200), 2).convert("RGB"),
+    ]
+    task = get_task(task_name)
+    level = task.level(level_name, side=SIDE)
+    for number in range(60):
+        item = items(task.kind)[number % 24]
+        if number % 2 and task.kind == "image":
+            item = Item(f"odd{number}", odd[number // 2 % len(odd)], "odd")
+        others = tuple(items(task.kind)[(number + 1 + k) % 24] for k in range(task.others_needed))
+        made = task.generate(Item(item.id, item.data, item.group, others), level, random.Random(number))
+        if isinstance(made, Rejection):
+            assert f"`{made.reason}`" in story
 
 
 @pytest.mark.parametrize(("task_name", "level_name"), ARMS)
