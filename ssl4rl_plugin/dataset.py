@@ -10,6 +10,9 @@ Nothing is built beforehand and every epoch sees new corruptions (`ssl4rl_plugin
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,8 @@ from verl.utils.tokenizer import build_multimodal_processor_inputs
 from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.samples import Made, SampleStream, extra_info, load_manifest
 from ssl4rl_plugin.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "ssl4rl:"
 PROBES = 4
@@ -58,8 +63,8 @@ class SSLDataset(RLHFDataset):
         self.tokenizer = tokenizer
         self.processor = processor
         self.config = config
-        self.as_video = shows_video(settings, processor)
-        check_prompts(self.stream, processor, tokenizer, config)
+        self.as_video = shows_video(self.stream, processor)
+        check_prompts(self.stream, processor, tokenizer, config, self.as_video)
 
     def __len__(self) -> int:
         return self.length
@@ -121,13 +126,69 @@ def split_of(data_files: Any) -> str:
     return str(files[0]).removeprefix(PREFIX)
 
 
-def shows_video(settings: Settings, processor: Any) -> bool:
-    """Whether clips go to the model as videos: what `ssl4rl.videos_as` says, or if it says `auto`, if the processor takes
-    videos. Raises SettingsError if it says `video` and the processor takes none."""
+def shows_video(stream: SampleStream, processor: Any) -> bool:
+    """Whether clips go to the model as videos and not as rows of pictures: what `ssl4rl.videos_as` says.
+
+    If it says `auto`, they do where the processor takes videos and the trainer places them as the rollout does (see
+    `positions_agree`). Raises SettingsError if it says `video` and the processor takes none.
+    """
+    settings = stream.settings
     takes_video = getattr(processor, "video_processor", None) is not None
     if settings.videos_as == "video" and processor is not None and not takes_video:
         raise SettingsError("ssl4rl.videos_as=video: this model's processor takes no videos; use auto or images")
-    return settings.videos_as == "video" or (settings.videos_as == "auto" and takes_video)
+    if settings.videos_as != "auto":
+        return settings.videos_as == "video"
+    if not takes_video or all(arm.task.kind != "video" for arm in settings.arms):
+        return False
+    # The same samples whatever the split, so that training and validation agree.
+    held_out = SampleStream(settings, stream.manifest, "val") if stream.manifest.items("val") else stream
+    for made in probes(held_out):
+        if made.sample.videos and not positions_agree(made, settings, processor):
+            logger.warning(
+                "clips are shown as rows of pictures: for %s the installed transformers %s places the text behind a clip "
+                "elsewhere than vLLM does, so that the trainer would see other log-probabilities than the rollout; "
+                "ssl4rl.videos_as=video insists on videos",
+                made.arm.key,
+                version("transformers"),
+            )
+            return False
+    return True
+
+
+def positions_agree(made: Made, settings: Settings, processor: Any) -> bool:
+    """Whether the text behind each clip of a sample stands at positions behind all of the clip's.
+
+    Qwen's models number tokens in time, height and width. vLLM goes on behind the largest of a clip's numbers, as the
+    models were trained; transformers 5.3 to 5.10 (and verl's trainer through it) goes on behind the largest of height and
+    width, which is too early for a clip that lasts longer than it is wide.
+    """
+    if not hasattr(processor, "get_rope_index"):
+        return True
+    chat = messages(made, settings, as_video=True)
+    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    inputs = processor_inputs(processor, [text], [chat])
+    ids = inputs["input_ids"]
+    kinds = torch.zeros_like(ids)
+    kinds[ids == processor.image_token_id] = 1
+    kinds[ids == processor.video_token_id] = 2
+    positions, _ = processor.get_rope_index(
+        input_ids=ids,
+        attention_mask=inputs["attention_mask"],
+        image_grid_thw=inputs.get("image_grid_thw"),
+        video_grid_thw=inputs.get("video_grid_thw"),
+        mm_token_type_ids=kinds,
+    )
+    first, before = positions[0, 0, 1:], positions[:, 0].amax(dim=0).cummax(dim=0).values[:-1]
+    behind = (kinds[0, 1:] == 0) & (kinds[0, :-1] != 0)
+    return bool((first > before)[behind].all())
+
+
+def probes(stream: SampleStream) -> Iterator[Made]:
+    """Some samples of every arm in the validation split, and as they come in the training split."""
+    # The val stream holds its arms one after the other; the train stream mixes them.
+    stride = stream.settings.val_samples if stream.split == "val" else PROBES
+    indices = [arm * stride + k for arm in range(len(stream.settings.arms)) for k in range(min(PROBES, stride))]
+    return (stream[index] for index in indices if index < len(stream))
 
 
 def messages(made: Made, settings: Settings, as_video: bool) -> list[dict[str, Any]]:
@@ -183,24 +244,20 @@ def processor_inputs(processor: Any, texts: list[str], chats: list[list[dict[str
     )
 
 
-def check_prompts(stream: SampleStream, processor: Any, tokenizer: Any, config: DictConfig) -> None:
+def check_prompts(stream: SampleStream, processor: Any, tokenizer: Any, config: DictConfig, as_video: bool) -> None:
     """Refuse to start where prompts would be lost: no processor, or prompts over `data.max_prompt_length` tokens.
 
-    verl only warns in the first case and counts a failed prompt in the second. Measures some samples: of every arm in the
-    validation split, and as they come in the training split.
+    verl only warns in the first case and counts a failed prompt in the second. Measures some samples (`probes`).
     """
     settings = stream.settings
-    # The val stream holds its arms one after the other; the train stream mixes them.
-    stride = settings.val_samples if stream.split == "val" else PROBES
-    indices = [arm * stride + k for arm in range(len(settings.arms)) for k in range(min(PROBES, stride))]
-    for made in (stream[index] for index in indices if index < len(stream)):
+    for made in probes(stream):
         if (made.sample.images or made.sample.videos) and processor is None:
             raise SettingsError(
                 "verl found no processor for this model, so pictures would be lost: use a model family that it knows "
                 "(Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, Mllama, Gemma), and check that torchvision imports "
                 "(`ssl4rl doctor`)"
             )
-        chat = messages(made, settings, shows_video(settings, processor))
+        chat = messages(made, settings, as_video)
         template = config.get("apply_chat_template_kwargs") or {}
         text = (processor or tokenizer).apply_chat_template(
             chat, add_generation_prompt=True, tokenize=False, **template

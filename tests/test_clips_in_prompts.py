@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import BASE_SECTION
 from pictures import clip, photo
 
 from ssl4rl_plugin.core import Clip, Sample
 from ssl4rl_plugin.dataset import SHOWN_FPS, media_of, messages, processor_inputs, shows_video
 from ssl4rl_plugin.demo.model import MERGE, PATCH, build_model, save, train_tokenizer
 from ssl4rl_plugin.report.page import pictures, prompt_parts
-from ssl4rl_plugin.settings import SettingsError
+from ssl4rl_plugin.samples import SampleStream, load_manifest
+from ssl4rl_plugin.settings import Settings, SettingsError
 
 UNIT = PATCH * MERGE
 
@@ -29,6 +31,14 @@ TWO = Sample(
     videos=(small(1, 8), small(2, 6, fps=2.5)),
 )
 SETTINGS = SimpleNamespace(system_prompt=None)
+
+
+def stream(**changes: Any) -> SampleStream:
+    """Samples of a video task over generated clips."""
+    source = {**BASE_SECTION["source"], "name": "sample_videos", "options": {"clips": 2, "width": 64}}
+    section = {**BASE_SECTION, "source": source, "tasks": ["inserted_frame"], "options": {"side": 56}, **changes}
+    settings = Settings.from_config(section)
+    return SampleStream(settings, load_manifest(settings), "train")
 
 
 def made(sample: Sample) -> Any:
@@ -80,14 +90,54 @@ def test_the_processor_sees_every_frame(processor: Any) -> None:
 def test_the_setting_decides_and_the_processor_must_be_able(processor: Any) -> None:
     without = SimpleNamespace(image_processor=processor.image_processor)
     for wanted, given, expected in (
-        ("auto", processor, True),
         ("auto", without, False),
         ("images", processor, False),
         ("video", processor, True),
     ):
-        assert shows_video(SimpleNamespace(videos_as=wanted), given) is expected  # type: ignore[arg-type]
+        assert shows_video(stream(videos_as=wanted), given) is expected
     with pytest.raises(SettingsError, match="takes no videos"):
-        shows_video(SimpleNamespace(videos_as="video"), without)  # type: ignore[arg-type]
+        shows_video(stream(videos_as="video"), without)
+
+
+def test_auto_shows_videos_only_where_trainer_and_rollout_place_them_alike(
+    processor: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stand-in for the positions of a transformers with and without the fault."""
+
+    def positions(behind: int) -> Any:
+        def get_rope_index(input_ids: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+            found, here, time = [], 0, 0  # a visual token takes four steps of time, and one of height and width
+            for token in input_ids[0].tolist():
+                if token == processor.video_token_id:
+                    found.append((here + time, here, here))
+                    time += 4
+                else:
+                    here += max(1, time - 3 if behind else 1) if time else 0
+                    time = 0
+                    found.append((here,) * 3)
+                    here += 1
+            return torch.tensor(found).T[:, None], None
+
+        return get_rope_index
+
+    parts = {name: getattr(processor, name) for name in ("video_processor", "image_token_id", "video_token_id")}
+
+    class Other:
+        """The processor with other positions."""
+
+        def __init__(self, behind: int):
+            self.__dict__.update(
+                parts, get_rope_index=positions(behind), apply_chat_template=processor.apply_chat_template
+            )
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return processor(*args, **kwargs)
+
+    mixed = stream(videos_as="auto")
+    assert shows_video(mixed, Other(behind=1)) is True
+    assert shows_video(mixed, Other(behind=0)) is False
+    assert "rows of pictures" in caplog.text and "videos_as=video" in caplog.text
+    assert shows_video(stream(videos_as="auto", tasks=["rotation"]), Other(behind=1)) is False
 
 
 def test_marks_and_media_must_agree() -> None:

@@ -45,7 +45,7 @@ class DemoError(ValueError):
 
 def main(
     out: Path,
-    learn: bool = False,
+    recipe: str = "cpu_demo",
     steps: int | None = None,
     seed: int = 0,
     resume: bool = True,
@@ -55,7 +55,8 @@ def main(
 
     Args:
         out: the run's folder; made if it is not there.
-        learn: use `recipe=cpu_learn`, which trains until the model has visibly learnt.
+        recipe: a recipe for a machine without a GPU: `cpu_demo`; `cpu_learn`, which trains until the model has visibly
+            learnt; `cpu_videos`, for the tasks on videos.
         steps: training steps, if not the recipe's.
         seed: of the model's weights and of the samples.
         resume: go on from what `out` holds; otherwise a folder with something in it is an error.
@@ -67,7 +68,6 @@ def main(
     Raises:
         DemoError: with the reason.
     """
-    recipe = "cpu_learn" if learn else "cpu_demo"
     out = out.resolve()
     if out.exists() and any(out.iterdir()) and not resume:
         raise DemoError(f"{out} is not empty: choose another folder, or leave --no-resume away to go on with it")
@@ -106,10 +106,11 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
         return
     stream = SampleStream(settings, load_manifest(settings, progress=console.is_terminal), "train")
 
-    from transformers import AutoProcessor
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # of writing one small file
+    from verl.utils import hf_processor
+
     from ssl4rl_plugin.demo.model import build_model, save, train_tokenizer
     from ssl4rl_plugin.demo.warm_up import warm_up
 
@@ -121,7 +122,7 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     save(model, tokenizer, unfinished)
     count = sum(weight.numel() for weight in model.parameters())
     console.print(f"model: Qwen2.5-VL, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens")
-    processor = AutoProcessor.from_pretrained(unfinished)
+    processor = hf_processor(str(unfinished))
     with _progress() as bar:
         task = bar.add_task("warm-up: answer format, random answers", total=WARM_UP_STEPS)
         result = warm_up(model, processor, stream, WARM_UP_STEPS, seed, lambda: bar.advance(task))
@@ -267,7 +268,7 @@ def summarise(out: Path, recipe: str, seconds: float) -> None:
 
     lines = RunLog(out).headline()
     show(headline_table(lines))
-    if recipe == "cpu_demo":
+    if recipe != "cpu_learn":
         console.print(
             "So few steps prove the path (samples, rollouts, rewards, updates, weight sync, checkpoint), not learning: "
             "`make learn` runs until the model has learnt."

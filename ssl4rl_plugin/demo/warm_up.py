@@ -7,6 +7,7 @@ possible ones WITHOUT looking at the truth, so that accuracy stays at chance; th
 
 from __future__ import annotations
 
+import functools
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from ssl4rl_plugin.seeding import rng_for
 
 BATCH = 32
 LEARNING_RATE = 1e-3
+KEPT = 512
+"""Samples kept in memory: a short stream comes round several times, and clips take long to make."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ def warm_up(
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     rng = rng_for(seed, "warm-up")
     losses: list[float] = []
+    as_video = shows_video(stream, processor)
+    sample = functools.lru_cache(maxsize=KEPT)(stream.__getitem__)
     model.train()
     for step in range(steps):
-        batch = [stream[(step * BATCH + k) % len(stream)] for k in range(BATCH)]
+        batch = [sample((step * BATCH + k) % len(stream)) for k in range(BATCH)]
         responses = [random_response(made, stream, rng) + end for made in batch]
-        loss = _loss(model, processor, batch, responses, stream)
+        loss = _loss(model, processor, batch, responses, stream, as_video)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -73,11 +78,12 @@ def warm_up(
     return WarmUpResult(steps, sum(tail) / len(tail), _floor(batch, responses, processor))
 
 
-def _loss(model: Any, processor: Any, batch: list[Made], responses: list[str], stream: SampleStream) -> Any:
+def _loss(
+    model: Any, processor: Any, batch: list[Made], responses: list[str], stream: SampleStream, as_video: bool
+) -> Any:
     """Mean cross-entropy of the responses' tokens given prompts and pictures."""
     import torch
 
-    as_video = shows_video(stream.settings, processor)
     chats = [messages(made, stream.settings, as_video) for made in batch]
     prompts = [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
     texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
