@@ -33,7 +33,7 @@ BUILT_IN = {name: KINDS[get_task(name).kind] for name in ORACLES}
 @dataclass(frozen=True)
 class Agreement:
     asked: int
-    """Samples on which the oracle gave an answer; it may know that it has none for a level."""
+    """Samples on which the oracle gave an answer; for some levels it has none."""
     wrong: list[str]
     """Keys, items, truths and answers of those that it answered otherwise."""
 
@@ -53,9 +53,15 @@ def _manifest(source: str, path: str | None) -> tuple[Settings, Manifest]:
 
 
 def agreement(task_name: str, level_name: str, source: str, path: Path | str | None, count: int) -> Agreement:
-    """Ask the task's oracle about `count` training samples of a source."""
+    """Ask the task's oracle about `count` training samples of a source.
+
+    Margins around tiles are left away where a level has them: they are there so that seams do not match pixel by pixel,
+    which is how an oracle puts tiles together.
+    """
     settings, manifest = _manifest(source, None if path is None else str(path))
-    arms = parse_arms([f"{task_name}:{level_name}"])
+    has_margin = hasattr(get_task(task_name).level(level_name), "margin")
+    options = {"margin": 0.0} if has_margin else {}
+    arms = parse_arms([{"task": task_name, "level": level_name, "options": options}])
     stream = SampleStream(replace(settings, arms=arms), manifest, "train")
     task, level = get_task(task_name), arms[0].level
     asked, wrong = 0, []
@@ -63,7 +69,7 @@ def agreement(task_name: str, level_name: str, source: str, path: Path | str | N
         made = stream[index]
         answer = ORACLES[task_name](made.sample, level)
         if answer is None:
-            return Agreement(count, []) if index == 0 else Agreement(asked, wrong)
+            continue
         asked += 1
         value = task.grader(level).parse(task.gold(answer, level))
         if value is None or not task.grader(level).equal(value, made.sample.truth):

@@ -104,7 +104,7 @@ def test_hand_computed_similarities() -> None:
 
 
 def test_published_figures_are_met() -> None:
-    """The best constant interval for 8 to 16 of 48 frames, the ranges of VideoSSR (arXiv 2511.06281): 0.306 by simulation."""
+    """The best constant interval for 8 to 16 of 48 frames, the ranges of VideoSSR (arXiv 2511.06281), by simulation."""
     assert Interval(48, 8, 16).chance_similarity == pytest.approx(0.306, abs=0.002)
 
 

@@ -25,8 +25,8 @@ def table(*columns: str) -> Table:
 
 def show(shown: Table) -> None:
     """Print a table to stdout; where stdout is no terminal, lines are as long as they need to be."""
-    console = Console()
-    console.print(shown) if console.is_terminal else Console(width=240).print(shown)
+    console = Console(emoji=False)
+    console.print(shown) if console.is_terminal else Console(width=240, emoji=False).print(shown)
 
 
 def show_json(value: Any) -> None:

@@ -15,39 +15,19 @@ From Noroozi & Favaro, arXiv 1603.09246; as a reward in SSL4RL (arXiv 2510.16416
 
 from __future__ import annotations
 
-import itertools
 import random
 from dataclasses import dataclass
 
-from PIL import Image
-
-from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
+from ssl4rl_plugin.core import Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Permutation
-from ssl4rl_plugin.images import difference
-from ssl4rl_plugin.views import grid_boxes, is_blank, place_names, random_box, resized
-
-SIMILAR_BELOW = 0.03
-"""Mean absolute difference (range [0, 1]) under which two tiles count as interchangeable."""
+from ssl4rl_plugin.tiles import GridLevel, composed, cut_tiles, unclear
+from ssl4rl_plugin.views import place_names
 
 
 @dataclass(frozen=True)
-class JigsawLevel(Level):
-    rows: int = 2
-    """Rows of the grid."""
-    cols: int = 2
-    """Columns of the grid."""
+class JigsawLevel(GridLevel):
     composed: bool = False
     """Show one picture of the shuffled grid instead of one picture per tile."""
-    margin: float = 0.05
-    """Share of a tile cut off at each of its sides, in [0, 0.3]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.margin <= 0.3:
-            raise ValueError(f"margin must be in [0, 0.3], got {self.margin}")
-        Permutation(self.rows, self.cols)  # checks the grid
-        if self.side // max(self.rows, self.cols) < 14:
-            raise ValueError(f"side {self.side} leaves tiles under 14 pixels")
 
 
 class Jigsaw(Task[JigsawLevel]):
@@ -65,41 +45,16 @@ class Jigsaw(Task[JigsawLevel]):
         return Permutation(level.rows, level.cols)
 
     def generate(self, item: Item, level: JigsawLevel, rng: random.Random) -> Sample | Rejection:
-        picture = item.image
-        keep = rng.uniform(0.85, 1.0)
-        box = random_box(*picture.size, picture.width * keep, picture.height * keep, rng)
-        # Tiles are whole pixels and all alike, and the picture keeps its aspect ratio up to 2:1 either way.
-        width, height = box[2] - box[0], box[3] - box[1]
-        scale = level.side / max(width, height)
-        tile_w = max(14, round(max(width * scale, level.side / 2) / level.cols))
-        tile_h = max(14, round(max(height * scale, level.side / 2) / level.rows))
-        whole = resized(picture.crop(box), (tile_w * level.cols, tile_h * level.rows))
-        cut_x, cut_y = round(tile_w * level.margin), round(tile_h * level.margin)
-        originals = [
-            whole.crop((left + cut_x, upper + cut_y, right - cut_x, lower - cut_y))
-            for left, upper, right, lower in grid_boxes(*whole.size, level.rows, level.cols)
-        ]
-        if any(is_blank(tile) for tile in originals):
-            return Rejection("blank_tile")
-        closest = min(difference(a, b) for a, b in itertools.combinations(originals, 2))
-        if closest < SIMILAR_BELOW:
-            return Rejection("similar_tiles", f"two tiles differ by {closest:.3f}")
+        originals = cut_tiles(item.image, level.rows, level.cols, level.side, level.margin, rng)
+        if (refused := unclear(originals)) is not None:
+            return refused
 
         shown = list(range(len(originals)))  # shown[k] is the place that the (k+1)-th shown tile comes from
         rng.shuffle(shown)
         truth = [shown.index(place) + 1 for place in range(len(shown))]
         tiles = [originals[place] for place in shown]
-        images = (self._composed(tiles, level),) if level.composed else tuple(tiles)
+        images = (composed(tiles, level.cols, level.side),) if level.composed else tuple(tiles)
         return Sample(self._question(level), images, truth, {"shown": [place + 1 for place in shown]})
-
-    @staticmethod
-    def _composed(tiles: list[Image.Image], level: JigsawLevel) -> Image.Image:
-        """One picture of the tiles in shown order, white lines between them."""
-        (w, h), gap = tiles[0].size, max(2, level.side // 64)
-        canvas = Image.new("RGB", (level.cols * (w + gap) - gap, level.rows * (h + gap) - gap), "white")
-        for k, tile in enumerate(tiles):
-            canvas.paste(tile, ((k % level.cols) * (w + gap), (k // level.cols) * (h + gap)))
-        return canvas
 
     @staticmethod
     def _question(level: JigsawLevel) -> str:

@@ -37,6 +37,9 @@ def main() -> None:
         except SampleError as error:
             print(f"{name}:{level:24} {error}", flush=True)
             continue
+        if not found.asked:
+            print(f"{name + ':' + level:36} no oracle at this level", flush=True)
+            continue
         share = wilson(found.asked - len(found.wrong), found.asked)
         seconds = time.perf_counter() - start
         print(
