@@ -161,6 +161,16 @@ def test_preview_says_what_is_wrong(pictures, tmp_path):
     refused("preview", "rotation", "--path", pictures, "--out", tmp_path / "file" / "x.html")
 
 
+def test_preview_of_a_named_source(pictures, tmp_path):
+    out = tmp_path / "sheet.html"
+    result = run("preview", "rotation", "--source", "folder", "--path", pictures, "-n", 1, "--out", out)
+    assert result.exit_code == 0 and out.exists(), result.output
+    assert "unknown source" in refused("preview", "rotation", "--source", "nonsense", "--out", out)
+    assert "items of kind 'rgbd'" in refused(
+        "preview", "depth_order", "--source", "folder", "--path", pictures, "--out", out
+    )
+
+
 def test_a_task_that_refuses_every_picture_counts_the_reasons(tmp_path):
     for number in range(3):  # a flat picture with a line across: not blank as a file, symmetric under every rotation
         image = Image.new("RGB", (100, 100), "white")

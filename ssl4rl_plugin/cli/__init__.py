@@ -50,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+SOURCE_HELP = "Name of the source (`ssl4rl sources`). Default: told from the path, and from what each task needs."
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
@@ -86,11 +87,37 @@ def preview(
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=200, help="Samples of each level.")] = 4,
     out: Annotated[Path, typer.Option(help="File to write; .html or .png.")] = Path("preview.html"),
     seed: Annotated[int, typer.Option(min=0, help="Other samples for another seed.")] = 0,
+    source: Annotated[str | None, typer.Option(help=SOURCE_HELP)] = None,
 ) -> None:
     """Draw samples of tasks as a contact sheet: pictures, prompt, right answer, parameters."""
     from ssl4rl_plugin.cli.sheet import write_preview
 
-    _done(write_preview(arms, path, count, out, seed, progress=sys.stderr.isatty()))
+    _done(write_preview(arms, path, count, out, seed, progress=sys.stderr.isatty(), source=source))
+
+
+@app.command()
+def audit(
+    arms: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK[:LEVEL]...]", help="rotation, jigsaw:3x3, altered_patch:*")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every level of every task.")] = False,
+    path: Annotated[Path | None, typer.Option(help="Folder, or a .tsv file. Default: the built-in samples.")] = None,
+    source: Annotated[str | None, typer.Option(help=SOURCE_HELP)] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=80, max=100_000, help="Samples of each level.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Other samples and halves for another seed.")] = 0,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("audit.html"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: one for each core, at most 8.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that no blind guesser can answer: sizes, bytes, borders, sharpness, colours, constant answers.
+
+    Exit code 1 if anything but what the pictures show tells the answer, or if a picture is in both splits.
+    """
+    from ssl4rl_plugin.cli.audit import run_audit
+
+    raise typer.Exit(run_audit(arms or [], everything, path, source, count, seed, out, workers, as_json))
 
 
 @app.command()
@@ -130,7 +157,7 @@ def demo(
     """Train a tiny vision-language model with verl on this machine; needs no GPU."""
     from ssl4rl_plugin.demo.run import main
 
-    raise typer.Exit(main(out, learn, steps, seed, resume))
+    raise typer.Exit(main(out, "cpu_learn" if learn else "cpu_demo", steps, seed, resume))
 
 
 def _done(path: Path) -> None:

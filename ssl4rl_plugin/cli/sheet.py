@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,17 +11,25 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssl4rl_plugin.answers import answer_format
+from ssl4rl_plugin.cli.sources_for import described, source_for
+from ssl4rl_plugin.data_builders.manifest import Manifest
 from ssl4rl_plugin.report.page import percent, picture, prompt_parts, readable, render, shown_side, write
 from ssl4rl_plugin.samples import Made, SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, SourceSettings, parse_arms
+from ssl4rl_plugin.settings import Settings, parse_arms
 
-MAX_PIXELS = 1024 * 1024
-"""Pixels that a source picture is shrunk to, as in the base recipe."""
 PHOTO_CROPS = 25
 """Crops of each sample photograph; enough to look at, and indexed in a second."""
 
 
-def write_preview(arms: Sequence[str], path: Path | None, count: int, out: Path, seed: int, progress: bool) -> Path:
+def write_preview(
+    arms: Sequence[str],
+    path: Path | None,
+    count: int,
+    out: Path,
+    seed: int,
+    progress: bool,
+    source: str | None = None,
+) -> Path:
     """Draw `count` samples of every arm and write them to one file.
 
     Args:
@@ -32,6 +39,7 @@ def write_preview(arms: Sequence[str], path: Path | None, count: int, out: Path,
         out: .html (self-contained) or .png file.
         seed: seed of the samples.
         progress: show a progress bar on stderr.
+        source: name of the source; None to tell it from the path and from what each task needs.
 
     Returns:
         The file written.
@@ -43,43 +51,45 @@ def write_preview(arms: Sequence[str], path: Path | None, count: int, out: Path,
     """
     if out.suffix.lower() not in (".html", ".png"):
         raise ValueError(f"--out {out}: the name must end in .html or .png")
-    settings = Settings(
-        seed=seed,
-        arms=parse_arms(list(arms)),
-        source=SourceSettings(
-            name="sample_photos" if path is None else "tsv" if path.suffix.lower() == ".tsv" else "folder",
-            path=None if path is None else str(path),
-            options={"crops": PHOTO_CROPS} if path is None else {},
-            manifest=None,
-            val_fraction=0.0,  # there is no training here that pictures must be held out from
-            max_pixels=MAX_PIXELS,
-        ),
-        answer_format=answer_format("think_answer"),
-        epochs=count,  # enough samples even of a single picture
-        val_samples=1,
-        system_prompt=None,
-    )
-    manifest = load_manifest(settings, progress=progress)
+    streams: list[SampleStream] = []
+    manifests: dict[str, Manifest] = {}
+    for arm in parse_arms(list(arms)):
+        try:
+            found = source_for(arm.task.kind, path, source, PHOTO_CROPS)
+        except ValueError as error:
+            raise ValueError(f"task {arm.key}: {error}") from error
+        settings = Settings(
+            seed=seed,
+            arms=(arm,),
+            source=found,  # nothing held out: there is no training here
+            answer_format=answer_format("think_answer"),
+            epochs=count,  # enough samples even of a single picture
+            val_samples=1,
+            system_prompt=None,
+        )
+        if found.name not in manifests:
+            manifests[found.name] = load_manifest(settings, progress=progress)
+        streams.append(SampleStream(settings, manifests[found.name], "train"))
     sheet: list[list[Made]] = []
     bar = Progress(console=Console(stderr=True), transient=True, disable=not progress)
     with bar:
-        job = bar.add_task("making samples", total=count * len(settings.arms))
-        for arm in settings.arms:
-            stream = SampleStream(replace(settings, arms=(arm,)), manifest, "train")
+        job = bar.add_task("making samples", total=count * len(streams))
+        for stream in streams:
             sheet.append([])
             for index in range(count):
                 sheet[-1].append(stream[index])
                 bar.advance(job)
     if out.suffix.lower() == ".html":
-        return write(sheet_html(sheet, settings), out)
+        where = ", ".join(dict.fromkeys(described(stream.settings.source) for stream in streams))
+        return write(sheet_html(sheet, where, streams[0].settings), out)
     out = out.expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet_image(sheet).save(out, "PNG")
     return out
 
 
-def sheet_html(sheet: Sequence[Sequence[Made]], settings: Settings) -> str:
-    """The contact sheet as one self-contained page; one row of samples for each arm."""
+def sheet_html(sheet: Sequence[Sequence[Made]], where: str, settings: Settings) -> str:
+    """The contact sheet as one self-contained page; one row of samples for each arm. `where` says where from."""
     sections = []
     for samples in sheet:
         arm = samples[0].arm
@@ -102,7 +112,6 @@ def sheet_html(sheet: Sequence[Sequence[Made]], settings: Settings) -> str:
                 "cards": cards,
             }
         )
-    where = settings.source.path or "the photographs that come with scikit-image"
     return render(
         "preview.html.j2",
         sections=sections,

@@ -5,8 +5,8 @@ swapped in colour channels, or blurred. Asked: which cell, by letter. Exact; a b
 
 The cell is uniform. A sample is used only if the same change would be visible in EVERY cell (`no_visible_change`
 otherwise): then no untouched cell can pass for a changed one (a gray photo has no gray cell to find, a blank sky no
-masked one). The easy levels are what a model of under a million parameters learns from scratch in minutes, which
-rotation is not; that is why the demo uses them.
+masked one). A picture with a cell that shows nothing is refused too (`blank_cell`). The easy levels are what a model of
+under a million parameters learns from scratch in minutes, which rotation is not; that is why the demo uses them.
 
 Localising a corrupted region goes back to context encoders (Pathak et al., arXiv 1604.07379).
 """
@@ -76,6 +76,12 @@ class AlteredPatch(Task[AlteredPatchLevel]):
         for grid in (2, 3)
     }
     default_level = "2x2_mask"
+    cues = {
+        "codec": "a masked or blurred cell has no fine blocks and takes fewer bytes; that is the change to be found",
+        "border": "most cells reach the edge of the picture, which is flat or of other values along a changed one",
+        "sharpness": "a masked or blurred cell has less fine detail than the others; that is the change to be found",
+        "colour": "a masked, inverted, gray or recoloured cell has other colours than the others; that is the change",
+    }
 
     def grader(self, level: AlteredPatchLevel) -> Choice:
         return Choice(tuple(letters(level.grid**2)))

@@ -59,6 +59,9 @@ class Contrastive(Task[ContrastiveLevel]):
     }
     default_level = "standard"
     others_needed = 1
+    cues = {
+        "colour": "two views of one photo share its colours as far as the augmentation leaves them: that is content"
+    }
 
     def grader(self, level: ContrastiveLevel) -> Choice:
         return Choice(("same", "different"))

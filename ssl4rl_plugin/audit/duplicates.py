@@ -1,0 +1,82 @@
+"""What the manifest says about duplicates, and a check of it that does not trust it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl4rl_plugin.data_builders.manifest import NEAR_DUPLICATE_BITS, Manifest
+
+MAX_COMPARED = 10_000
+"""Pictures whose perceptual hashes are compared one with another; of more, so many spread over the source."""
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Pictures of a source that show the same thing."""
+
+    train: int
+    """Usable pictures in the training split."""
+    val: int
+    """Usable pictures in the validation split."""
+    exact: int
+    """Usable pictures with the same bytes as an earlier one of their split."""
+    near: int
+    """Usable pictures of nearly the same content as an earlier one of their split, but other bytes (same group)."""
+    rejected: dict[str, int]
+    """Pictures left out when the source was indexed, by reason."""
+    straddling: tuple[str, ...]
+    """What is in both splits: must be empty."""
+    compared: int
+    """Pictures whose perceptual hashes were compared across the splits."""
+
+
+def duplicates(manifest: Manifest) -> Duplicates:
+    """Count duplicates in the splits, and look for any between them by group, by bytes and by perceptual hash."""
+    table = manifest.table
+    names = ("ref", "sha256", "phash", "group", "split", "box", "reason")
+    good = [row for row in zip(*(table[name].to_pylist() for name in names), strict=True) if row[-1] is None]
+    exact = near = 0
+    contents: set[tuple[str, str, str]] = set()
+    groups: set[tuple[str, str]] = set()
+    splits_of_group: dict[str, set[str]] = defaultdict(set)
+    splits_of_bytes: dict[str, dict[str, str]] = defaultdict(dict)
+    whole: list[tuple[str, str, int]] = []
+    for ref, sha256, phash, group, split, box, _ in good:
+        content = (split, sha256, str(box))
+        # Crops of one picture share bytes and group; that they overlap is what the source says.
+        if content in contents:
+            exact += 1
+        elif (split, group) in groups and box is None:
+            near += 1
+        contents.add(content)
+        groups.add((split, group))
+        splits_of_group[group].add(split)
+        splits_of_bytes[sha256][split] = ref
+        if box is None and phash:
+            whole.append((ref, split, int(phash, 16)))
+    straddling = [f"group {group}" for group, splits in splits_of_group.items() if len(splits) > 1]
+    straddling += [f"{' and '.join(refs.values())}: equal bytes" for refs in splits_of_bytes.values() if len(refs) > 1]
+    whole = whole[:: max(1, len(whole) // MAX_COMPARED)]
+    straddling += _near(whole)
+    splits = Counter(row[4] for row in good)
+    return Duplicates(
+        splits["train"], splits["val"], exact, near, dict(manifest.rejected), tuple(straddling), len(whole)
+    )
+
+
+def _near(pictures: list[tuple[str, str, int]]) -> list[str]:
+    """Pairs across the splits whose hashes are within the manifest's own limit."""
+    sides = [[entry for entry in pictures if entry[1] == split] for split in ("train", "val")]
+    if not all(sides):
+        return []
+    train, val = (np.array([entry[2] for entry in side], np.uint64).view(np.uint8).reshape(-1, 8) for side in sides)
+    bits = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
+    found = []
+    for number, one in enumerate(val):
+        apart = bits[train ^ one].sum(axis=1)
+        for other in np.flatnonzero(apart <= NEAR_DUPLICATE_BITS)[:3]:
+            found.append(f"{sides[1][number][0]} and {sides[0][int(other)][0]}: hashes differ in {apart[other]} bits")
+    return found

@@ -1,0 +1,91 @@
+"""Which source a command reads where the user gives a path, or nothing at all."""
+
+from __future__ import annotations
+
+import inspect
+from itertools import islice
+from pathlib import Path
+
+from ssl4rl_plugin.data_builders.source import SourceError, load_source, registry
+from ssl4rl_plugin.images import ImageError
+from ssl4rl_plugin.registry import RegistryError
+from ssl4rl_plugin.settings import SourceSettings
+
+SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_videos"}
+"""The built-in sample source for each kind of item."""
+MAX_PIXELS = 1024 * 1024
+"""Pixels that a source picture is shrunk to, as in the base recipe."""
+
+_TRIED = 20  # files that are opened to see whether a folder holds items of a kind
+
+
+def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_fraction: float = 0.0) -> SourceSettings:
+    """The source of items of a kind (`image`, `rgbd` or `video`).
+
+    A named source is taken, if its items are of that kind (all serve as images). Otherwise a `.tsv` file is one, a
+    folder holds what its files say, and without a path, or where the path has no items of that kind, it is the
+    built-in samples.
+
+    Args:
+        kind: what a task needs.
+        path: what the user gave as path.
+        name: what the user gave as the source's name.
+        crops: crops of each sample picture.
+        val_fraction: share of the groups held out.
+
+    Raises:
+        ValueError: there is no such source; the message says why.
+    """
+    if name is not None:
+        of = registry.get(name).kind
+        if kind not in ("image", of):
+            raise ValueError(
+                f"it needs items of kind {kind!r}, and source {name!r} has items of kind {of!r}: choose a source that "
+                "fits (`ssl4rl sources` lists each one's kind)"
+            )
+        chosen = name
+    elif path is None:
+        chosen = SAMPLES[kind]
+    elif path.suffix.lower() == ".tsv":
+        chosen = "tsv" if kind == "image" else SAMPLES[kind]
+    elif kind == "image":
+        chosen = "video" if not _holds("folder", path) and _holds("video", path) else "folder"
+    else:
+        chosen = kind if _holds(kind, path) else SAMPLES[kind]
+    try:
+        accepted = inspect.signature(registry.get(chosen)).parameters
+    except RegistryError as error:
+        raise ValueError(f"it needs a source of kind {kind!r}: {error}") from error
+    return SourceSettings(
+        name=chosen,
+        path=None if path is None or chosen in SAMPLES.values() else str(path),
+        options={"crops": crops} if chosen in SAMPLES.values() and "crops" in accepted else {},
+        manifest=None,
+        val_fraction=val_fraction,
+        max_pixels=MAX_PIXELS,
+    )
+
+
+def described(source: SourceSettings) -> str:
+    """Where items come from, for a page."""
+    if source.path:
+        return source.path
+    return {
+        "sample_photos": "the photographs that come with scikit-image",
+        "sample_depth": "the stereo scene that comes with scikit-image",
+    }.get(source.name, f"source {source.name}")
+
+
+def _holds(name: str, path: Path) -> bool:
+    """Whether a source finds anything it can read at the path."""
+    try:
+        source = load_source(name, path)
+        for record in islice(source.records(), _TRIED):
+            try:
+                source.read(record.ref)
+                return True
+            except ImageError:
+                continue
+    except (SourceError, RegistryError):
+        pass
+    return False
