@@ -147,6 +147,7 @@ def _decode(
             rgb = rgb.transpose(_UPRIGHT[orientation])
         if orientation >= 5:
             width, height = height, width
+    rgb.info = {}  # what the file said beside the pixels; it would travel with every crop and resize
     return ImageInfo(name, mode, width, height, orientation), rgb
 
 

@@ -90,6 +90,8 @@ def test_samples_are_well_formed(task_name: str, level_name: str) -> None:
         assert sample.question.count("<image>") == len(sample.images)
         assert sample.question.count("<video>") == len(sample.videos)
         assert all(image.mode == "RGB" and max(image.size) <= SIDE * 1.2 for image in shown(sample))
+        # A picture that was decoded inside a task remembers its file, and shows by that how it was made.
+        assert not any(image.info or image.format for image in shown(sample))
         assert all(len({frame.size for frame in video.frames}) == 1 and video.fps > 0 for video in sample.videos)
         json.dumps([sample.truth, sample.params])
         assert json.loads(json.dumps(sample.truth)) == sample.truth, "the truth must survive JSON"

@@ -17,18 +17,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from PIL import Image
-
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.images import difference
 from ssl4rl_plugin.tasks.augment import augmented, draw_augmentation
-from ssl4rl_plugin.views import is_blank, random_box, resized
+from ssl4rl_plugin.views import is_blank, overlapping_boxes, resized, square_at
 
 SIMILAR_BELOW = 0.06
 """Mean absolute difference (range [0, 1]) under which two photos count as the same one."""
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,12 @@ class Contrastive(Task[ContrastiveLevel]):
         same = rng.random() < 0.5
         # Neither photo is magnified, and the larger one is not left sharper than the smaller.
         size = min(level.side * 2, *item.image.size, *item.others[0].image.size)
-        first = self._square(item.image, size, rng)
+        first = square_at(item.image, size, rng)
         # The other photo is cut and compared for both answers, so that refusals do not favour one of them.
-        other = self._square(item.others[0].image, size, rng)
+        other = square_at(item.others[0].image, size, rng)
         if (apart := difference(first, other)) < SIMILAR_BELOW:
             return Rejection("similar_photos", f"the two photos differ by {apart:.3f}")
-        boxes = self._overlapping_boxes(first.width, level, rng)
+        boxes = overlapping_boxes(first.width, level.smallest, level.overlap, rng)
         drawn = [draw_augmentation(rng, level.strong) for _ in boxes]
         # All three possible views are made, so that refusals favour neither answer.
         one, two, alien = (
@@ -90,28 +86,3 @@ class Contrastive(Task[ContrastiveLevel]):
         )
         views = [{"box": list(box), **how} for box, how in zip(boxes, drawn, strict=True)]
         return Sample(question, (one, two if same else alien), "same" if same else "different", {"views": views})
-
-    @staticmethod
-    def _square(image: Image.Image, side: int, rng: random.Random) -> Image.Image:
-        """A square cut of the photo's short side, at `side` pixels: no aspect ratio or resolution is left to compare."""
-        short = min(image.size)
-        return resized(image.crop(random_box(*image.size, short, short, rng)), (side, side))
-
-    @staticmethod
-    def _overlapping_boxes(side: int, level: ContrastiveLevel, rng: random.Random) -> tuple[Box, Box]:
-        """Two square boxes in a square of `side` pixels whose intersection over union is at least the level's."""
-        for _ in range(100):
-            one, two = (
-                random_box(side, side, size, size, rng)
-                for size in (side * rng.uniform(level.smallest, 1.0), side * rng.uniform(level.smallest, 1.0))
-            )
-            if _iou(one, two) >= level.overlap:
-                return one, two
-        return one, one  # practically never; a full overlap is within the rule
-
-
-def _iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, in [0, 1]."""
-    inner = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return inner / (areas - inner)

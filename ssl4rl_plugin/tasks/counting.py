@@ -88,6 +88,7 @@ class Counting(Task[CountingLevel]):
     }
     default_level = "one_kind"
     cues: ClassVar = {
+        "border": "the outer lines are measured against the lines inside, to which every shape adds edges",
         "codec": "every shape adds edges and bytes, and a circle others than a star",
         "sharpness": "every shape adds edges, and a circle others than a star",
         "colour": "every shape adds colour, and a circle covers more of the photo than a star",

@@ -4,8 +4,8 @@ Corrupted: a square is cut out of one cell of a 2x2 or 3x3 grid over the photo, 
 a fixed size; optionally its colours are changed. Asked: which cell, by name. Exact; a blind guesser gets 1/4 or 1/9.
 
 The cell is uniform and the cut-out's size does not depend on it. A picture is used only if the cut-out of EVERY cell
-would serve, so that refusals favour no answer: none may be `blank`, and none `ambiguous`, which is when, slid over the
-whole picture (colours compared in small), it fits somewhere in another cell nearly as well.
+would serve, so that refusals favour no answer: none may be `too_small` or `blank`, and none `ambiguous`, which is when,
+slid over the whole picture (colours compared in small), it fits somewhere in another cell nearly as well.
 
 From context prediction (Doersch et al., arXiv 1505.05192); as a reward in SSL4RL (arXiv 2510.16416).
 """
@@ -18,18 +18,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.tasks.augment import draw_colours, recoloured
-from ssl4rl_plugin.views import fitted, is_blank, place_names, random_box, resized
+from ssl4rl_plugin.views import Box, cell_cuts, fitted, is_blank, place_names, resized, slid_over
 
 AMBIGUOUS_BELOW = 0.04
 """Mean absolute difference (range [0, 1]) under which the cut-out counts as found in another cell too."""
-PROBE_SIDE = 40
-"""Longest side of the small picture in which the cut-out is looked for."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +73,14 @@ class Position(Task[PositionLevel]):
 
     def generate(self, item: Item, level: PositionLevel, rng: random.Random) -> Sample | Rejection:
         picture = item.image
-        cell_w, cell_h = picture.width / level.grid, picture.height / level.grid
-        side = round(min(cell_w, cell_h) * rng.uniform(level.smallest, 0.9))
+        side = round(min(picture.size) / level.grid * rng.uniform(level.smallest, 0.9))
         if side < 14:
             return Rejection("too_small", f"the cut-out would have {side} pixels")
-        inner = random_box(int(cell_w), int(cell_h), side, side, rng)
-        boxes = [
-            (left + inner[0], upper + inner[1], left + inner[2], upper + inner[3])
-            for upper in (round(row * cell_h) for row in range(level.grid))
-            for left in (round(col * cell_w) for col in range(level.grid))
-        ]
+        boxes = cell_cuts(picture, level.grid, side, rng)
         cells = [picture.crop(box) for box in boxes]
         if any(is_blank(cut) for cut in cells):
             return Rejection("blank")
-        elsewhere = min(self._best_matches_elsewhere(picture, boxes, level.grid))
+        elsewhere = min(self._best_matches_in_other_cells(picture, boxes, level.grid))
         if elsewhere < AMBIGUOUS_BELOW:
             return Rejection("ambiguous", f"a cut-out differs by {elsewhere:.3f} from a place in another cell")
         cell = rng.randrange(level.grid**2)
@@ -107,26 +98,12 @@ class Position(Task[PositionLevel]):
         return Sample(question, (fitted(picture, level.side), shown), places[cell], params)
 
     @staticmethod
-    def _best_matches_elsewhere(picture: Image.Image, boxes: list[tuple[int, int, int, int]], grid: int) -> list[float]:
+    def _best_matches_in_other_cells(picture: Image.Image, boxes: list[Box], grid: int) -> list[float]:
         """For the cut-out of each cell the smallest mean absolute difference, in [0, 1], to a window in another cell.
 
-        `boxes` are squares of one size, one for each cell in reading order. A window belongs to the cell of its centre.
+        A window belongs to the cell of its centre.
         """
-        small = fitted(picture, min(PROBE_SIDE, max(picture.size)))
-        scale = small.width / picture.width
-        whole = np.asarray(small, np.float32) / 255
-        side = max(3, round((boxes[0][2] - boxes[0][0]) * scale))
-        if side > min(whole.shape[:2]):
-            return [0.0]  # a sliver of a picture: a cut-out is all of it
-        # Every second pixel of a window is enough to tell places apart. Shape (rows, cols, 3, side / 2, side / 2).
-        windows = sliding_window_view(whole, (side, side), axis=(0, 1))[..., ::2, ::2]  # type: ignore[call-overload]
-        rows, cols = windows.shape[:2]
-        cell_row = np.minimum(((np.arange(rows) + side / 2) * grid / whole.shape[0]).astype(int), grid - 1)
-        cell_col = np.minimum(((np.arange(cols) + side / 2) * grid / whole.shape[1]).astype(int), grid - 1)
-        cell_of = cell_row[:, None] * grid + cell_col[None, :]
-        found = []
-        for cell, (left, upper, _, _) in enumerate(boxes):
-            cut = windows[min(round(upper * scale), rows - 1), min(round(left * scale), cols - 1)]
-            apart = np.abs(windows - cut).mean(axis=(2, 3, 4))
-            found.append(float(apart[cell_of != cell].min(initial=1.0)))
-        return found
+        maps, y, x = slid_over(picture, boxes)
+        row, col = (np.minimum((centres * grid).astype(int), grid - 1) for centres in (y, x))
+        cell_of = row[:, None] * grid + col[None, :]
+        return [float(apart[cell_of != cell].min(initial=1.0)) for cell, apart in enumerate(maps)]
