@@ -34,19 +34,23 @@ class FolderSource(Source):
     schema: ClassVar[str] = "any tree of JPEG, PNG, WebP, GIF, BMP, TIFF and PPM files"
     licence: ClassVar[str] = "that of your files"
     where: ClassVar[str] = "give the folder that holds your images"
+    extensions: ClassVar[tuple[bytes, ...]] = EXTENSIONS
+    """Endings of the file names that are listed, in lower case."""
+    listed: ClassVar[str] = "image"
+    """What such files are, in messages."""
 
     def __init__(self, path: str | Path | None) -> None:
         super().__init__(path)
         root = self.existing_path()
         if not root.is_dir():
-            raise SourceError(f"source 'folder': {root} is a file, not a folder; give the folder that holds it")
+            raise SourceError(f"source {self.name!r}: {root} is a file, not a folder; give the folder that holds it")
         try:
             with os.scandir(root) as entries:
                 empty = next(entries, None) is None
         except OSError as error:
-            raise SourceError(f"source 'folder': {root} cannot be listed: {error.strerror}") from error
+            raise SourceError(f"source {self.name!r}: {root} cannot be listed: {error.strerror}") from error
         if empty:
-            raise SourceError(f"source 'folder': {root} is empty; put images into it, or give another folder")
+            raise SourceError(f"source {self.name!r}: {root} is empty; put images into it, or give another folder")
 
     def records(self) -> Iterator[Record]:
         """Real files first, folder by folder in byte order, then what is only reached through links."""
@@ -84,15 +88,17 @@ class FolderSource(Source):
                     folders.append(entry.path)
                 elif entry.is_symlink() and os.path.isdir(entry.path):  # False for a link to itself
                     linked.append(entry.path)
-                elif entry.name.lower().endswith(EXTENSIONS):
+                elif entry.name.lower().endswith(self.extensions):
                     found = True
-                    yield Record(_encode(os.path.relpath(entry.path, root)))
+                    yield Record(encoded(os.path.relpath(entry.path, root)))
             # Both are stacks, so the first in order goes on last.
             pending += reversed(folders)
             links[:0] = reversed(linked)
         if not found:
-            endings = " ".join(sorted(ending.decode() for ending in EXTENSIONS))
-            raise SourceError(f"source 'folder': no image files below {self.path}; file names must end in {endings}")
+            endings = " ".join(sorted(ending.decode() for ending in self.extensions))
+            raise SourceError(
+                f"source {self.name!r}: no {self.listed} files below {self.path}; file names must end in {endings}"
+            )
 
     def stamp(self, ref: str) -> tuple[int, int]:
         return self._locate(ref)[1]
@@ -106,14 +112,8 @@ class FolderSource(Source):
             raise ImageError("unreadable", f"{error.strerror}: {ref}") from error
 
     def _locate(self, ref: str) -> tuple[bytes, tuple[int, int]]:
-        """The real path of a ref, inside the folder, with its size and modification time."""
-        below = unquote_to_bytes(ref)
-        if not below or below.startswith(b"/") or b"\0" in below or b".." in below.split(b"/"):
-            raise SourceError(f"source 'folder': {ref!r} does not lie below {self.path}")
-        root = os.fsencode(self.existing_path())
-        path = os.path.realpath(os.path.join(root, below))
-        if not _inside(path, root):
-            raise ImageError("outside_root", f"{ref} is a link to {os.fsdecode(path)}")
+        """The real path of a file's ref, inside the folder, with its size and modification time."""
+        path = self._resolve(ref)
         try:
             status = os.stat(path)
         except OSError as error:
@@ -122,12 +122,23 @@ class FolderSource(Source):
             raise ImageError("unreadable", f"not a regular file: {ref}")
         return path, (status.st_size, status.st_mtime_ns)
 
+    def _resolve(self, ref: str) -> bytes:
+        """The real path of a ref, which lies inside the folder."""
+        below = unquote_to_bytes(ref)
+        if not below or below.startswith(b"/") or b"\0" in below or b".." in below.split(b"/"):
+            raise SourceError(f"source {self.name!r}: {ref!r} does not lie below {self.path}")
+        root = os.fsencode(self.existing_path())
+        path = os.path.realpath(os.path.join(root, below))
+        if not _inside(path, root):
+            raise ImageError("outside_root", f"{ref} is a link to {os.fsdecode(path)}")
+        return path
+
 
 def _inside(path: bytes, root: bytes) -> bool:
     return path == root or path.startswith(root.rstrip(b"/") + b"/")
 
 
-def _encode(path: bytes) -> str:
+def encoded(path: bytes) -> str:
     """A path as valid UTF-8 text that `unquote_to_bytes` turns back."""
     text = path.replace(b"%", b"%25").decode("utf-8", "surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)

@@ -90,14 +90,18 @@ def _video(rng: np.random.Generator) -> Clip:
     still = _field(rng, side, 1.0, 3)[:, :height, :width]
     still /= still.std(axis=(1, 2), keepdims=True)
     spectrum = np.fft.rfft2(rng.standard_normal((side, side), dtype=np.float32)) * _weight(side, 1.2)
-    turn = np.exp(1j * rng.normal(0.0, rng.uniform(0.05, 0.3), spectrum.shape)).astype(np.complex64)
+    angle = rng.normal(0.0, rng.uniform(0.05, 0.3), spectrum.shape)
+    # A real field needs opposite waves to turn in opposite ways. Only those of the first column are stored twice; turned
+    # at random they would fade, and a field that fades has an arrow of time.
+    angle[0, 0] = 0.0
+    angle[1:, 0] = (angle[1:, 0] - angle[:0:-1, 0]) / np.sqrt(2)
+    turn = np.exp(1j * angle).astype(np.complex64)
     mixture, mean = _palette(rng)
     frames: list[Image.Image] = []
     for _ in range(VIDEO_FRAMES):
-        moving = np.fft.irfft2(spectrum, s=(side, side))[:height, :width].astype(np.float32)
-        if not frames:
-            scale = 1.0 / max(float(moving.std()), 1e-6)
+        whole = np.fft.irfft2(spectrum, s=(side, side)).astype(np.float32)
+        moving = whole[:height, :width] / max(float(whole.std()), 1e-6)
         spectrum = spectrum * turn
-        planes = np.stack([moving * scale * 1.2, 0.5 * still[1] + 0.3 * moving * scale, 0.5 * still[2]])
+        planes = np.stack([1.2 * moving, 0.5 * still[1] + 0.3 * moving, 0.5 * still[2]])
         frames.append(_compressed(_coloured(planes, mixture, mean)))
     return Clip(tuple(frames), VIDEO_FPS)
