@@ -129,7 +129,7 @@ class VideoSource(FolderSource):
                 or not low <= value <= high
             ):
                 kind = "a whole number" if whole else "a number"
-                raise SourceError(f"source 'video': {name} must be {kind} from {low} to {high}, got {value!r}")
+                raise SourceError(f"source {self.name!r}: {name} must be {kind} from {low} to {high}, got {value!r}")
         super().__init__(path)
         self.options = {
             "frames": frames, "trim": float(trim), "max_side": max_side, "frame_rate": float(frame_rate),
