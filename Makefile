@@ -11,6 +11,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PACKAGING := pyproject.toml setup.py
 
+# One process for each core; all tests of one task at one level in the same one, so that its samples are made once.
+PARALLEL ?= --numprocesses auto --dist loadgroup
+
 .DELETE_ON_ERROR:
 .PHONY: help venv install demo learn test test-fast test-e2e lint format bench profile gallery oracles docs clean distclean
 
@@ -47,10 +50,11 @@ learn: install ## The same until it has learned its task (longer)
 	$(BIN)/ssl4rl demo --learn --out runs/learn
 
 test: install ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
+	$(BIN)/python -m pytest -m e2e
 
 test-fast: install ## The tests that start no training
-	SSL4RL_TEST_SAMPLES=50 $(BIN)/python -m pytest -m "not e2e"
+	SSL4RL_TEST_SAMPLES=20 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
 
 test-e2e: install ## The tests that run verl's trainer
 	$(BIN)/python -m pytest -m e2e

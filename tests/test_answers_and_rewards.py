@@ -128,8 +128,12 @@ PIECES = [
 ]  # fmt: skip
 
 
-def hostile(rng: random.Random) -> str:
-    """A string that is garbage, or nearly a right response: mutated at up to three places."""
+ANSWERS = ("90", "0", "2,3,1,4", "top-left", "A", "same", "1,2,3,4")
+"""Possible answers of one task or another."""
+
+
+def hostile(rng: random.Random, possible: str) -> str:
+    """A string that is garbage, or nearly a response with a possible answer: mutated at up to three places."""
     kind = rng.random()
     if kind < 0.3:
         return "".join(rng.choice(PIECES) for _ in range(rng.randrange(12)))
@@ -139,7 +143,7 @@ def hostile(rng: random.Random) -> str:
         )
     if kind < 0.6:
         return rng.choice(PIECES) * rng.randrange(200)
-    answer = rng.choice(("90", "0", "2,3,1,4", "top-left", "A", "same", "1,2,3,4", rng.choice(PIECES)))
+    answer = rng.choice((possible, possible, *ANSWERS, rng.choice(PIECES)))
     parts = list(
         rng.choice(
             ((f"<think>{rng.choice(PIECES)}</think>", "<answer>", answer, "</answer>"), ("\\boxed{", answer, "}"))
@@ -182,8 +186,8 @@ def test_200_000_hostile_strings_through_every_task() -> None:
         truths.append((encode_truth(task.name, task.default_level, {}, next(iter(grader.values())), "t:0"), grader))
     paid = 0
     for number in range(200_000):
-        response = hostile(rng)
         truth, grader = truths[number % len(truths)]
+        response = hostile(rng, grader.render(grader.draw(rng)))
         fmt = list(FORMATS)[number % 3]
         result = compute_score("x", response, truth, answer_format=fmt)
         assert 0.0 <= result["score"] <= 1.0 and result["error"] == "", (response[:200], result)

@@ -27,7 +27,7 @@ GRADERS: list[Grader[Any]] = [
         (Ordering(ABC), "A, B, B", None),
         (Ordering(ABC), "A, B, C, A", None),
         (Ordering(ABC), "A, B, D", None),
-        (LabelSet(ABCD, 2), "D and B", frozenset("BD")),
+        (LabelSet(ABCD, 2), "D and B", ("B", "D")),
         (LabelSet(ABCD, 2), "A, B, C, D", None),
         (LabelSet(ABCD, 2), "A, A", None),
         (Counts(1, 1, 9), "3", (3,)),
@@ -95,7 +95,7 @@ def test_no_random_constant_beats_the_stated_chance(grader: Grader[Any]) -> None
 
 def test_hand_computed_similarities() -> None:
     assert Ordering(ABC).similarity(("A", "C", "B"), list(ABC)) == pytest.approx(2 / 3)
-    assert LabelSet(ABCD, 2).similarity(frozenset("AB"), ["B", "C"]) == 0.5
+    assert LabelSet(ABCD, 2).similarity(("A", "B"), ["B", "C"]) == 0.5
     assert Counts(2, 0, 4).similarity((2, 0), [4, 0]) == pytest.approx(0.75)
     assert Interval(16, 3, 6).similarity((1, 4), [3, 6]) == pytest.approx(2 / 6)
     assert Box(0.2, 0.4).similarity((0, 0, 200, 200), [100, 0, 300, 200]) == pytest.approx(1 / 3)

@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -138,11 +138,11 @@ class Ordering(Grader[tuple[str, ...]]):
 
 
 @dataclass(frozen=True)
-class LabelSet(Grader[frozenset[str]]):
+class LabelSet(Grader[tuple[str, ...]]):
     """Exactly `size` of the labels, in any order, e.g. `B, D`; graded by F1.
 
     Precision and recall are equal for sets of equal size, so F1 is the share of right members. A longer or shorter list
-    is invalid: naming everything is no answer. The truth is a JSON list of labels.
+    is invalid: naming everything is no answer. Values are in the order of the labels.
     """
 
     labels: tuple[str, ...]
@@ -162,24 +162,28 @@ class LabelSet(Grader[frozenset[str]]):
     def chance_similarity(self) -> float:
         return self.size / len(self.labels)  # each guessed member is in a uniform truth with this probability
 
-    def parse(self, text: str) -> frozenset[str] | None:
+    def parse(self, text: str) -> tuple[str, ...] | None:
         found = _labels(text, self.labels)
-        return frozenset(found) if found is not None and len(found) == self.size else None
+        return self._in_order(found) if found is not None and len(found) == self.size else None
 
-    def equal(self, value: frozenset[str], truth: Any) -> bool:
-        return value == frozenset(truth)
+    def equal(self, value: tuple[str, ...], truth: Any) -> bool:
+        return set(value) == set(truth)
 
-    def similarity(self, value: frozenset[str], truth: Any) -> float:
-        return len(value & frozenset(truth)) / self.size
+    def similarity(self, value: tuple[str, ...], truth: Any) -> float:
+        return len(set(value) & set(truth)) / self.size
 
     def render(self, truth: Any) -> str:
-        return ", ".join(sorted(truth, key=self.labels.index))
+        return ", ".join(self._in_order(truth))
 
-    def values(self) -> Iterator[frozenset[str]]:
-        return map(frozenset, itertools.combinations(self.labels, self.size))
+    def _in_order(self, members: Iterable[str]) -> tuple[str, ...]:
+        """A set has one form: its members in the order of the labels."""
+        return tuple(sorted(members, key=self.labels.index))
 
-    def draw(self, rng: random.Random) -> frozenset[str]:
-        return frozenset(rng.sample(self.labels, self.size))
+    def values(self) -> Iterator[tuple[str, ...]]:
+        return itertools.combinations(self.labels, self.size)
+
+    def draw(self, rng: random.Random) -> tuple[str, ...]:
+        return self._in_order(rng.sample(self.labels, self.size))
 
     def parts(self, value: Any) -> dict[str, int]:
         return {f"contains {label}": int(label in value) for label in self.labels}
