@@ -88,7 +88,8 @@ class RgbdSource(FolderSource):
 
     def read(self, ref: str) -> bytes:
         """The picture, then its depth files, then the picture's length: a picture's decoder stops where it ends."""
-        picture, *depth = (super(RgbdSource, self).read(part) for part in self._files(ref))
+        name, *rest = self._files(ref)
+        picture, depth = super().read(name), [self._bounded(part, _ANY_PICTURE) for part in rest]
         return b"".join([picture, *depth, len(picture).to_bytes(_LENGTH_BYTES, "big")])
 
     def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:

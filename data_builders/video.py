@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import statistics
@@ -53,6 +54,8 @@ LEAST_PICTURES = 8
 """Numbered pictures that make a folder a video."""
 MAX_FRAME_PIXELS = 8192 * 4320
 """Videos whose frames declare more are refused before any is decoded."""
+MAX_KEPT_SIDE = 2048
+"""Pixels along the longer side of kept frames that may be asked for at most."""
 MAX_PACKETS = 400_000
 """Frames of a file at most: over an hour at 100 frames per second."""
 
@@ -118,7 +121,7 @@ class VideoSource(FolderSource):
         max_gigabytes: float = 4.0,
     ) -> None:
         for name, value, low, high in (
-            ("frames", frames, LEAST_FRAMES, 512), ("trim", trim, 0, 0.4), ("max_side", max_side, 28, 2048),
+            ("frames", frames, LEAST_FRAMES, 512), ("trim", trim, 0, 0.4), ("max_side", max_side, 28, MAX_KEPT_SIDE),
             ("frame_rate", frame_rate, 0.1, 240), ("max_seconds", max_seconds, 1, 86_400),
             ("max_gigabytes", max_gigabytes, 1e-6, 1000),
         ):  # fmt: skip
@@ -529,13 +532,26 @@ def _packed(info: ImageInfo, frames: Sequence[Image.Image], fps: float) -> bytes
 
 
 def _unpacked(data: bytes) -> tuple[ImageInfo, Clip]:
-    """What `_packed` packed. Raises _DamagedError."""
+    """What `_packed` packed. Raises _DamagedError, whatever else the bytes are."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            # Nothing was compressed, so nothing can be larger than the file.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("compressed")
             facts = json.loads(archive.read("clip.json"))
-            frames = tuple(open_rgb(archive.read(f"{number:04}.jpg")) for number in range(facts["frames"]))
-        return ImageInfo(**facts["info"]), Clip(frames, facts["fps"])
-    except (zipfile.BadZipFile, ImageError, ValueError, TypeError, KeyError, EOFError) as error:
+            frames = tuple(
+                open_rgb(archive.read(f"{number:04}.jpg"), max_source_pixels=MAX_KEPT_SIDE**2)
+                for number in range(facts["frames"])
+            )
+        info, fps = ImageInfo(**facts["info"]), facts["fps"]
+        numbers = (info.width, info.height, info.orientation)
+        if not (all(type(number) is int for number in numbers) and type(fps) is float and 0 < fps < math.inf):
+            raise ValueError(f"not what is written here: {facts}")
+        if len(frames) < LEAST_FRAMES or len({frame.size for frame in frames}) > 1:
+            raise ValueError(f"{len(frames)} frames, or of several sizes")
+        return info, Clip(frames, fps)
+    # RuntimeError: an entry that says that it is encrypted, or JSON nested too deep.
+    except (zipfile.BadZipFile, ImageError, ValueError, TypeError, KeyError, EOFError, OSError, RuntimeError) as error:
         raise _DamagedError(str(error)) from error
 
 

@@ -17,8 +17,8 @@ from ssl4rl_plugin.views import grid_boxes, is_blank, place_names, random_box, r
 SIMILAR_BELOW = 0.03
 """Mean absolute difference (range [0, 1]) under which two tiles count as interchangeable."""
 SMALLEST_TILE = 14
-"""Pixels: neither side of a tile is shorter, in the photo and as shown."""
-LARGEST_CUT = 0.85
+"""Pixels: neither side of a tile is shorter, in the photo and as resized, before its margins are cut off."""
+SMALLEST_CUT = 0.85
 """A grid is cut out of at least this share of the photo's width and height."""
 
 
@@ -66,7 +66,7 @@ def cut_tiles(
     side: int,
     margin: float,
     rng: random.Random,
-    smallest: float = LARGEST_CUT,
+    smallest: float = SMALLEST_CUT,
 ) -> list[Image.Image]:
     """Tiles of one size, in reading order, of a cut of the picture at a uniform place.
 
@@ -102,7 +102,7 @@ def unclear(tiles: Sequence[Image.Image]) -> Rejection | None:
     return Rejection("similar_tiles", f"two tiles differ by {closest:.3f}") if closest < SIMILAR_BELOW else None
 
 
-def too_small(picture: Image.Image, rows: int, cols: int, smallest: float = LARGEST_CUT) -> Rejection | None:
+def too_small(picture: Image.Image, rows: int, cols: int, smallest: float = SMALLEST_CUT) -> Rejection | None:
     """`too_small` where a tile of the smallest cut would hold fewer than `SMALLEST_TILE` pixels of the photo a side."""
     pixels = int(smallest * min(picture.width / cols, picture.height / rows))
     return Rejection("too_small", f"a tile would have {pixels} pixels") if pixels < SMALLEST_TILE else None

@@ -130,7 +130,7 @@ MORE: dict[str, Callable[[Image.Image], float]] = {
 
 
 def corruption_order(sample: Sample, level: Any) -> list[str]:
-    found = re.search(r"weaker or stronger ([a-z ]+) \(", sample.question)
+    found = re.search(r"The corruption is: ([a-z ]+) \(", sample.question)
     assert found
     more = MORE[found[1]]
     by_label = dict(zip("ABCDEF", sample.images, strict=False))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import clip, photo, rgbd
-from PIL import Image
+from PIL import Image, ImageFilter
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.audit import ArmAudit, Subject, _holm, audit
@@ -198,7 +198,46 @@ def test_a_set_of_options_and_an_order_of_pictures(pool):
         assert rows["options", "colour"].p > 1e-4
 
 
+def test_an_option_that_was_handled_like_the_picture_asked_about_is_found(pool):
+    class Alike(Plant):
+        """Five pictures, each of a sharpness of its own; the right option has that of the first."""
+
+        def grader(self, level):
+            return Choice((*LABELS, "D"))
+
+        def generate(self, item, level, rng):
+            truth = rng.randrange(4)
+            blurs = [rng.uniform(0.3, 3) for _ in range(4)]
+            images = [
+                resized(random_square(item.image, rng), (48, 48)).filter(ImageFilter.GaussianBlur(blur))
+                for blur in (blurs[truth], *blurs)
+            ]
+            return Sample("<image>" * 5, tuple(images), "ABCD"[truth], options=tuple(images[1:]))
+
+    arm = Arm(Alike(), "honest", {}, 1.0)
+    train, test = (draw(arm, pool, half, 60, (0,)) for half in halves(pool, 0))
+    rows = {row.key[:2]: row for row in guess(arm.task, arm.level, train, test)}
+    assert rows["options", "sharpness"].share > 0.6 and rows["options", "sharpness"].p < 1e-6
+    assert rows["options", "layout"].p > 1e-4
+
+
 # how samples are drawn
+
+
+def test_a_suspect_of_which_few_samples_can_be_made_does_not_go_free(pool):
+    """The task refuses nearly everything after the first look: what is left still convicts."""
+
+    class Tired(Plant):
+        def generate(self, item, level, rng):
+            made.append(item.id)
+            if len(made) > 120 and rng.random() < 0.985:
+                return Rejection("tired")
+            return super().generate(item, level, rng)
+
+    made: list[str] = []
+    arm = audited(pool, "size", Tired, count=80)
+    (leak,) = [row for row in arm.having("leak") if row.row.key[:2] == ("options", "layout")]
+    assert leak.source.n < 20  # FEWEST, in these tests
 
 
 def test_no_group_is_in_both_halves_and_others_are_of_the_same_half(pool):

@@ -249,6 +249,20 @@ def test_the_direction_is_from_a_to_b(level_name: str) -> None:
     assert len(truths) > 3
 
 
+@pytest.mark.parametrize("size", [(600, 200), (200, 600)])
+def test_no_diagonal_is_asked_for_that_looks_straight(size: tuple[int, int]) -> None:
+    """Three times as wide as high, "above-left" would lie 18 degrees above "left"."""
+    assert "made" in refusals("relative_position", "4_directions", ramps(1, *size))
+    assert refusals("relative_position", "8_directions", ramps(1, *size)) == {"ambiguous"}
+    assert "made" in refusals("relative_position", "8_directions", ramps(1, 460, 200))
+
+
+@pytest.mark.parametrize("name", ["odd_one_out", "matching"])
+def test_what_is_said_of_all_pictures_holds_for_each(name: str) -> None:
+    """An augmentation may leave a picture's colours as they are, so no prompt says that all were changed."""
+    assert "All were changed" not in generate(name, get_task(name).default_level, photo(3, 400, 300)).question
+
+
 @pytest.mark.parametrize("level_name", ["3_cutouts", "4_cutouts", "5_cutouts"])
 def test_patches_are_ordered_by_their_distance(level_name: str) -> None:
     level = get_task("patch_distance").level(level_name)

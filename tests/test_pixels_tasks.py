@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import random
@@ -118,6 +119,14 @@ def test_a_picture_in_which_a_corruption_would_not_show_is_refused() -> None:
     assert "desaturation" in kinds
 
 
+def test_the_order_of_corruption_is_asked_for_in_words_that_suit_every_kind() -> None:
+    for number in range(20):
+        sample = made("corruption_order", "three", photo(number, 480, 360), number)
+        if isinstance(sample, Sample):  # "the weakest low contrast" would leave open which end is meant
+            assert "corrupted least to the one that is corrupted most" in sample.question
+            assert "weakest" not in sample.question
+
+
 def test_no_refusal_of_a_corruption_depends_on_the_answer() -> None:
     """Whatever is drawn last, the picture is used or it is not."""
 
@@ -157,6 +166,19 @@ def test_the_label_names_the_old_channels_in_new_order() -> None:
     assert len(seen) == 6
     cyclic = {made("channel_order", "single_3", image, number).truth for number in range(30)}  # type: ignore[union-attr]
     assert cyclic == {"RGB", "GBR", "BRG"}
+
+
+def test_no_channel_has_finer_detail_than_another() -> None:
+    fields = np.frombuffer(random.Random(0).randbytes(48 * 48 * 3), np.uint8).reshape(48, 48, 3) // 4 + 96
+    image = Image.fromarray(fields).resize((480, 480), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=75)  # keeps green more finely than blue
+    for level_name in ("single", "single_3"):
+        sample = made("channel_order", level_name, Image.open(file).convert("RGB"))
+        assert isinstance(sample, Sample)
+        shown = np.asarray(sample.images[0], np.float32)
+        fine = [float(np.abs(np.diff(shown[..., k], 3, axis=axis)).mean()) for k in range(3) for axis in (0, 1)]
+        assert max(fine) < 1.1 * min(fine)
 
 
 def test_gray_photos_have_no_channel_order() -> None:

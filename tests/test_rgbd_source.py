@@ -273,6 +273,13 @@ def test_a_limit_on_pixels_holds_for_the_depth_map(tmp_path: Path) -> None:
     assert rejected(tmp_path / "data", tmp_path, max_source_pixels=WIDTH * HEIGHT) == {"a.png": "too_large"}
 
 
+def test_a_huge_depth_file_is_refused_unread(tmp_path: Path) -> None:
+    put(tmp_path / "data" / "a.png", 1)
+    with open(tmp_path / "data" / "a.npy", "wb") as file:
+        file.truncate(10**12)  # takes no room on the disk
+    assert rejected(tmp_path / "data", tmp_path) == {"a.png": "too_large"}
+
+
 def test_nothing_outside_of_the_folder_is_read(tmp_path: Path) -> None:
     secret = tmp_path / "secret.npy"
     put_npy(secret, ramp())

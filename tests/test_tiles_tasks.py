@@ -191,6 +191,13 @@ def test_grids_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
         get_task("jigsaw_tile").level("2x2", **changes)
 
 
+def test_two_tiles_have_but_one_pair_to_exchange() -> None:
+    with pytest.raises(ValueError, match="at least 3"):
+        get_task("swapped_tiles").level("2x2", rows=1, cols=2)
+    level = get_task("swapped_tiles").level("2x2", rows=1, cols=3)
+    assert get_task("swapped_tiles").chance(level) == pytest.approx(1 / 3)
+
+
 # jigsaw_pair
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pickle
 import random
+import re
 import shutil
 import struct
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -327,6 +331,40 @@ def test_errors_of_the_source(tmp_path: Path, good: Path, monkeypatch: pytest.Mo
 # ---------------------------------------------------------------------------------------------------- cache
 
 
+def repacked(content: bytes, compression: int = zipfile.ZIP_STORED, **facts: object) -> bytes:
+    """A cache file with other facts, or packed in another way."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w", compression) as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, json.dumps(json.loads(data) | facts) if name == "clip.json" else data)
+    return buffer.getvalue()
+
+
+def with_headers(content: bytes, place: int, value: int) -> bytes:
+    """A cache file with a byte of all its local and central headers changed; in the latter it lies two bytes later."""
+    data = bytearray(content)
+    for signature, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        for match in re.finditer(re.escape(signature), content):
+            data[match.start() + place + shift] = value
+    return bytes(data)
+
+
+_TAMPERED: dict[str, Callable[[bytes], bytes]] = {
+    "encrypted": lambda content: with_headers(content, 6, 1),
+    "unknown compression": lambda content: with_headers(content, 8, 99),
+    "not deflated": lambda content: with_headers(content, 8, zipfile.ZIP_DEFLATED),
+    "deflated": lambda content: repacked(content, zipfile.ZIP_DEFLATED),
+    "no frames": lambda content: repacked(content, frames=0),
+    "fewer frames": lambda content: repacked(content, frames=3),
+    "frames that are not there": lambda content: repacked(content, frames=10**12),
+    "no time": lambda content: repacked(content, fps=0.0),
+    "not a number": lambda content: repacked(content, fps=float("nan")),
+    "text": lambda content: repacked(content, fps="8"),
+    "no facts": lambda content: repacked(content, info=[]),
+}
+
+
 def test_what_is_missing_or_damaged_in_the_cache_is_made_again(
     tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +380,12 @@ def test_what_is_missing_or_damaged_in_the_cache_is_made_again(
     assert same(clip_of(source, "a.mp4"), made) and not decodings
     for damage in (b"", content[:-200], content[:3000] + b"??" + content[3002:], b"no zip at all"):
         kept.write_bytes(damage)
+        decodings.clear()
+        assert same(clip_of(source, "a.mp4"), made)
+        assert decodings and kept.read_bytes() == content
+    # Whole, but not what was written there.
+    for change in _TAMPERED.values():
+        kept.write_bytes(change(content))
         decodings.clear()
         assert same(clip_of(source, "a.mp4"), made)
         assert decodings and kept.read_bytes() == content

@@ -177,6 +177,7 @@ def test_playback_speed_refusals_and_options() -> None:
     assert reasons("playback_speed", "pair_4", dated(56)) == {"too_short"}
     assert reasons("playback_speed", "single", dated(fps=2.0)) == {"too_coarse"}
     task = get_task("playback_speed")
+    assert task.level("pair_4", speeds="1x, 2x").names == ("1x", "2x")
     for speeds in ("1x", "2x,4x", "1x,1.5x", "4x,1x", "fast,slow", "0x,1x"):
         with pytest.raises(ValueError, match="speeds"):
             task.level("pair_4", speeds=speeds)

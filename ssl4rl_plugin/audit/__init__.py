@@ -255,7 +255,7 @@ def _second(job: _Job) -> _Look:
         _, test = halves(job.pool, job.seed)
         key = (job.seed, "audit", job.which, "again")
         look.test = with_options(grader, draw(job.arm, job.pool, test, job.count, key))
-        if len(look.test) >= FEWEST:
+        if len(look.test) > 1:  # fewer than are wanted weaken the test; without any a suspect would go free
             look.rows = guess(job.arm.task, job.arm.level, job.train, look.test, set(job.keys))
     except TaskError as error:
         look.error = str(error)

@@ -245,7 +245,8 @@ def _width(group: str, *batches: Batch) -> int:
 
 def _options(*batches: Batch) -> list[dict[str, list[np.ndarray]]]:
     """One view: group -> one matrix for each batch, a row for each option of each sample: its numbers against the
-    others'."""
+    others', and, where one more picture is shown than there are options, how near they are to those of the first."""
+    asked = all(_is_asked_about(described) for batch in batches for described in batch.described)
     tables: dict[str, list[np.ndarray]] = {}
     for group in GROUPS:
         tables[group] = []
@@ -254,15 +255,31 @@ def _options(*batches: Batch) -> list[dict[str, list[np.ndarray]]]:
             for described in batch.described:
                 assert described.options is not None
                 numbers = described.options[group]
-                size = len(numbers)
-                against = numbers - (numbers.sum(axis=0) - numbers) / (size - 1)
-                rank = (numbers[:, None, :] > numbers[None, :, :]).sum(axis=1) - (
-                    numbers[:, None, :] < numbers[None, :, :]
-                ).sum(axis=1)
-                odd = np.abs(numbers - np.median(numbers, axis=0))
-                rows.append(np.concatenate([against, rank / (size - 1), odd], axis=1))
+                found = [
+                    numbers - (numbers.sum(axis=0) - numbers) / (len(numbers) - 1),
+                    _rank(numbers),
+                    np.abs(numbers - np.median(numbers, axis=0)),
+                ]
+                if asked and group in COMPARED:
+                    apart = np.abs(numbers - described.shown[group][0])[:, COMPARED[group] :]
+                    found += [apart, _rank(apart)]
+                rows.append(np.concatenate(found, axis=1))
             tables[group].append(np.concatenate(rows).astype(np.float32))
     return [tables]
+
+
+def _is_asked_about(described: Described) -> bool:
+    """Whether a sample shows one picture more than its options: that which one of them belongs to."""
+    options, shown = described.options, described.shown
+    if options is None or len(shown["layout"]) != len(options["layout"]) + 1:
+        return False
+    return shown["layout"].shape[1] == options["layout"].shape[1]  # no clips
+
+
+def _rank(numbers: np.ndarray) -> np.ndarray:
+    """Where each row stands among the others, in each column: -1 for the smallest, 1 for the largest."""
+    larger, smaller = numbers[:, None, :] > numbers[None, :, :], numbers[:, None, :] < numbers[None, :, :]
+    return (larger.sum(axis=1) - smaller.sum(axis=1)) / (len(numbers) - 1)
 
 
 _VIEWS = {"alone": _alone, "compared": _compared, "options": _options}

@@ -51,7 +51,9 @@ def _blur(image: Image.Image, strength: float, rng: random.Random) -> Image.Imag
 def _compression(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=round(40 * 0.08**strength))
-    return Image.fromarray(np.asarray(Image.open(file)))  # pixels only: the picture must not remember that it was a JPEG
+    return Image.fromarray(
+        np.asarray(Image.open(file))
+    )  # pixels only: the picture must not remember that it was a JPEG
 
 
 def _posterization(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:

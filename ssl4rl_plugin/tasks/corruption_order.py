@@ -84,10 +84,10 @@ class CorruptionOrder(Task[CorruptionOrderLevel]):
         names = self.grader(level).labels
         shown = " ".join(f"{name}: <image>" for name in names)
         question = (
-            f"{shown}\nThese pictures show the same photo with weaker or stronger {kind} ({IN_WORDS[kind]}). Order them "
-            f"from the one with the weakest {kind} to the one with the strongest. Answer with the {level.count} letters "
-            f"separated by commas. For example, {', '.join(names[::-1])} would mean that it is weakest in {names[-1]} and "
-            f"strongest in {names[0]}."
+            f"{shown}\nThese pictures show the same photo, each corrupted in the same way but more or less strongly. The "
+            f"corruption is: {kind} ({IN_WORDS[kind]}). Order them from the one that is corrupted least to the one that is "
+            f"corrupted most. Answer with the {level.count} letters separated by commas. For example, "
+            f"{', '.join(names[::-1])} would mean that {names[-1]} is corrupted least and {names[0]} most."
         )
         params = {"kind": kind, "strengths": [round(strength, 3) for strength in strengths]}
         return Sample(question, tuple(by_label[name] for name in names), list(truth), params)

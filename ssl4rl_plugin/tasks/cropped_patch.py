@@ -68,7 +68,8 @@ class CroppedPatch(Task[CroppedPatchLevel]):
     levels = {change: CroppedPatchLevel(change=change) for change in CANDIDATES}
     default_level = "turned"
     cues: ClassVar = {
-        "colour": "candidates that are wider or shifted show some of what is visible around the hole, and have its colours"
+        "colour": "candidates that are wider or shifted show some of what is visible around the hole, and have its colours",
+        "sharpness": "how fine the detail is tells the zoom, and the right candidate has the zoom of the picture",
     }
 
     def grader(self, level: CroppedPatchLevel) -> Choice:

@@ -96,7 +96,7 @@ class Matching(Task[MatchingLevel]):
         marks = " ".join(f"{name}: <image>" for name in names)
         question = (
             f"<image>\nThis is a cut-out of a photo. Here are {len(names)} more cut-outs; one of them comes from the same "
-            f"photo, each of the others from another one. {marks}\nAll were changed in colours and perhaps mirrored or "
+            f"photo, each of the others from another one. {marks}\nEach may have been changed in colours, mirrored or "
             "blurred. Which one was cut from the same photo as the first picture? Answer with its letter."
         )
         how = [drawn[0], *(drawn[1 + k] for k in shown)]

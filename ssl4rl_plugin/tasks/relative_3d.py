@@ -11,6 +11,9 @@ and the direction from A to B, both in the camera's frame and in that of the lin
 the borders between the four answers. Metres need a focal length, which is unknown; for these margins it is taken as
 the picture's longest side (a view of 53 degrees), and the answer never depends on it.
 
+Left or right follows from where the two marks are, so who reads the marks alone is right in half of the cases; near or
+far needs the scene (of which the lower part is usually nearer).
+
 A picture is used only if it has a pair of points for each of the four answers; then the answer is drawn, and a pair
 for it. Refused: `blank`, `too_small` to hold the marks, `no_depth` (known in too few pixels), `flat_depth` (everything
 equally far), and `ambiguous` (no clear pair for one of the answers).

@@ -7,7 +7,8 @@ directions B lies from A in the photo, which is shown beside them. Exact; a blin
 The direction is uniform; the pair of cells is uniform among those that lie in it, exactly in line or on a diagonal of the
 grid. A picture is used only if the cut-outs of ALL cells would serve, so that refusals favour no answer: none may be
 `blank`, and none `ambiguous`, which is when it fits nearly as well somewhere else (more than 0.75 of its side away,
-colours compared in small). Refused too: `too_small` photos.
+colours compared in small), or when the photo is so long that a diagonal of the grid is nearer to a row or column than to
+a diagonal of 45 degrees. Refused too: `too_small` photos.
 
 From context prediction (Doersch et al., arXiv 1505.05192), where the photo is not shown.
 """
@@ -25,6 +26,9 @@ from ssl4rl_plugin.views import best_matches_elsewhere, cell_cuts, fitted, is_bl
 
 AMBIGUOUS_BELOW = 0.03
 """Mean absolute difference (range [0, 1]) under which a cut-out counts as found somewhere else too."""
+
+LONGEST = 2.4
+"""Ratio of a photo's sides up to which the diagonals of the grid are nearer to 45 degrees than to 0 or 90."""
 
 FOUR = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0)}
 """Direction -> step in rows and columns."""
@@ -74,6 +78,8 @@ class RelativePosition(Task[RelativePositionLevel]):
         side = round(min(photo.size) / grid * rng.uniform(0.75, 0.95))
         if side < 14:
             return Rejection("too_small", f"a cut-out would have {side} pixels")
+        if level.diagonals and max(photo.size) > LONGEST * min(photo.size):
+            return Rejection("ambiguous", f"{photo.width} x {photo.height} pixels: diagonals are nearly straight")
         boxes = cell_cuts(photo, grid, side, rng)
         cuts = [photo.crop(box) for box in boxes]
         if any(is_blank(cut) for cut in cuts):

@@ -13,23 +13,32 @@ After the jigsaw of Noroozi & Favaro (arXiv 1603.09246); with the box-swap quest
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from ssl4rl_plugin.core import Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import LabelSet
 from ssl4rl_plugin.tiles import GridLevel, composed, grid_tiles
 
 
-class SwappedTiles(Task[GridLevel]):
+@dataclass(frozen=True)
+class SwappedTilesLevel(GridLevel):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rows * self.cols < 3:
+            raise ValueError("of two tiles there is but one pair to exchange; at least 3 are needed")
+
+
+class SwappedTiles(Task[SwappedTilesLevel]):
     name = "swapped_tiles"
     summary = "which two tiles of the picture were exchanged"
     reference = "after Noroozi & Favaro, arXiv 1603.09246; Jigsaw-R1, arXiv 2505.23590"
-    levels = {f"{n}x{n}": GridLevel(rows=n, cols=n) for n in (2, 3, 4)}
+    levels = {f"{n}x{n}": SwappedTilesLevel(rows=n, cols=n) for n in (2, 3, 4)}
     default_level = "2x2"
 
-    def grader(self, level: GridLevel) -> LabelSet:
+    def grader(self, level: SwappedTilesLevel) -> LabelSet:
         return LabelSet(level.letters, 2)
 
-    def generate(self, item: Item, level: GridLevel, rng: random.Random) -> Sample | Rejection:
+    def generate(self, item: Item, level: SwappedTilesLevel, rng: random.Random) -> Sample | Rejection:
         tiles = grid_tiles(item.image, level, rng)
         if isinstance(tiles, Rejection):
             return tiles

@@ -62,12 +62,12 @@ class PlaybackSpeedLevel(VideoLevel):
     @property
     def names(self) -> tuple[str, ...]:
         """The speeds as answers."""
-        return tuple(self.speeds.split(","))
+        return tuple(name.strip() for name in self.speeds.split(","))
 
     @property
     def factors(self) -> list[float]:
         """The speeds as numbers."""
-        return [float(name.strip().removesuffix("x")) for name in self.names]
+        return [float(name.removesuffix("x")) for name in self.names]
 
 
 class PlaybackSpeed(Task[PlaybackSpeedLevel]):
