@@ -108,6 +108,16 @@ def test_sources_say_what_they_read():
 # preview
 
 
+def test_preview_of_clips(tmp_path):
+    for name in ("clips.html", "clips.png"):
+        result = run("preview", "temporal_jigsaw", "inserted_frame", "-n", 1, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    html = (tmp_path / "clips.html").read_text(encoding="utf-8")
+    assert html.count("data:image/webp") == 4 + 1 and "&lt;video&gt;" not in html
+    # Frames are there: a card without them would be a few lines of text.
+    assert Image.open(tmp_path / "clips.png").height > 600
+
+
 def test_preview_as_a_page(pictures, tmp_path):
     out = tmp_path / "sheets" / "sheet.html"
     result = run("preview", "rotation", "jigsaw:2x2", "altered_patch", "--path", pictures, "-n", 2, "--out", out)

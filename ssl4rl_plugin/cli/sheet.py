@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from rich.progress import Progress
 
 from ssl4rl_plugin.answers import answer_format
 from ssl4rl_plugin.cli.sources_for import described, source_for
+from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.data_builders.manifest import Manifest
-from ssl4rl_plugin.report.page import percent, picture, prompt_parts, readable, render, shown_side, write
+from ssl4rl_plugin.report.page import percent, pictures, prompt_parts, readable, render, write
 from ssl4rl_plugin.samples import Made, SampleStream, load_manifest
 from ssl4rl_plugin.settings import Settings, parse_arms
 
+STRIP = 8
+"""Frames of a clip that a .png shows."""
 PHOTO_CROPS = 25
 """Crops of each sample photograph; enough to look at, and indexed in a second."""
 
@@ -96,7 +100,7 @@ def sheet_html(sheet: Sequence[Sequence[Made]], where: str, settings: Settings) 
         cards = [
             {
                 "item": readable(made.item_id, 120),
-                "pictures": [picture(image, shown_side(len(made.sample.images))) for image in made.sample.images],
+                "pictures": pictures(made.sample),
                 "prompt": prompt_parts(made.sample.question),
                 "gold": readable(made.gold, 200),
                 "params": readable(json.dumps(made.sample.params, sort_keys=True), 300),
@@ -152,17 +156,19 @@ def sheet_image(sheet: Sequence[Sequence[Made]]) -> Image.Image:
 def _card(made: Made) -> Image.Image:
     """One sample: pictures in rows, the question, the right answer, the parameters."""
     inner = _CARD - 2 * _PAD
-    count = len(made.sample.images)
-    columns = count if count <= 3 else 2 if count == 4 else 3 if count <= 9 else 4
+    shown = [_strip(piece) if isinstance(piece, Clip) else piece for piece in made.sample.pieces()]
+    images = [image for image in shown if not isinstance(image, str)]
+    count = len(images)
+    columns = 1 if made.sample.videos else count if count <= 3 else 2 if count == 4 else 3 if count <= 9 else 4
     cell = (inner - 8 * (columns - 1)) // columns
-    pictures = [_shrunk(image, cell) for image in made.sample.images]
-    question = readable(made.sample.question.replace("<image>", ""))
+    small = [_shrunk(image, cell) for image in images]
+    question = readable(re.sub("<image>|<video>", "", made.sample.question))
     texts = [
         *((line, _INK, _font(13)) for line in _wrapped(question, 13, inner)),
         *((line, _GOOD, _font(14, True)) for line in _wrapped(f"→ {readable(made.gold, 200)}", 14, inner)),
         *((line, _MUTED, _font(11)) for line in _wrapped(readable(json.dumps(made.sample.params), 200), 11, inner)),
     ]
-    rows = [pictures[start : start + columns] for start in range(0, count, columns)]
+    rows = [small[start : start + columns] for start in range(0, count, columns)]
     height = sum(max(image.height for image in row) + 8 for row in rows)
     height += sum(int(font.size * 1.4) for _, _, font in texts) + 2 * _PAD
     card = Image.new("RGB", (_CARD, height), "white")
@@ -177,6 +183,17 @@ def _card(made: Made) -> Image.Image:
         draw.text((_PAD, top), line, fill=colour, font=font)
         top += int(font.size * 1.4)
     return card
+
+
+def _strip(clip: Clip) -> Image.Image:
+    """At most eight frames of a clip, the first and the last among them, side by side."""
+    count = min(STRIP, len(clip.frames))
+    chosen = [clip.frames[round(k * (len(clip.frames) - 1) / max(1, count - 1))] for k in range(count)]
+    (w, h), gap = chosen[0].size, max(1, chosen[0].width // 40)
+    strip = Image.new("RGB", (count * (w + gap) - gap, h), "white")
+    for k, frame in enumerate(chosen):
+        strip.paste(frame, (k * (w + gap), 0))
+    return strip
 
 
 def _shrunk(image: Image.Image, width: int) -> Image.Image:
