@@ -65,7 +65,12 @@ class ChannelOrder(Task[ChannelOrderLevel]):
         "single": ChannelOrderLevel(pair=False),
     }
     default_level = "pair_3"
-    cues: ClassVar = {"colour": "the colours of the picture are what is asked about"}
+    cues: ClassVar = {
+        "colour": "the colours of the picture are what is asked about",
+        "border": "steps between lines are measured on the luma, in which the channels count differently",
+        "codec": "JPEG codes luma and colour differences, in which the channels count differently",
+        "sharpness": "fine detail is measured on the luma, in which the channels count differently",
+    }
 
     def grader(self, level: ChannelOrderLevel) -> Choice:
         labels = CYCLIC if level.cyclic else ALL
