@@ -144,35 +144,19 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     settings.pop("added_tokens_decoder", None)  # they are in tokenizer.json already
     path.write_text(json.dumps(settings, indent=1))
     unit = PATCH * MERGE
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps(
-            {
-                "image_processor_type": "Qwen2VLImageProcessor",
-                "processor_class": "Qwen2_5_VLProcessor",
-                "min_pixels": unit**2,
-                "max_pixels": (2 * unit) ** 2,
-                "patch_size": PATCH,
-                "temporal_patch_size": 2,
-                "merge_size": MERGE,
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-            },
-            indent=1,
-        )
-    )
-    (folder / "video_preprocessor_config.json").write_text(
-        json.dumps(
-            {
-                "video_processor_type": "Qwen2VLVideoProcessor",
-                "min_pixels": unit**2,
-                "max_pixels": (2 * unit) ** 2,
-                "patch_size": PATCH,
-                "temporal_patch_size": 2,
-                "merge_size": MERGE,
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-            },
-            indent=1,
-        )
-    )
+    common = {
+        "min_pixels": unit**2,
+        "max_pixels": (2 * unit) ** 2,
+        "patch_size": PATCH,
+        "temporal_patch_size": 2,
+        "merge_size": MERGE,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    for file, kind in (
+        ("preprocessor_config.json", {"image_processor_type": "Qwen2VLImageProcessor"}),
+        ("video_preprocessor_config.json", {"video_processor_type": "Qwen2VLVideoProcessor"}),
+    ):
+        settings = {**kind, "processor_class": "Qwen2_5_VLProcessor", **common}
+        (folder / file).write_text(json.dumps(settings, indent=1))
     (folder / "chat_template.jinja").write_text(chat_template())
