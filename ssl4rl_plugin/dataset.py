@@ -159,7 +159,7 @@ def positions_agree(made: Made, settings: Settings, processor: Any) -> bool:
     """Whether the text behind each clip of a sample stands at positions behind all of the clip's.
 
     Qwen's models number tokens in time, height and width. vLLM goes on behind the largest of a clip's numbers, as the
-    models were trained; transformers 5.3 to 5.10 (and verl's trainer through it) goes on behind the largest of height and
+    models were trained; transformers 5.10 (and verl's trainer through it) goes on behind the largest of height and
     width, which is too early for a clip that lasts longer than it is wide.
     """
     if not hasattr(processor, "get_rope_index"):

@@ -61,6 +61,7 @@ print(sorted(heavy & set(sys.modules)))
 def test_usage_errors_end_with_2():
     assert "No such command" in refused("nonsense")
     assert "Missing argument" in refused("preview")
+    assert "'images' is not for the demo; choose one of: cpu_demo" in refused("demo", "--recipe", "images")
 
 
 # tasks, recipes, sources

@@ -150,6 +150,7 @@ def doctor(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/demo"),
     learn: Annotated[bool, typer.Option("--learn", help="Train until the model has visibly learnt.")] = False,
+    recipe: Annotated[str, typer.Option(help="cpu_demo; cpu_learn, as --learn; cpu_videos for clips.")] = "cpu_demo",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the model, the samples and the training.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the folder, if there is one.")] = True,
@@ -157,7 +158,7 @@ def demo(
     """Train a tiny vision-language model with verl on this machine; needs no GPU."""
     from ssl4rl_plugin.demo.run import main
 
-    raise typer.Exit(main(out, "cpu_learn" if learn else "cpu_demo", steps, seed, resume))
+    raise typer.Exit(main(out, "cpu_learn" if learn else recipe, steps, seed, resume))
 
 
 def _done(path: Path) -> None:

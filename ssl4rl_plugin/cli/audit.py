@@ -157,7 +157,7 @@ def _show(
             f"[{_COLOURS[arm.verdict]}]{arm.verdict}[/]",
         )
     show(made)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)  # `scale_order:three:` is no picture
     for arm in arms:
         for judged in arm.having("leak"):
             console.print(f"[bold red]leak[/] {escape(arm.key)}: {judged.name}: {escape(judged.reason)}")

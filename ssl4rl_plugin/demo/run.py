@@ -32,6 +32,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 console = Console()
 
+RECIPES = ("cpu_demo", "cpu_learn", "cpu_videos")
+"""Recipes for the tiny model on a machine without a GPU."""
 WARM_UP_STEPS = 100
 START_LIMIT = 600
 """Seconds without a first metric after which a run counts as stuck: a failed worker can leave verl waiting for ever."""
@@ -55,8 +57,7 @@ def main(
 
     Args:
         out: the run's folder; made if it is not there.
-        recipe: a recipe for a machine without a GPU: `cpu_demo`; `cpu_learn`, which trains until the model has visibly
-            learnt; `cpu_videos`, for the tasks on videos.
+        recipe: one of `RECIPES`: `cpu_learn` trains until the model has visibly learnt, `cpu_videos` on videos.
         steps: training steps, if not the recipe's.
         seed: of the model's weights and of the samples.
         resume: go on from what `out` holds; otherwise a folder with something in it is an error.
@@ -68,6 +69,8 @@ def main(
     Raises:
         DemoError: with the reason.
     """
+    if recipe not in RECIPES:
+        raise DemoError(f"recipe {recipe!r} is not for the demo; choose one of: {', '.join(RECIPES)}")
     out = out.resolve()
     if out.exists() and any(out.iterdir()) and not resume:
         raise DemoError(f"{out} is not empty: choose another folder, or leave --no-resume away to go on with it")

@@ -10,9 +10,9 @@ channels are nearly equal), which does not depend on the answer. The colours are
 pair they say it all; alone, one must know what colour things have. That should not be measured instead: JPEG keeps red
 and blue more coarsely than green, which betrays the old channels even in pictures of nothing. So cuts are shrunk to half
 at most, and then all fine detail is that of the mean of the channels, the same in each; what differs between them is
-kept at a quarter of the resolution. That weakens the trace and does not remove it: from pictures of nothing that were
-JPEG files, measurements made for it still tell one of three orders in 53 % (73 % before). Refused too: `blank` cuts, and
-`too_small` ones, of which under 28 pixels would be left.
+kept at a quarter of the resolution. That weakens the trace and does not remove it: in pictures of nothing that were
+JPEG files, measurements made for it still tell more than chance. Refused too: `blank` cuts, and `too_small` ones, of
+which under 28 pixels would be left.
 
 Colour as the signal of a pretext task goes back to colourisation (Zhang et al., arXiv 1603.08511).
 """

@@ -11,7 +11,7 @@ hole is missing from the candidates, so that seams do not match pixel by pixel. 
 each other. Refused, whichever is the true one: `too_small` photos, and `few_places`, where no such candidates are found.
 
 That a picture goes on inside of its hole with like colours and texture is the question itself, so the audit may see it
-(`cues`): taking the candidate of the nearest mean colour solves about one in two of three, one in three of six.
+(`cues`): taking the candidate of the nearest mean colour does better than chance.
 
 From context encoders (Pathak et al., arXiv 1604.07379).
 """

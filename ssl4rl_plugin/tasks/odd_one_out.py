@@ -106,7 +106,7 @@ class OddOneOut(Task[OddOneOutLevel]):
         boxes = [random_box(size, size, cut, cut, rng)]
         while len(boxes) < count:
             box = random_box(size, size, cut, cut, rng)
-            # Ends soon: one try in thirteen is near enough even for the smallest cut-outs and a first box in a corner.
+            # Ends: enough tries are near an earlier box, even with the smallest cut-outs and a first box in a corner.
             if any(_shared(box, other) >= SHARED * cut * cut for other in boxes):
                 boxes.append(box)
         return boxes
