@@ -23,7 +23,7 @@ from PIL import Image
 
 from ssl4rl_plugin.answers import FORMATS
 from ssl4rl_plugin.core import Item, Rejection, Sample
-from ssl4rl_plugin.grading import Grader
+from ssl4rl_plugin.grading import Box, Grader, Interval, Point
 from ssl4rl_plugin.images import difference
 from ssl4rl_plugin.rewards import compute_score, encode_truth
 from ssl4rl_plugin.seeding import rng_for
@@ -188,6 +188,18 @@ def test_chance_is_what_simulated_guessing_gets(task_name: str, level_name: str)
         truths
     )
     assert best_accuracy >= grader.chance_accuracy / 2 - 4 * math.sqrt(grader.chance_accuracy / len(truths))
+
+
+@BY_ARM
+def test_chance_is_what_enumeration_gives(task_name: str, level_name: str) -> None:
+    """Where the truth is uniform over few enough answers, the closed forms are exact."""
+    grader = get_task(task_name).grader(get_task(task_name).level(level_name))
+    values = list(itertools.islice(grader.values(), 5041))
+    if isinstance(grader, Box | Interval | Point) or len(values) > 5040:
+        return  # these state how their truths are drawn, and are compared with draws above; 9! orders are too many
+    assert grader.chance_accuracy == pytest.approx(1 / len(values))
+    best = max(mean_similarity(grader, constant, values) for constant in (grader.best_guess, *values[:12]))
+    assert best == pytest.approx(grader.chance_similarity, abs=1e-9)
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers() -> None:
