@@ -16,8 +16,9 @@ import dataclasses
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -27,6 +28,10 @@ from ssl4rl_plugin.grading import Grader
 
 KINDS = ("image", "rgbd", "video")
 """What an item can be; every RGB-D pair and every video can stand in for an image."""
+
+
+LITTLE = 128
+"""Pixels along the longest side of `Item.little`, at least."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,12 @@ class Item:
             return self.data.frames[len(self.data.frames) // 2]
         return self.data
 
+    @cached_property
+    def little(self) -> Image.Image:
+        """The picture averaged down by a whole factor, to between LITTLE and twice as many pixels along its longest side
+        if it has more: for checks, however many draws are checked."""
+        return self.image.reduce(max(1, max(self.image.size) // LITTLE))
+
     @property
     def rgbd(self) -> RGBD:
         """The item's picture with its depth. Raises TypeError for an item of another kind."""
@@ -106,20 +117,21 @@ class Sample:
     `values()`. The audit compares them; the model sees only what is in `images` and `videos`."""
 
     def pieces(self) -> list[str | Image.Image | Clip]:
-        """The question as the model meets it: text, pictures and clips in order.
+        """The question as the model meets it; see `pieces`."""
+        return pieces(self.question, self.images, self.videos)
 
-        Raises ValueError if the marks in the question are not as many as the pictures and clips.
-        """
-        images, videos = iter(self.images), iter(self.videos)
-        found: list[str | Image.Image | Clip] = []
-        marks = re.split("(<image>|<video>)", self.question)
-        for kind, there in (("<image>", len(self.images)), ("<video>", len(self.videos))):
-            if marks.count(kind) != there:
-                raise ValueError(f"the question has {marks.count(kind)} {kind} marks for {there} of them")
-        for piece in marks:
-            if piece:
-                found.append(next(images) if piece == "<image>" else next(videos) if piece == "<video>" else piece)
-        return found
+
+def pieces(text: str, images: Sequence[Image.Image], videos: Sequence[Clip] = ()) -> list[str | Image.Image | Clip]:
+    """A text with `<image>` and `<video>` marks as text, pictures and clips in order; no text is empty.
+
+    Raises ValueError if the marks are not as many as the pictures and clips.
+    """
+    left: dict[str, Iterator[Image.Image | Clip]] = {"<image>": iter(images), "<video>": iter(videos)}
+    parts = re.split("(<image>|<video>)", text)
+    for mark, there in (("<image>", len(images)), ("<video>", len(videos))):
+        if parts.count(mark) != there:
+            raise ValueError(f"the question has {parts.count(mark)} {mark} marks for {there} of them")
+    return [next(left[part]) if part in left else part for part in parts if part]
 
 
 @dataclass(frozen=True)
@@ -221,21 +233,8 @@ class Task(ABC, Generic[LevelT]):
             raise ValueError(f"task {self.name!r}, options {changes}: {error}") from error
 
     def score(self, answer: str, truth: Any, level: LevelT, partial_credit: float = 0.5) -> Score:
-        """Grade the text of one answer (without the tags around it) against the truth.
-
-        With s the similarity of a valid answer and c the best s that a blind guesser averages, the value is 1 if the
-        answer is correct and `partial_credit * max(0, (s - c) / (1 - c))` if it is not; 0 if it is not valid.
-        """
-        grader = self.grader(level)
-        value = grader.parse(answer)
-        if value is None:
-            return Score(0.0, correct=False, valid=False, similarity=0.0)
-        if grader.equal(value, truth):
-            return Score(1.0, correct=True, valid=True, similarity=1.0)
-        similarity = grader.similarity(value, truth)
-        chance = grader.chance_similarity
-        above = max(0.0, (similarity - chance) / (1.0 - chance)) if chance < 1.0 else 0.0
-        return Score(partial_credit * above, correct=False, valid=True, similarity=similarity)
+        """Grade the text of one answer (without the tags around it) against the truth; see `grade`."""
+        return grade(self.grader(level), answer, truth, partial_credit)
 
     def gold(self, truth: Any, level: LevelT) -> str:
         """The truth as a model would write it inside the answer tags; scores exactly 1.0."""
@@ -244,3 +243,20 @@ class Task(ABC, Generic[LevelT]):
     def chance(self, level: LevelT) -> float:
         """Accuracy of the best blind guesser, in (0, 1]."""
         return self.grader(level).chance_accuracy
+
+
+def grade(grader: Grader[Any], answer: str, truth: Any, partial_credit: float = 0.5) -> Score:
+    """What the text of one answer (without the tags around it) is worth.
+
+    With s the similarity of a valid answer and c the best s that a blind guesser averages, the value is 1 if the
+    answer is correct and `partial_credit * max(0, (s - c) / (1 - c))` if it is not; 0 if it is not valid.
+    """
+    value = grader.parse(answer)
+    if value is None:
+        return Score(0.0, correct=False, valid=False, similarity=0.0)
+    if grader.equal(value, truth):
+        return Score(1.0, correct=True, valid=True, similarity=1.0)
+    similarity = grader.similarity(value, truth)
+    chance = grader.chance_similarity
+    above = max(0.0, (similarity - chance) / (1.0 - chance)) if chance < 1.0 else 0.0
+    return Score(partial_credit * above, correct=False, valid=True, similarity=similarity)

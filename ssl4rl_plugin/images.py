@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +93,17 @@ def open_rgb(
 
 
 def decode(
-    data: bytes | Path, *, max_source_pixels: int = MAX_SOURCE_PIXELS, max_pixels: int | None = None
+    data: bytes | Path,
+    *,
+    max_source_pixels: int = MAX_SOURCE_PIXELS,
+    max_pixels: int | None = None,
+    least_pixels: int | None = None,
 ) -> tuple[ImageInfo, Image.Image]:
-    """`open_rgb`, together with what the file says about the picture (its full size, whatever `max_pixels`)."""
+    """`open_rgb`, together with what the file says about the picture (its full size, whatever comes out).
+
+    With `least_pixels`, for figures rather than for the eye, a JPEG is decoded at a half, a quarter or an eighth of its
+    size, as small as leaves at least so many pixels. The file is still read to its end, so damage shows all the same.
+    """
     if isinstance(data, Path):
         try:
             data = data.read_bytes()
@@ -103,7 +113,7 @@ def decode(
         raise ImageError("zero_bytes", "the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _decode(image, max_source_pixels, max_pixels)
+            return _decode(image, max_source_pixels, max_pixels, least_pixels)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -120,7 +130,7 @@ def decode(
 
 
 def _decode(
-    image: ImageFile.ImageFile, max_source_pixels: int, max_pixels: int | None
+    image: ImageFile.ImageFile, max_source_pixels: int, max_pixels: int | None, least_pixels: int | None
 ) -> tuple[ImageInfo, Image.Image]:
     """The part of `decode` between opening and closing the file."""
     width, height = image.size
@@ -131,9 +141,11 @@ def _decode(
     # turned the picture by then (and its size already says so here).
     orientation = 1 if name == "PNG" else _orientation(image)
     if max_pixels is not None and name == "JPEG":
-        # libjpeg shrinks by 2, 4 or 8 while it decodes; twice the target is left, so that the result stays sharp.
-        wide, high = _fit(width, height, max_pixels)
-        image.draft(None, (2 * wide, 2 * high))
+        # libjpeg shrinks by 2, 4 or 8 while it decodes, leaving out what the smaller picture could not show anyway.
+        image.draft(None, _fit(width, height, max_pixels))
+    elif least_pixels is not None and name == "JPEG":
+        scale = max(1, math.isqrt(width * height // least_pixels))  # Pillow takes the next lower of 1, 2, 4, 8
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
     image.load()
     if name == "PNG":
         orientation = _orientation(image)
@@ -232,9 +244,14 @@ def thumbnail_array(image: Image.Image | np.ndarray[Any, Any], side: int) -> np.
     return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 
+def luma(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
+    """The picture in gray (mode L); itself where it is gray already."""
+    return image if isinstance(image, Image.Image) and image.mode == "L" else _as_image(image).convert("L")
+
+
 def contrast(image: Image.Image | np.ndarray[Any, Any]) -> float:
     """Standard deviation of the luma, in [0, 0.5]: 0 for one gray value everywhere, 0.5 for half black, half white."""
-    histogram = np.asarray(_as_image(image).convert("L").histogram(), dtype=np.float64)
+    histogram = np.asarray(luma(image).histogram(), dtype=np.float64)
     levels = np.arange(256) / 255.0
     weights = histogram / histogram.sum()
     mean = float(weights @ levels)
@@ -243,9 +260,15 @@ def contrast(image: Image.Image | np.ndarray[Any, Any]) -> float:
 
 def entropy(image: Image.Image | np.ndarray[Any, Any]) -> float:
     """Entropy of the luma's histogram in bits, in [0, 8]: 0 for a picture of one gray value."""
-    return max(0.0, _as_image(image).convert("L").entropy())
+    return max(0.0, luma(image).entropy())
 
 
 def difference(a: Image.Image | np.ndarray[Any, Any], b: Image.Image | np.ndarray[Any, Any]) -> float:
     """Mean absolute difference of two pictures' 32 x 32 thumbnails, in [0, 1]; their sizes may differ."""
     return float(np.abs(thumbnail_array(a, _DIFFERENCE_SIDE) - thumbnail_array(b, _DIFFERENCE_SIDE)).mean())
+
+
+def least_difference(pictures: Sequence[Image.Image]) -> float:
+    """The smallest `difference` of any two of several pictures, each of them looked at once."""
+    small = [thumbnail_array(picture, _DIFFERENCE_SIDE) for picture in pictures]
+    return min(float(np.abs(a - b).mean()) for a, b in combinations(small, 2))

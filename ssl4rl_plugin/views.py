@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
+from scipy.spatial.distance import cdist
 
 from ssl4rl_plugin.images import contrast
 
@@ -80,14 +81,17 @@ def cell_cuts(picture: Image.Image, grid: int, side: int, rng: random.Random) ->
     ]
 
 
-def slid_over(picture: Image.Image, boxes: Sequence[Box]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def slid_over(
+    picture: Image.Image, boxes: Sequence[Box], little: Image.Image | None = None
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """How well cut-outs of one size fit wherever they are laid over the picture, compared in small.
 
     Returns, for each box, the mean absolute difference, in [0, 1], to every window of its size, an array (rows, cols);
     and the centres of the windows of each row and of each column, as shares of the picture's height and width. In a
-    picture too narrow to compare, every cut-out fits a window that lies outside of it.
+    picture too narrow to compare, every cut-out fits a window that lies outside of it. `little` may be the picture at a
+    smaller size, which is faster.
     """
-    small = fitted(picture, min(PROBE_SIDE, max(picture.size)))
+    small = fitted(little or picture, min(PROBE_SIDE, max(picture.size)))
     scale = small.width / picture.width
     whole = np.asarray(small, np.float32) / 255
     (left, upper, right, lower), (height, width) = boxes[0], whole.shape[:2]
@@ -97,8 +101,9 @@ def slid_over(picture: Image.Image, boxes: Sequence[Box]) -> tuple[list[np.ndarr
     # Every second pixel of a window is enough to tell places apart. Shape (rows, cols, 3, h / 2, w / 2).
     windows = sliding_window_view(whole, (h, w), axis=(0, 1))[..., ::2, ::2]  # type: ignore[call-overload]
     rows, cols = windows.shape[:2]
-    cuts = [windows[min(round(box[1] * scale), rows - 1), min(round(box[0] * scale), cols - 1)] for box in boxes]
-    apart = [np.abs(windows - cut).mean(axis=(2, 3, 4)) for cut in cuts]
+    flat = windows.reshape(rows * cols, -1).astype(np.float64)  # one after the other: much faster than strided windows
+    at = [min(round(box[1] * scale), rows - 1) * cols + min(round(box[0] * scale), cols - 1) for box in boxes]
+    apart = [found.reshape(rows, cols) for found in cdist(flat[at], flat, "cityblock") / flat.shape[1]]
     return apart, (np.arange(rows) + h / 2) / height, (np.arange(cols) + w / 2) / width
 
 

@@ -193,6 +193,23 @@ def test_hostile_bytes_raise_nothing_else(noise: bytes, place: int, format: str)
                 assert open_rgb(attempt, max_source_pixels=1_000_000).mode == "RGB"
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 98}])
+def test_a_reduced_jpeg_says_its_full_size_and_shows_damage(options: dict) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(PHOTO.resize((1000, 601)), "JPEG", exif=exif, **options)
+    for least, scale in ((1000 * 601, 1), (1000 * 601 // 4, 2), (50_000, 2), (20_000, 4), (100, 8)):
+        info, image = decode(data, least_pixels=least)
+        assert (info.width, info.height, info.orientation) == (601, 1000, 6)
+        assert image.size == (-(-601 // scale), 1000 // scale)
+        assert difference(image, open_rgb(data)) < 0.02
+        for kept in (0.3, 0.9, 0.98):
+            with pytest.raises(ImageError) as caught:
+                decode(data[: int(len(data) * kept)], least_pixels=least)
+            assert caught.value.reason == "truncated"
+    assert decode(encoded(PHOTO), least_pixels=100)[1].size == PHOTO.size  # a PNG is what it is
+
+
 def test_statistics() -> None:
     half = Image.new("RGB", (64, 64), "black")
     half.paste("white", (0, 0, 32, 64))

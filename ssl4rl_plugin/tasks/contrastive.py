@@ -16,15 +16,20 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.images import difference
 from ssl4rl_plugin.tasks.augment import augmented, draw_augmentation
-from ssl4rl_plugin.views import is_blank, overlapping_boxes, resized, square_at
+from ssl4rl_plugin.views import Box, is_blank, overlapping_boxes, resized, square_at
 
 SIMILAR_BELOW = 0.06
 """Mean absolute difference (range [0, 1]) under which two photos count as the same one."""
+LITTLE = 64
+"""Side of the small squares in which photos and views are checked."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +74,30 @@ class Contrastive(Task[ContrastiveLevel]):
         first = square_at(item.image, size, rng)
         # The other photo is cut and compared for both answers, so that refusals do not favour one of them.
         other = square_at(item.others[0].image, size, rng)
-        if (apart := difference(first, other)) < SIMILAR_BELOW:
+        little, little_other = (resized(photo, (LITTLE, LITTLE)) for photo in (first, other))
+        if (apart := difference(little, little_other)) < SIMILAR_BELOW:
             return Rejection("similar_photos", f"the two photos differ by {apart:.3f}")
-        boxes = overlapping_boxes(first.width, level.smallest, level.overlap, rng)
+        boxes = overlapping_boxes(size, level.smallest, level.overlap, rng)
         drawn = [draw_augmentation(rng, level.strong) for _ in boxes]
-        # All three possible views are made, so that refusals favour neither answer.
-        one, two, alien = (
-            augmented(resized(source.crop(boxes[k]), (level.side, level.side)), drawn[k])
-            for source, k in ((first, 0), (first, 1), (other, 1))
-        )
-        if any(is_blank(view) for view in (one, two, alien)):
-            return Rejection("blank")
+        # All three possible views are looked at in small, so that refusals favour neither answer.
+        for photo, box, how in (
+            (little, boxes[0], drawn[0]),
+            (little, boxes[1], drawn[1]),
+            (little_other, boxes[1], drawn[1]),
+        ):
+            left, upper, right, lower = (round(edge * LITTLE / size) for edge in box)
+            if is_blank(view(photo, (left, upper, right, lower), how, LITTLE // 2)):
+                return Rejection("blank")
+        one = view(first, boxes[0], drawn[0], level.side)
+        two = view(first if same else other, boxes[1], drawn[1], level.side)
         question = (
             "<image><image>\nEach picture is a cut-out of a photo, with changed colours and perhaps mirrored or blurred. "
             "Were both cut from the same photo? Answer with one of: same, different."
         )
-        views = [{"box": list(box), **how} for box, how in zip(boxes, drawn, strict=True)]
-        return Sample(question, (one, two if same else alien), "same" if same else "different", {"views": views})
+        params = {"views": [{"box": list(box), **how} for box, how in zip(boxes, drawn, strict=True)]}
+        return Sample(question, (one, two), "same" if same else "different", params)
+
+
+def view(photo: Image.Image, box: Box, how: dict[str, Any], side: int) -> Image.Image:
+    """A cut-out of a photo, augmented, as a square of `side` pixels."""
+    return augmented(resized(photo.crop(box), (side, side)), how)

@@ -16,14 +16,13 @@ From Spatial-SSRL (arXiv 2510.27606), in which only the true patch was left unre
 
 from __future__ import annotations
 
-import itertools
 import random
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice, letters
-from ssl4rl_plugin.images import difference
+from ssl4rl_plugin.images import least_difference
 from ssl4rl_plugin.tasks.holes import Frame, candidate, cuts, with_hole
 from ssl4rl_plugin.views import is_blank
 
@@ -85,7 +84,7 @@ class CroppedPatch(Task[CroppedPatchLevel]):
         options = [candidate(view, level.side, level.hole) for view in views]
         if any(is_blank(option) for option in options):
             return Rejection("blank")
-        closest = min(difference(a, b) for a, b in itertools.combinations(options, 2))
+        closest = least_difference(options)
         if closest < SYMMETRIC_BELOW:
             return Rejection("symmetric", f"two candidates differ by {closest:.3f}")
         names = letters(len(options))

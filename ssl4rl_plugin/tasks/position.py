@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.tasks.augment import draw_colours, recoloured
-from ssl4rl_plugin.views import Box, cell_cuts, fitted, is_blank, place_names, resized, slid_over
+from ssl4rl_plugin.views import BLANK_CONTRAST, Box, cell_cuts, fitted, place_names, resized, slid_over
 
 AMBIGUOUS_BELOW = 0.04
 """Mean absolute difference (range [0, 1]) under which the cut-out counts as found in another cell too."""
@@ -77,15 +76,16 @@ class Position(Task[PositionLevel]):
         if side < 14:
             return Rejection("too_small", f"the cut-out would have {side} pixels")
         boxes = cell_cuts(picture, level.grid, side, rng)
-        cells = [picture.crop(box) for box in boxes]
-        if any(is_blank(cut) for cut in cells):
-            return Rejection("blank")
-        elsewhere = min(self._best_matches_in_other_cells(picture, boxes, level.grid))
+        gray, scale = np.asarray(item.little.convert("L")), item.little.width / picture.width
+        for left, upper, right, lower in (tuple(round(edge * scale) for edge in box) for box in boxes):
+            if gray[upper:lower, left:right].std() / 255 < BLANK_CONTRAST:
+                return Rejection("blank")
+        elsewhere = min(self._best_matches_in_other_cells(item, boxes, level.grid))
         if elsewhere < AMBIGUOUS_BELOW:
             return Rejection("ambiguous", f"a cut-out differs by {elsewhere:.3f} from a place in another cell")
         cell = rng.randrange(level.grid**2)
-        cut, box = cells[cell], boxes[cell]
-        shown = resized(cut, (level.side // 2, level.side // 2))
+        box = boxes[cell]
+        shown = resized(picture.crop(box), (level.side // 2, level.side // 2))
         params: dict[str, Any] = {"box": list(box)}
         if level.augment:
             params["colours"] = draw_colours(rng, strength=0.4)
@@ -98,12 +98,12 @@ class Position(Task[PositionLevel]):
         return Sample(question, (fitted(picture, level.side), shown), places[cell], params)
 
     @staticmethod
-    def _best_matches_in_other_cells(picture: Image.Image, boxes: list[Box], grid: int) -> list[float]:
+    def _best_matches_in_other_cells(item: Item, boxes: list[Box], grid: int) -> list[float]:
         """For the cut-out of each cell the smallest mean absolute difference, in [0, 1], to a window in another cell.
 
         A window belongs to the cell of its centre.
         """
-        maps, y, x = slid_over(picture, boxes)
+        maps, y, x = slid_over(item.image, boxes, item.little)
         row, col = (np.minimum((centres * grid).astype(int), grid - 1) for centres in (y, x))
         cell_of = row[:, None] * grid + col[None, :]
         return [float(apart[cell_of != cell].min(initial=1.0)) for cell, apart in enumerate(maps)]

@@ -5,13 +5,13 @@ the angle, either from a pair (upright, rotated) or from the rotated picture alo
 guesser gets 1/4, 1/8 or 1/12 right.
 
 Nothing but the content should tell. Both pictures are squares of the same size, cut inside the circle that every turn
-keeps, so no border, corner or padding appears, and no picture is magnified. Quarter turns move whole pixels. For other
-turns resampling matters: its square passband turns with the picture and would give the angle away in the spectrum. So
-the picture is first blurred by 1.3 pixels of the result, alike in all directions; all angles, 0 too, go through one and
-the same interpolation; nothing is rounded in between; and noise of at most 2 of 255 levels covers what is left. A test
-fits a guesser that sees spectra only. What the source's own compression left in the pixels turns with them; that is a
-property of the photo. Refused: `blank` pictures, `symmetric` ones, which look the same at two of the possible angles,
-and pictures that are `too_small`.
+keeps, so no border, corner or padding appears, and no picture is magnified. Quarter turns move whole pixels, and nothing
+is resampled after them. For other turns resampling matters: its square passband turns with the picture and would give
+the angle away in the spectrum. So the picture is first blurred by 1.3 pixels of the result, alike in all directions; all
+angles, 0 too, go through one and the same interpolation; nothing is rounded in between; and noise of at most 2 of 255
+levels covers what is left. A test fits a guesser that sees spectra only. What the source's own compression left in the
+pixels turns with them; that is a property of the photo. Refused: `blank` pictures, `symmetric` ones, which look the same
+at two of the possible angles, and pictures that are `too_small`.
 
 From RotNet (Gidaris et al., arXiv 1803.07728); as a reward in SSL4RL (arXiv 2510.16416).
 """
@@ -72,22 +72,24 @@ class Rotation(Task[RotationLevel]):
         side = min(level.side, kept)
         if side < 28:
             return Rejection("too_small", f"{side} pixels would be left")
-        probe = [
-            turned(as_planes(resized(square, (64, 64))), other, 32, 64 * kept / square.width) for other in possible
-        ]
-        upright = as_image(probe[0])
-        if is_blank(upright):
-            return Rejection("blank")
-        for other, seen in zip(possible[1:], probe[1:], strict=True):
-            if (apart := difference(upright, as_image(seen))) < SYMMETRIC_BELOW:
-                return Rejection("symmetric", f"differs by {apart:.3f} from itself at {other} degrees")
         if level.step % 90 == 0:
             small = resized(square, (side, side))
-            views = [as_planes(small.rotate(a)) for a in (0, angle)]  # right angles move whole pixels
+            tiny = resized(small, (32, 32))
+            upright, *others = (tiny.rotate(a) for a in possible)
+        else:
+            tiny_planes = as_planes(resized(square, (64, 64)))
+            upright, *others = (as_image(turned(tiny_planes, a, 32, 64 * kept / square.width)) for a in possible)
+        if is_blank(upright):
+            return Rejection("blank")
+        for other, seen in zip(possible[1:], others, strict=True):
+            if (apart := difference(upright, seen)) < SYMMETRIC_BELOW:
+                return Rejection("symmetric", f"differs by {apart:.3f} from itself at {other} degrees")
+        if level.step % 90 == 0:
+            before, after = small, small.rotate(angle)
         else:
             soft = gaussian_filter(as_planes(square), (0, BLUR * kept / side, BLUR * kept / side))
-            views = [turned(soft, a, side, kept) for a in (0, angle)]
-        before, after = (as_image(view + noise(view.shape, rng)) for view in views)
+            before, after = (as_image(view + noise(view.shape, rng)) for view in
+                             (turned(soft, a, side, kept) for a in (0, angle)))  # fmt: skip
         angles = ", ".join(map(str, possible))
         if level.pair:
             question = (
