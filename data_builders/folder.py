@@ -105,33 +105,52 @@ class FolderSource(Source):
 
     def read(self, ref: str) -> bytes:
         path, _ = self._locate(ref)
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise ImageError("unreadable", f"{error.strerror}: {ref}") from error
+        return read_file(path, ref)
 
     def _locate(self, ref: str) -> tuple[bytes, tuple[int, int]]:
         """The real path of a file's ref, inside the folder, with its size and modification time."""
         path = self._resolve(ref)
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise ImageError("unreadable", f"{error.strerror}: {ref}") from error
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
-            raise ImageError("unreadable", f"not a regular file: {ref}")
-        return path, (status.st_size, status.st_mtime_ns)
+        return path, file_stamp(path, ref)
 
     def _resolve(self, ref: str) -> bytes:
         """The real path of a ref, which lies inside the folder."""
         below = unquote_to_bytes(ref)
         if not below or below.startswith(b"/") or b"\0" in below or b".." in below.split(b"/"):
             raise SourceError(f"source {self.name!r}: {ref!r} does not lie below {self.path}")
-        root = os.fsencode(self.existing_path())
-        path = os.path.realpath(os.path.join(root, below))
-        if not _inside(path, root):
-            raise ImageError("outside_root", f"{ref} is a link to {os.fsdecode(path)}")
-        return path
+        return inside(os.fsencode(self.existing_path()), below, ref)
+
+
+def inside(root: bytes, below: bytes, shown: str) -> bytes:
+    """The real path of what lies at `below` in the folder `root`; `shown` names it in messages.
+
+    Raises ImageError: `outside_root` where `..`, an absolute path or a link leads out of the folder, `unreadable`.
+    """
+    if b"\0" in below:
+        raise ImageError("unreadable", f"a null byte in the path {shown}")
+    path = os.path.realpath(os.path.join(root, below))
+    if not _inside(path, root):
+        raise ImageError("outside_root", f"{shown} leads to {os.fsdecode(path)}")
+    return path
+
+
+def file_stamp(path: bytes, shown: str) -> tuple[int, int]:
+    """Size and modification time (ns) of a regular file. Raises ImageError (`unreadable`)."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise ImageError("unreadable", f"{error.strerror}: {shown}") from error
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+        raise ImageError("unreadable", f"not a regular file: {shown}")
+    return status.st_size, status.st_mtime_ns
+
+
+def read_file(path: bytes, shown: str) -> bytes:
+    """A file's bytes. Raises ImageError (`unreadable`)."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ImageError("unreadable", f"{error.strerror}: {shown}") from error
 
 
 def _inside(path: bytes, root: bytes) -> bool:

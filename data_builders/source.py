@@ -6,8 +6,9 @@ Sources are found by entry point (group `ssl4rl.sources`), so another package ca
 from __future__ import annotations
 
 import inspect
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +41,40 @@ class Record:
     """The part of the decoded, upright picture that is the item; None for all of it."""
 
 
+@dataclass(frozen=True)
+class Question:
+    """One labelled question of a benchmark: for validation only, no training sample ever sees it."""
+
+    id: str
+    """Unique in its source; the benchmark's own index where it has one."""
+    refs: tuple[str, ...]
+    """Refs of its pictures, in order."""
+    text: str
+    """What is asked. With several pictures it may hold an `<image>` mark for each; without marks they come first."""
+    options: tuple[str, ...]
+    """Texts of the options A, B, C, ... in order; empty for a question that is answered freely."""
+    answer: str | None
+    """The letter of the right option, or the right text of a free question; None where the benchmark withholds it."""
+    hint: str | None = None
+    """What the benchmark says before the question."""
+    category: str | None = None
+    """Finest category, as the benchmark spells it."""
+    l2_category: str | None = None
+    """Coarser category above `category`."""
+    split: str | None = None
+    """The benchmark's own name of the split."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where the files are on the Hugging Face Hub, for `--download`."""
+
+    repo: str
+    """`owner/name` of a dataset repository."""
+    files: tuple[str, ...] = ("*",)
+    """Which of its files are needed, as shell patterns."""
+
+
 class Source(ABC):
     """Raw pictures at one place. Subclasses set the class attributes and implement `records`, `stamp` and `read`.
 
@@ -68,6 +103,8 @@ class Source(ABC):
     """What a user should know about the rights in the pictures."""
     where: ClassVar[str]
     """Where a user gets the files."""
+    hub: ClassVar[Hub | None] = None
+    """A copy on the Hugging Face Hub, in a layout that the source reads; None where there is none."""
 
     def __init__(self, path: str | Path | None, **options: Any) -> None:
         try:
@@ -93,6 +130,13 @@ class Source(ABC):
             ImageError: this picture cannot be read; it is skipped and counted by reason.
             SourceError: `ref` does not belong to this source.
         """
+
+    def questions(self) -> Iterator[Question]:
+        """The benchmark's questions, in a fixed order; none for a source of mere pictures.
+
+        Raises SourceError where the file has questions in another form than `schema` says.
+        """
+        return iter(())
 
     def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
         """What the manifest measures: the picture, or one picture that stands for the item, after every check that
@@ -123,6 +167,22 @@ class Source(ABC):
         except OSError as error:
             raise SourceError(f"source {self.name!r}: {self.path} cannot be opened: {error.strerror}") from error
         return self.path
+
+
+_SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
+
+
+def stated_split(path: str) -> str | None:
+    """The split that a path states: a folder `train`, or a file name like `train-00000-of-00005.parquet`."""
+    *folders, name = path.lower().split("/")
+    return next((part for part in (*folders, re.split(r"[-_.]", name)[0]) if part in _SPLITS), None)
+
+
+def splits_used(wanted: bool | None, names: Iterable[str | None]) -> bool:
+    """Whether a source's splits of such names hold: `wanted`, or where it is None, whether there is something to train
+    on and something to hold out. (Benchmarks call all that they have `test`.)"""
+    sides = {name.startswith("train") for name in names if name is not None}
+    return len(sides) == 2 if wanted is None else wanted
 
 
 registry: Registry[type[Source]] = Registry("ssl4rl.sources", "source", base=Source)

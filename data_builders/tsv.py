@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 from urllib.parse import quote
 
-from ssl4rl_plugin.data_builders.source import Record, Source, SourceError
+from ssl4rl_plugin.data_builders.source import Record, SourceError
+from ssl4rl_plugin.data_builders.table import Row, TableSource, from_base64
 from ssl4rl_plugin.images import ImageError
 
 logger = logging.getLogger(__name__)
@@ -20,15 +20,30 @@ MAX_RECORD_BYTES = 256 * 2**20
 """Longest row that is believed; past it, a quote that is never closed is the likelier explanation."""
 
 _REFERENCE = re.compile(rb"\s*\d{1,20}\s*")
-_PLACE = re.compile(r"@(\d{1,19})\+(\d{1,10})")
+_PLACE = re.compile(r"@(\d{1,19})\+(\d{1,10})(?:\.(\d{1,6}))?")
 
 
-class TsvSource(Source):
-    """One record per row of a TSV file with the columns `index` and `image` (base64); other columns are allowed.
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Where a row stands, and where its pictures do."""
 
-    A short numeric `image` refers to the picture of the row with that index. A ref is
-    `<index>@<byte offset>+<length>` of the row that holds the picture, so reading one needs neither the rest of the
-    file nor an index in memory.
+    index: str
+    start: int
+    length: int
+    pictures: int
+    """How many there are in its image column."""
+    target: str | None
+    """Index of the row that has the pictures; None for the row itself."""
+    split: str | None
+
+
+class TsvSource(TableSource):
+    """Rows of a TSV file with the columns `index` and `image` (base64); other columns are allowed.
+
+    A short numeric `image` refers to the picture of the row with that index, and a list written as text
+    (`['...', '...']`) holds several pictures, which become records of one group. A ref is
+    `<index>@<byte offset>+<length>` of the row that holds the picture, with `.<number>` behind it where there are
+    several; so reading one needs neither the rest of the file nor an index in memory.
 
     Args:
         path: the .tsv file, or a folder with exactly one.
@@ -40,8 +55,8 @@ class TsvSource(Source):
     name: ClassVar[str] = "tsv"
     summary: ClassVar[str] = "a TSV file with base64 images (the VLMEvalKit layout)"
     schema: ClassVar[str] = (
-        "tab-separated, quoted as CSV; columns index and image (base64, or the index of the row that has the image), "
-        "and optionally question, hint, A, B, C, D, answer, category, l2-category, split"
+        "tab-separated, quoted as CSV; columns index and image (base64, a list of several, or the index of the row that "
+        "has the image), and optionally question, hint, A, B, C, D, answer, category, l2-category, split"
     )
     licence: ClassVar[str] = "that of the benchmark"
     where: ClassVar[str] = "give a .tsv file in VLMEvalKit's layout, or the folder that holds one"
@@ -60,21 +75,46 @@ class TsvSource(Source):
             self._header_end, header = _next_record(file, 0, str(place))
         if not header.strip():
             raise SourceError(f"source 'tsv': {place} is empty; {self.where}")
-        columns = [name.decode("utf-8", "replace").strip() for name in _fields(header.removeprefix(b"\xef\xbb\xbf"))]
+        columns = [_text(name) for name in _fields(header.removeprefix(b"\xef\xbb\xbf"))]
         named = [split_column] if split_column else []
         for needed in ("index", "image", *named):
             if needed not in columns:
                 raise SourceError(
                     f"source 'tsv': {place} has no column {needed!r}; its columns are: {', '.join(columns)[:300]}"
                 )
-        self._columns = len(columns)
+        self._columns = columns
         self._index, self._image = columns.index("index"), columns.index("image")
         self._split = columns.index(split_column) if split_column else None
 
     def records(self) -> Iterator[Record]:
-        """Rows in the file's order. One pass over the file; only each row's place is kept."""
-        rows: list[tuple[str, str | None, int, int, str | None]] = []
-        holders: dict[str, tuple[int, int]] = {}
+        """Pictures in the file's order. One pass over the file; only each row's place is kept."""
+        lines, holders = self._lines()
+        seen: set[str] = set()
+        for line in lines:
+            refs = _refs(line, holders)
+            if line.target is not None or line.index in holders:  # others cannot have the same picture
+                if refs[0] in seen:
+                    logger.warning("%s: index %s occurs twice with the same picture: kept once", self.file, line.index)
+                    continue
+                seen.add(refs[0])
+            for ref in refs:
+                yield Record(ref, line.split, refs[0] if len(refs) > 1 else None)
+
+    def rows(self) -> Iterator[Row]:
+        """Rows in the file's order; a second pass, after that of `records`, reads what they say."""
+        lines, holders = self._lines()
+        with self._open() as file:
+            for line in lines:
+                file.seek(line.start)
+                fields = _fields(file.read(line.length))
+                if len(fields) == len(self._columns):
+                    pairs = zip(self._columns, fields, strict=True)
+                    said = {name: _text(field) for name, field in pairs if name != "image"}
+                    yield Row(_refs(line, holders), said, line.split)
+
+    def _lines(self) -> tuple[list[_Line], dict[str, _Line]]:
+        """The rows; and those whose pictures others refer to, by index."""
+        lines: list[_Line] = []
         with self._open() as file:
             start = self._header_end
             file.seek(start)
@@ -83,39 +123,39 @@ class TsvSource(Source):
                 if not length:
                     break
                 if record.strip():
-                    fields = _fields(record)
-                    whole = len(fields) == self._columns
-                    index = _text(fields[self._index]) if whole else f"row{len(rows) + 1}"
-                    split = _text(fields[self._split]) or None if whole and self._split is not None else None
-                    image = fields[self._image] if whole else b""
-                    target = _text(image) if _REFERENCE.fullmatch(image) else None
-                    if target is None and whole:
-                        holders.setdefault(index, (start, length))
-                    rows.append((index, target, start, length, split))
+                    lines.append(self._line(start, length, _fields(record), len(lines) + 1))
                 start += length
-        if not rows:
+        if not lines:
             raise SourceError(f"source 'tsv': {self.file} has a header but no rows")
-        seen: set[str] = set()
-        for index, target, start, length, split in rows:
-            if target is not None:
-                # A reference to nothing keeps its own place; reading it says so.
-                start, length = holders.get(target, (start, length))
-            ref = f"{quote(index, safe='')}@{start}+{length}"
-            if ref in seen:
-                logger.warning("%s: index %s occurs twice with the same picture: kept once", self.file, index)
-                continue
-            seen.add(ref)
-            yield Record(ref, split=split)
+        wanted = {line.target for line in lines if line.target is not None}
+        holders: dict[str, _Line] = {}
+        for line in lines:
+            if line.index in wanted and line.target is None and line.pictures:
+                holders.setdefault(line.index, line)
+        return lines, holders
+
+    def _line(self, start: int, length: int, fields: Sequence[bytes], number: int) -> _Line:
+        if len(fields) != len(self._columns):
+            return _Line(f"row{number}", start, length, 0, None, None)
+        image = fields[self._image]
+        return _Line(
+            index=_text(fields[self._index]),
+            start=start,
+            length=length,
+            pictures=1 + (image.count(b",") if _is_list(image) else 0),
+            target=_text(image) if _REFERENCE.fullmatch(image) else None,
+            split=_text(fields[self._split]) or None if self._split is not None else None,
+        )
 
     def stamp(self, ref: str) -> tuple[int, int]:
-        _, length = self._place(ref)
+        _, length, _ = self._place(ref)
         try:
             return length, self.file.stat().st_mtime_ns
         except OSError as error:
             raise ImageError("unreadable", str(error)) from error
 
     def read(self, ref: str) -> bytes:
-        start, length = self._place(ref)
+        start, length, number = self._place(ref)
         try:
             with open(self.file, "rb") as file:
                 file.seek(start)
@@ -123,17 +163,22 @@ class TsvSource(Source):
         except OSError as error:
             raise ImageError("unreadable", str(error)) from error
         fields = _fields(record)
-        if len(record) != length or len(fields) != self._columns:
-            raise ImageError("broken_row", f"{len(fields)} columns instead of {self._columns} at byte {start}")
+        if len(record) != length or len(fields) != len(self._columns):
+            raise ImageError("broken_row", f"{len(fields)} columns instead of {len(self._columns)} at byte {start}")
         image = fields[self._image]
+        if _is_list(image):
+            # Neither commas nor quotes are part of base64.
+            images = [text.strip().strip(b"'\"") for text in image.strip()[1:-1].split(b",")]
+            if number >= len(images):
+                raise ImageError(
+                    "broken_row", f"{len(images)} images in the row at byte {start}, number {number} asked"
+                )
+            image = images[number]
         if not image.strip():
             raise ImageError("zero_bytes", f"no image in the row at byte {start}")
         if _REFERENCE.fullmatch(image):
             raise ImageError("dangling_reference", f"no row with index {_text(image)} holds an image")
-        try:
-            return base64.b64decode(b"".join(image.split()), validate=True)
-        except binascii.Error as error:
-            raise ImageError("broken_base64", f"{error}, in the row at byte {start}") from error
+        return from_base64(image, f"in the row at byte {start}")
 
     def _open(self) -> BinaryIO:
         try:
@@ -141,12 +186,25 @@ class TsvSource(Source):
         except OSError as error:
             raise SourceError(f"source 'tsv': {self.file} cannot be opened: {error.strerror}") from error
 
-    def _place(self, ref: str) -> tuple[int, int]:
+    def _place(self, ref: str) -> tuple[int, int, int]:
+        """Offset and length of the row, and which of its pictures."""
         match = _PLACE.fullmatch(ref[ref.rfind("@") :]) if "@" in ref else None
-        start, length = (int(match[1]), int(match[2])) if match else (-1, -1)
+        start, length, number = (int(part or 0) for part in match.groups()) if match else (-1, -1, 0)
         if start < self._header_end or not 0 < length <= MAX_RECORD_BYTES:
             raise SourceError(f"source 'tsv': {ref!r} is no reference into {self.file}")
-        return start, length
+        return start, length, number
+
+
+def _refs(line: _Line, holders: Mapping[str, _Line]) -> tuple[str, ...]:
+    """The refs of a row's pictures."""
+    # A reference to nothing keeps its own place; reading it says so.
+    holder = line if line.target is None else holders.get(line.target, line)
+    place = f"{quote(line.index, safe='')}@{holder.start}+{holder.length}"
+    return tuple(f"{place}.{n}" for n in range(holder.pictures)) if holder.pictures > 1 else (place,)
+
+
+def _is_list(image: bytes) -> bool:
+    return image.startswith(b"[") and image.rstrip().endswith(b"]")
 
 
 def _next_record(file: BinaryIO, start: int, name: str) -> tuple[int, bytes]:
