@@ -4,8 +4,8 @@ import base64
 import io
 import os
 import pickle
-import random
 import struct
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -18,10 +18,9 @@ import pytest
 from pictures import photo
 from PIL import Image
 
-from ssl4rl_plugin.data_builders import manifest as module
 from ssl4rl_plugin.data_builders import source as source_module
 from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest, near_duplicates
+from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
 from ssl4rl_plugin.data_builders.sample_photos import SamplePhotosSource
 from ssl4rl_plugin.data_builders.source import Record, Source, SourceError
 from ssl4rl_plugin.data_builders.tsv import TsvSource
@@ -215,24 +214,6 @@ def test_near_duplicates_share_a_group(tmp_path: Path) -> None:
     assert len(groups) == 8 and all(len(photos) == 1 for photos in groups.values())
 
 
-def test_banding_finds_what_all_pairs_find() -> None:
-    rng = random.Random(3)
-    hashes = [rng.getrandbits(64) for _ in range(300)]
-    hashes += [h ^ sum(1 << b for b in rng.sample(range(64), rng.randint(0, 6))) for h in hashes for _ in range(2)]
-    hashes += [5] * 4
-    expected, found = module._UnionFind(len(hashes)), module._UnionFind(len(hashes))
-    for i in range(len(hashes)):
-        for j in range(i):
-            if (hashes[i] ^ hashes[j]).bit_count() <= 4:
-                expected.unite(i, j)
-    pairs = list(near_duplicates(np.array(hashes, dtype=np.uint64)))
-    for i, j in pairs:
-        assert (hashes[i] ^ hashes[j]).bit_count() <= 4
-        found.unite(i, j)
-    assert [found.find(i) for i in range(len(hashes))] == [expected.find(i) for i in range(len(hashes))]
-    assert list(near_duplicates(np.array([], dtype=np.uint64))) == []
-
-
 def test_source_groups_unite(tmp_path: Path) -> None:
     pictures = {f"{i}": (jpeg(photo(i, 120, 100)), None, f"scene{i // 3}", None) for i in range(9)}
     pictures["copy"] = (pictures["0"][0], None, "scene2", None)
@@ -372,7 +353,7 @@ def test_progress_shows_only_on_long_work(tmp_path: Path, monkeypatch: pytest.Mo
     build_manifest(source, tmp_path / "a.parquet", progress=True)
     assert capsys.readouterr().err == ""
     clock = iter(range(0, 10_000, 2))
-    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     build_manifest(source, tmp_path / "b.parquet", progress=True)
     assert "indexing" in capsys.readouterr().err

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl4rl_plugin.data_builders.manifest import NEAR_DUPLICATE_BITS, Manifest
+from ssl4rl_plugin.data_builders.manifest import Manifest
+from ssl4rl_plugin.data_builders.near import SIGNATURE_BYTES, matches
 
 MAX_COMPARED = 10_000
-"""Pictures whose perceptual hashes are compared one with another; of more, so many spread over the source."""
+"""Pictures that are compared across the splits; of more, so many spread over the source."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,21 @@ class Duplicates:
     straddling: tuple[str, ...]
     """What is in both splits: must be empty."""
     compared: int
-    """Pictures whose perceptual hashes were compared across the splits."""
+    """Pictures that were compared across the splits."""
 
 
 def duplicates(manifest: Manifest) -> Duplicates:
-    """Count duplicates in the splits, and look for any between them by group, by bytes and by perceptual hash."""
+    """Count duplicates in the splits, and look for any between them by group, by bytes and by sight."""
     table = manifest.table
-    names = ("ref", "sha256", "phash", "group", "split", "box", "reason")
+    names = ("ref", "sha256", "signature", "group", "split", "box", "reason")
     good = [row for row in zip(*(table[name].to_pylist() for name in names), strict=True) if row[-1] is None]
     exact = near = 0
     contents: set[tuple[str, str, str]] = set()
     groups: set[tuple[str, str]] = set()
     splits_of_group: dict[str, set[str]] = defaultdict(set)
     splits_of_bytes: dict[str, dict[str, str]] = defaultdict(dict)
-    whole: list[tuple[str, str, int]] = []
-    for ref, sha256, phash, group, split, box, _ in good:
+    whole: list[tuple[str, str, bytes]] = []
+    for ref, sha256, signature, group, split, box, _ in good:
         content = (split, sha256, str(box))
         # Crops of one picture share bytes and group; that they overlap is what the source says.
         if content in contents:
@@ -55,8 +56,8 @@ def duplicates(manifest: Manifest) -> Duplicates:
         groups.add((split, group))
         splits_of_group[group].add(split)
         splits_of_bytes[sha256][split] = ref
-        if box is None and phash:
-            whole.append((ref, split, int(phash, 16)))
+        if signature is not None:
+            whole.append((ref, split, signature))
     straddling = [f"group {group}" for group, splits in splits_of_group.items() if len(splits) > 1]
     straddling += [f"{' and '.join(refs.values())}: equal bytes" for refs in splits_of_bytes.values() if len(refs) > 1]
     whole = whole[:: max(1, len(whole) // MAX_COMPARED)]
@@ -67,16 +68,10 @@ def duplicates(manifest: Manifest) -> Duplicates:
     )
 
 
-def _near(pictures: list[tuple[str, str, int]]) -> list[str]:
-    """Pairs across the splits whose hashes are within the manifest's own limit."""
+def _near(pictures: list[tuple[str, str, bytes]]) -> list[str]:
+    """Near-duplicates across the splits."""
     sides = [[entry for entry in pictures if entry[1] == split] for split in ("train", "val")]
-    if not all(sides):
-        return []
-    train, val = (np.array([entry[2] for entry in side], np.uint64).view(np.uint8).reshape(-1, 8) for side in sides)
-    bits = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
-    found = []
-    for number, one in enumerate(val):
-        apart = bits[train ^ one].sum(axis=1)
-        for other in np.flatnonzero(apart <= NEAR_DUPLICATE_BITS)[:3]:
-            found.append(f"{sides[1][number][0]} and {sides[0][int(other)][0]}: hashes differ in {apart[other]} bits")
-    return found
+    train, val = (
+        np.frombuffer(b"".join(entry[2] for entry in side), np.uint8).reshape(-1, SIGNATURE_BYTES) for side in sides
+    )
+    return [f"{sides[1][i][0]} and {sides[0][j][0]}: near-duplicates" for i, j in matches(val, train)]
