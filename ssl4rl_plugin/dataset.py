@@ -1,18 +1,19 @@
-"""The online dataset: verl asks for row i, and the sample is made on the spot.
+"""The dataset: verl asks for row i, and the sample is made on the spot, or read from what `ssl4rl build` wrote.
 
     data.custom_cls.path = pkg://ssl4rl_plugin.dataset
     data.custom_cls.name = SSLDataset
     data.train_files = ssl4rl:train
     data.val_files = ssl4rl:val
 
-Nothing is built beforehand and every epoch sees new corruptions (`ssl4rl_plugin.samples`).
+By default nothing is built beforehand and every epoch sees new corruptions (`ssl4rl_plugin.samples`). Validation adds the
+questions of the benchmarks that the run names (`ssl4rl_plugin.questions`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,16 @@ from PIL import Image
 from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.tokenizer import build_multimodal_processor_inputs
 
+from ssl4rl_plugin.built import BuiltRows
 from ssl4rl_plugin.core import Clip
-from ssl4rl_plugin.samples import Made, SampleStream, extra_info, load_manifest
+from ssl4rl_plugin.questions import QuestionRows
+from ssl4rl_plugin.rows import JoinedRows, OnlineRows, Row, Rows
+from ssl4rl_plugin.samples import SampleStream, load_manifest, manifest_of
 from ssl4rl_plugin.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "ssl4rl:"
-PROBES = 4
-"""Samples of each arm whose prompt length is measured before the run starts."""
 SHOWN_FPS = 2.0
 """Frames per second that every clip claims to have. A true figure would tell a played-fast clip from a slow one; and for
 Qwen2.5-VL verl 0.9.1 places the frames in time as if it were 2 (two frames, one temporal patch, one second), so another
@@ -38,14 +40,14 @@ figure would make the trainer's positions differ from vLLM's."""
 
 
 class SSLDataset(RLHFDataset):
-    """Rows for verl's trainer, made by `SampleStream`.
+    """Rows for verl's trainer.
 
     verl constructs it with `data_files` from the config, `ssl4rl:train` or `ssl4rl:val`, which is how it learns its
-    split. `RLHFDataset.__init__` is not called: it reads parquet files, and there are none.
+    split. `RLHFDataset.__init__` is not called: it reads all of its parquet files at once, and there may be none.
 
     Raises:
         SettingsError: wrong settings, or a processor or prompt length that would lose samples.
-        SourceError, SampleError: no usable images.
+        SourceError, SampleError, BuiltError: no usable images or rows.
     """
 
     def __init__(
@@ -57,28 +59,29 @@ class SSLDataset(RLHFDataset):
         max_samples: int = -1,
     ):
         split = split_of(data_files)
-        settings = Settings.from_config(config.ssl4rl)
-        self.stream = SampleStream(settings, load_manifest(settings), split)
-        self.length = min(len(self.stream), max_samples) if max_samples > 0 else len(self.stream)
+        self.settings = Settings.from_config(config.ssl4rl)
+        own = own_rows(self.settings, split)
+        self.rows = JoinedRows([own, *benchmark_rows(self.settings)]) if split == "val" else own
+        self.length = min(len(self.rows), max_samples) if max_samples > 0 else len(self.rows)
         self.tokenizer = tokenizer
         self.processor = processor
         self.config = config
-        self.as_video = shows_video(self.stream, processor)
-        check_prompts(self.stream, processor, tokenizer, config, self.as_video)
+        # Asked of the same rows whatever the split, so that training and validation agree.
+        self.as_video = shows_video(own.held_out(), self.settings, processor)
+        check_prompts(self.rows, self.settings, processor, tokenizer, config, self.as_video)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        made = self.stream[index]
-        info = extra_info(made)
+        row = self.rows[index]
         return {
-            "raw_prompt": messages(made, self.stream.settings, self.as_video),
-            "data_source": made.arm.data_source,
+            "raw_prompt": messages(row, self.settings, self.as_video),
+            "data_source": row.data_source,
             "ability": "ssl",
-            "reward_model": {"style": "rule", "ground_truth": made.truth_json},
-            "extra_info": info,
-            "index": made.index,
+            "reward_model": {"style": "rule", "ground_truth": row.ground_truth},
+            "extra_info": row.info,
+            "index": index,
             "tools_kwargs": {},
             "interaction_kwargs": {},
             # verl's collate function wants at least one tensor in a row.
@@ -87,9 +90,7 @@ class SSLDataset(RLHFDataset):
 
     def state_dict(self) -> dict[str, Any]:
         """What the samples depend on; verl keeps it in its checkpoints."""
-        settings = self.stream.settings
-        arms = [f"{arm.key} x {arm.weight}" for arm in settings.arms]
-        return {"seed": settings.seed, "tasks": arms, "images": self.stream.manifest.digest}
+        return self.rows.state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Refuse to go on with other samples than the checkpoint's run would have seen. Raises SettingsError."""
@@ -126,37 +127,60 @@ def split_of(data_files: Any) -> str:
     return str(files[0]).removeprefix(PREFIX)
 
 
-def shows_video(stream: SampleStream, processor: Any) -> bool:
+def own_rows(settings: Settings, split: str) -> OnlineRows | BuiltRows:
+    """The rows of a split (`train` or `val`) of a run, without benchmarks. Raises SourceError, SampleError, BuiltError."""
+    if settings.data is not None:
+        return BuiltRows(Path(settings.data), split)
+    return OnlineRows(SampleStream(settings, load_manifest(settings), split))
+
+
+def benchmark_rows(settings: Settings) -> list[QuestionRows]:
+    """The questions of each benchmark that a run validates on. Raises SourceError."""
+    found = []
+    for benchmark in settings.benchmarks:
+        manifest = manifest_of(benchmark.source, seed=0)
+        rows = QuestionRows(manifest, settings.answer_format, benchmark.source.max_pixels, benchmark.limit)
+        counts = ", ".join(f"{reason} {count}" for reason, count in rows.left_out.most_common())
+        if not len(rows):
+            raise SettingsError(
+                f"ssl4rl.benchmarks: {benchmark.source.name!r} has no questions that can be asked"
+                + (f" ({counts})" if counts else ": it is a source of pictures without labels")
+            )
+        if counts:
+            logger.warning("%s: %d questions are left out: %s", benchmark.source.name, rows.left_out.total(), counts)
+        found.append(rows)
+    return found
+
+
+def shows_video(rows: Rows, settings: Settings, processor: Any) -> bool:
     """Whether clips go to the model as videos and not as rows of pictures: what `ssl4rl.videos_as` says.
 
     If it says `auto`, they do where the processor takes videos and the trainer places them as the rollout does (see
-    `positions_agree`). Raises SettingsError if it says `video` and the processor takes none.
+    `positions_agree`), asked of a few `rows`. Raises SettingsError if it says `video` and the processor takes none.
     """
-    settings = stream.settings
     takes_video = getattr(processor, "video_processor", None) is not None
     if settings.videos_as == "video" and processor is not None and not takes_video:
         raise SettingsError("ssl4rl.videos_as=video: this model's processor takes no videos; use auto or images")
     if settings.videos_as != "auto":
         return settings.videos_as == "video"
-    if not takes_video or all(arm.task.kind != "video" for arm in settings.arms):
+    if not takes_video:
         return False
-    # The same samples whatever the split, so that training and validation agree.
-    held_out = SampleStream(settings, stream.manifest, "val") if stream.manifest.items("val") else stream
-    for made in probes(held_out):
-        if made.sample.videos and not positions_agree(made, settings, processor):
+    shown = [row for row in rows.probes() if row.videos]
+    for row in shown:
+        if not positions_agree(row, settings, processor):
             logger.warning(
                 "clips are shown as rows of pictures: for %s the installed transformers %s places the text behind a clip "
                 "elsewhere than vLLM does, so that the trainer would see other log-probabilities than the rollout; "
                 "ssl4rl.videos_as=video insists on videos",
-                made.arm.key,
+                row.kind,
                 version("transformers"),
             )
             return False
-    return True
+    return bool(shown)
 
 
-def positions_agree(made: Made, settings: Settings, processor: Any) -> bool:
-    """Whether the text behind each clip of a sample stands at positions behind all of the clip's.
+def positions_agree(row: Row, settings: Settings, processor: Any) -> bool:
+    """Whether the text behind each clip of a row stands at positions behind all of the clip's.
 
     Qwen's models number tokens in time, height and width. vLLM goes on behind the largest of a clip's numbers, as the
     models were trained; transformers 5.10 (and verl's trainer through it) goes on behind the largest of height and
@@ -164,7 +188,7 @@ def positions_agree(made: Made, settings: Settings, processor: Any) -> bool:
     """
     if not hasattr(processor, "get_rope_index"):
         return True
-    chat = messages(made, settings, as_video=True)
+    chat = messages(row, settings, as_video=True)
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     inputs = processor_inputs(processor, [text], [chat])
     ids = inputs["input_ids"]
@@ -183,25 +207,17 @@ def positions_agree(made: Made, settings: Settings, processor: Any) -> bool:
     return bool((first > before)[behind].all())
 
 
-def probes(stream: SampleStream) -> Iterator[Made]:
-    """Some samples of every arm in the validation split, and as they come in the training split."""
-    # The val stream holds its arms one after the other; the train stream mixes them.
-    stride = stream.settings.val_samples if stream.split == "val" else PROBES
-    indices = [arm * stride + k for arm in range(len(stream.settings.arms)) for k in range(min(PROBES, stride))]
-    return (stream[index] for index in indices if index < len(stream))
-
-
-def messages(made: Made, settings: Settings, as_video: bool) -> list[dict[str, Any]]:
-    """The chat messages of a sample; pictures as PIL images in the places of the `<image>` marks.
+def messages(row: Row, settings: Settings, as_video: bool) -> list[dict[str, Any]]:
+    """The chat messages of a row; pictures as PIL images in the places of the `<image>` marks.
 
     A clip is one video part, in the form that verl documents for frames in memory, or a picture part for each frame.
     """
     content: list[dict[str, Any]] = []
     try:
-        pieces = made.sample.pieces()
+        pieces = row.pieces()
     except ValueError as error:
-        raise SettingsError(f"task {made.arm.key}: {error}") from error
-    for piece in (*pieces, f" {made.instruction}"):
+        raise SettingsError(f"task {row.kind}: {error}") from error
+    for piece in pieces:
         if isinstance(piece, Image.Image):
             content.append({"type": "image", "image": piece})
         elif isinstance(piece, Clip) and as_video:
@@ -244,30 +260,33 @@ def processor_inputs(processor: Any, texts: list[str], chats: list[list[dict[str
     )
 
 
-def check_prompts(stream: SampleStream, processor: Any, tokenizer: Any, config: DictConfig, as_video: bool) -> None:
+def check_prompts(
+    rows: Rows, settings: Settings, processor: Any, tokenizer: Any, config: DictConfig, as_video: bool
+) -> None:
     """Refuse to start where prompts would be lost: no processor, or prompts over `data.max_prompt_length` tokens.
 
-    verl only warns in the first case and counts a failed prompt in the second. Measures some samples (`probes`).
+    verl only warns in the first case and counts a failed prompt in the second. Measures some rows of each kind.
     """
-    settings = stream.settings
-    for made in probes(stream):
-        if (made.sample.images or made.sample.videos) and processor is None:
+    for row in rows.probes():
+        if (row.images or row.videos) and processor is None:
             raise SettingsError(
                 "verl found no processor for this model, so pictures would be lost: use a model family that it knows "
                 "(Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, Mllama, Gemma), and check that torchvision imports "
                 "(`ssl4rl doctor`)"
             )
-        chat = messages(made, settings, as_video)
         template = config.get("apply_chat_template_kwargs") or {}
-        text = (processor or tokenizer).apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=False, **template
-        )
-        if made.sample.images or made.sample.videos:
-            tokens = len(processor_inputs(processor, [text], [chat])["input_ids"][0])
-        else:
-            tokens = len(tokenizer(text)["input_ids"])
+        tokens = prompt_tokens(row, settings, processor, tokenizer, as_video, **template)
         if tokens > config.max_prompt_length:
             raise SettingsError(
-                f"a prompt of {made.arm.key} has {tokens} tokens, and data.max_prompt_length is "
+                f"a prompt of {row.kind} has {tokens} tokens, and data.max_prompt_length is "
                 f"{config.max_prompt_length}: raise it, or make the pictures smaller with ssl4rl.options.side"
             )
+
+
+def prompt_tokens(row: Row, settings: Settings, processor: Any, tokenizer: Any, as_video: bool, **template: Any) -> int:
+    """How many tokens the prompt of a row has for a model, visual tokens included."""
+    chat = messages(row, settings, as_video)
+    text = (processor or tokenizer).apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **template)
+    if row.images or row.videos:
+        return len(processor_inputs(processor, [text], [chat])["input_ids"][0])
+    return len(tokenizer(text)["input_ids"])

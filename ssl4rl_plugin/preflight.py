@@ -9,10 +9,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from ssl4rl_plugin.built import BuiltRows
+    from ssl4rl_plugin.rows import OnlineRows
+    from ssl4rl_plugin.settings import Settings
+
+LISTED = 10
+"""Pairs of equal images that a message names."""
 
 
 class PreflightError(ValueError):
@@ -40,51 +48,104 @@ def check(config: DictConfig) -> None:
     Raises ValueError or RuntimeError (SettingsError, SourceError, SampleError, PreflightError) with the remedy.
     """
     # Imported here: this module is loaded by Hydra while it composes the config of every run.
-    from ssl4rl_plugin.samples import SampleStream, load_manifest
     from ssl4rl_plugin.settings import Settings
 
-    if OmegaConf.is_missing(config.ssl4rl.source, "path"):
+    if config.ssl4rl.get("data") is None and OmegaConf.is_missing(config.ssl4rl.source, "path"):
         raise PreflightError(
             "ssl4rl.source.path is not set: say where the images are, e.g. ssl4rl.source.path=/data/photos "
             "(a folder of images, or a TSV with a base64 `image` column and ssl4rl.source.name=tsv)"
         )
     settings = Settings.from_config(config.ssl4rl)
     check_data_keys(config)
-    manifest = load_manifest(settings, progress=sys.stderr.isatty())
-    if manifest.rejected:
-        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
-        print(f"ssl4rl: {sum(manifest.rejected.values())} images are left out: {counts}", file=sys.stderr)
-    train = SampleStream(settings, manifest, "train")
-    val = SampleStream(settings, manifest, "val")
+    train = check_built(settings, Path(settings.data)) if settings.data is not None else check_online(settings)
     limit = config.actor_rollout_ref.rollout.get("limit_images")
-    for number, arm in enumerate(settings.arms):
-        sample = val[number * settings.val_samples].sample
+    for row in train.held_out().probes():
         as_images = settings.videos_as == "images"
-        shown = len(sample.images) + sum(len(clip.frames) for clip in sample.videos if as_images)
+        shown = len(row.images) + sum(len(clip.frames) for clip in row.videos if as_images)
         if limit and shown > limit:
             raise PreflightError(
-                f"a prompt of {arm.key} shows {shown} pictures: raise actor_rollout_ref.rollout.limit_images (now {limit})"
+                f"a prompt of {row.kind} shows {shown} pictures: raise actor_rollout_ref.rollout.limit_images (now {limit})"
             )
     batch = config.data.get("gen_batch_size") or config.data.train_batch_size
     if len(train) < batch:
+        made = "" if settings.data else f" of {settings.epochs} epoch(s)"
         raise PreflightError(
-            f"{len(train.items)} training images for {settings.epochs} epoch(s) make {len(train)} samples, fewer than "
-            f"one batch of {batch}: lower data.train_batch_size, raise ssl4rl.epochs, or add images"
+            f"the training images make {len(train)} samples{made}, fewer than one batch of {batch}: lower "
+            "data.train_batch_size, raise ssl4rl.epochs, or add images"
         )
     train[0]
+    check_overlap(settings)
     check_reward(config, settings.answer_format.name)
     check_batches(config)
     check_model(str(config.actor_rollout_ref.model.path))
 
 
+def check_online(settings: Settings) -> OnlineRows:
+    """The training rows of a run that makes its samples; says which images are left out."""
+    from ssl4rl_plugin.rows import OnlineRows
+    from ssl4rl_plugin.samples import SampleStream, load_manifest
+
+    manifest = load_manifest(settings, progress=sys.stderr.isatty())
+    if manifest.rejected:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
+        print(f"ssl4rl: {sum(manifest.rejected.values())} images are left out: {counts}", file=sys.stderr)
+    SampleStream(settings, manifest, "val")  # says what is wrong with it
+    return OnlineRows(SampleStream(settings, manifest, "train"))
+
+
+def check_built(settings: Settings, folder: Path) -> BuiltRows:
+    """The training rows of a run on what `ssl4rl build` wrote."""
+    from ssl4rl_plugin.built import BuiltRows
+
+    train = BuiltRows(folder, "train")
+    built = train.plan.settings()
+    if built.answer_format.name != settings.answer_format.name:
+        raise PreflightError(
+            f"the prompts in {folder} ask for the answer format {built.answer_format.name!r}, and ssl4rl.answer_format is "
+            f"{settings.answer_format.name!r}: set ssl4rl.answer_format={built.answer_format.name}"
+        )
+    if not len(BuiltRows(folder, "val")) + len(BuiltRows(folder, "questions")):
+        raise PreflightError(f"{folder} holds no validation rows: build it with `--set source.val_fraction=0.1`")
+    return train
+
+
+def check_overlap(settings: Settings) -> None:
+    """Refuse to train on images of a benchmark that is validated on, unless the run says that it does so."""
+    from ssl4rl_plugin.data_builders.overlap import overlap
+    from ssl4rl_plugin.data_builders.plan import MANIFEST
+    from ssl4rl_plugin.dataset import benchmark_rows
+    from ssl4rl_plugin.samples import Manifest, load_manifest
+
+    if not settings.benchmarks:
+        return
+    folder = Path(settings.data) if settings.data is not None else None
+    manifest = load_manifest(settings) if folder is None else Manifest.load(folder / MANIFEST)
+    for rows in benchmark_rows(settings):
+        name = rows.manifest.source.name
+        shared = overlap(manifest, rows.manifest, splits=("train",))
+        if not shared:
+            continue
+        what = f"{len(shared)} training images are also images of benchmark {name!r}"
+        if settings.transductive:
+            print(f"ssl4rl: {what} (transductive)", file=sys.stderr)
+            continue
+        listed = "\n  ".join(f"{pair.one} shows the same as {pair.other}" for pair in shared[:LISTED])
+        more = f"\n  and {len(shared) - LISTED} more (`ssl4rl overlap` lists all)" if len(shared) > LISTED else ""
+        raise PreflightError(
+            f"{what}, which is validated on:\n  {listed}{more}\nTake them out, or say ssl4rl.transductive=true if that "
+            "is meant, as in the paper"
+        )
+
+
 def check_data_keys(config: DictConfig) -> None:
     """Refuse verl settings that would quietly undo what the online dataset promises."""
-    if config.trainer.get("total_epochs") != 1:
+    built = config.ssl4rl.get("data") is not None
+    if not built and config.trainer.get("total_epochs") != 1:
         raise PreflightError(
             f"trainer.total_epochs is {config.trainer.get('total_epochs')}: it would repeat the same samples; keep it at 1 "
             "and set ssl4rl.epochs, which makes new samples in every epoch"
         )
-    if config.data.get("shuffle"):
+    if not built and config.data.get("shuffle"):
         raise PreflightError("data.shuffle must stay false: the sample stream is shuffled already, epoch by epoch")
 
     for key in ("train_max_samples", "val_max_samples"):

@@ -15,7 +15,9 @@ import json
 from typing import Any
 
 from ssl4rl_plugin.answers import Answer, answer_format
-from ssl4rl_plugin.core import Score
+from ssl4rl_plugin.core import Score, grade
+from ssl4rl_plugin.grading import Choice, Grader, Words, letters
+from ssl4rl_plugin.grading.exact import normal
 from ssl4rl_plugin.tasks import resolve
 
 INVALID = Score(0.0, correct=False, valid=False, similarity=0.0)
@@ -35,9 +37,9 @@ def compute_score(
     """Score one response: `format_weight * format + (1 - format_weight) * accuracy`.
 
     Args:
-        data_source: `ssl4rl/<task>`; verl groups its metrics by it.
+        data_source: `ssl4rl/<task>` or `bench/<benchmark>/<category>`; verl groups its metrics by it.
         solution_str: the decoded response.
-        ground_truth: JSON written by `encode_truth`: the task, the level, and the truth.
+        ground_truth: JSON written by `encode_truth` or `encode_question`.
         extra_info: not needed; part of verl's signature.
         answer_format: one of `ssl4rl_plugin.answers.FORMATS`.
         format_weight: share of the reward paid for the exact structure around one valid answer, in [0, 1).
@@ -77,15 +79,22 @@ def compute_score(
 
 def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credit: float) -> tuple[Score, float]:
     """The score of a response's answer, and 1.0 if its form is exact and the answer valid."""
-    task, level = _task_at(truth["task"], truth["level"], json.dumps(truth.get("options", {}), sort_keys=True))
+    grader = _grader(truth)
     found: Answer = answer_format(format_name).find(response)
     if not found.texts:
         return INVALID, 0.0
-    scores = [task.score(text, truth["truth"], level, partial_credit) for text in found.texts]
-    grader = task.grader(level)
+    scores = [grade(grader, text, truth["truth"], partial_credit) for text in found.texts]
     if len(scores) > 1 and len({repr(grader.parse(text)) for text in found.texts}) > 1:
         return INVALID, 0.0  # several answers that disagree: hedging is not answering
     return scores[-1], float(found.exact and scores[-1].valid)
+
+
+def _grader(truth: dict[str, Any]) -> Grader[Any]:
+    """What grades a row: its task's grader, or that of a benchmark's question."""
+    if "benchmark" in truth:
+        return question_grader(tuple(truth["choices"]))
+    task, level = _task_at(truth["task"], truth["level"], json.dumps(truth.get("options", {}), sort_keys=True))
+    return task.grader(level)
 
 
 @functools.lru_cache(maxsize=256)
@@ -93,8 +102,24 @@ def _task_at(name: str, level: str, options: str) -> tuple[Any, Any]:
     return resolve(name, level, json.loads(options))
 
 
+def question_grader(choices: tuple[str, ...]) -> Grader[Any]:
+    """The grader of a benchmark's question with such option texts: their letters, or words where there are none.
+
+    An option's text counts as its letter, unless two options read alike.
+    """
+    if not choices:
+        return Words()
+    labels = letters(len(choices))
+    texts = [normal(choice) for choice in choices]
+    aliases = {
+        text: label for text, label in zip(texts, labels, strict=True)
+        if text and texts.count(text) == 1 and text.upper() not in labels
+    }  # fmt: skip
+    return Choice(tuple(labels), aliases)
+
+
 def encode_truth(task: str, level: str, options: dict[str, Any], truth: Any, sample: str) -> str:
-    """The ground truth of a row: one JSON string with all that scoring needs (see `compute_score`).
+    """The ground truth of a sample: one JSON string with all that scoring needs (see `compute_score`).
 
     `sample` is its identity, `train:17`: verl writes the ground truth into its rollout dumps, and the sample with its
     pictures can be made again from there.
@@ -102,3 +127,10 @@ def encode_truth(task: str, level: str, options: dict[str, Any], truth: Any, sam
     return json.dumps(
         {"task": task, "level": level, "options": options, "truth": truth, "sample": sample}, sort_keys=True
     )
+
+
+def encode_question(benchmark: str, choices: tuple[str, ...], answer: str, sample: str) -> str:
+    """The ground truth of a benchmark's question: its option texts (none for a free answer), and the right letter or
+    words. `sample` is `benchmark:id`."""
+    truth = {"benchmark": benchmark, "level": "", "choices": choices, "truth": answer, "sample": sample}
+    return json.dumps(truth, sort_keys=True)

@@ -12,19 +12,19 @@ import json
 import logging
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD, Clip, Item, Rejection, Sample
-from ssl4rl_plugin.data_builders.manifest import Manifest, ManifestItem, build_manifest
+from ssl4rl_plugin.data_builders.manifest import Manifest, ManifestItem, build_manifest, is_manifest
 from ssl4rl_plugin.data_builders.source import load_source
 from ssl4rl_plugin.images import ImageError
 from ssl4rl_plugin.rewards import encode_truth
 from ssl4rl_plugin.seeding import rng_for
-from ssl4rl_plugin.settings import Arm, Settings
+from ssl4rl_plugin.settings import Arm, Settings, SourceSettings
 
 logger = logging.getLogger(__name__)
 
@@ -138,13 +138,14 @@ class SampleStream:
                 refused.append(error.reason)
                 logger.warning("%s could not be read: %s", row.id, error)
                 continue
+            item = Item(row.id, data, row.group)
             for attempt in range(DRAWS_PER_ITEM):
                 draw = epoch * DRAWS_PER_ITEM + attempt
                 # A stand-in item must not repeat the sample that it gives at its own place.
                 rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, index + 1 if step else 0)
-                made = arm.task.generate(
-                    Item(row.id, data, row.group, self._others(arm, row, rng, refused)), arm.level, rng
-                )
+                if arm.task.others_needed:
+                    item = replace(item, others=self._others(arm, row, rng, refused))
+                made = arm.task.generate(item, arm.level, rng)
                 if isinstance(made, Sample):
                     self.refusals.update(f"{arm.key}: {reason}" for reason in refused)
                     instruction = rng.choice(self.settings.answer_format.instructions)
@@ -190,13 +191,22 @@ class SampleStream:
 
 
 def load_manifest(settings: Settings, progress: bool = False) -> Manifest:
-    """The manifest of the settings' source, made or brought up to date first. Raises SourceError."""
-    spec = settings.source
+    """The manifest of the settings' source. Raises SourceError.
+
+    If the path is that of a manifest, it is used as it is; otherwise one is made, or brought up to date.
+    """
+    return manifest_of(settings.source, settings.seed, progress)
+
+
+def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest:
+    """The same for a source and the seed of its split."""
+    if spec.path is not None and is_manifest(Path(spec.path)):
+        return Manifest.load(spec.path)
     return build_manifest(
         load_source(spec.name, spec.path, **spec.options),
         Path(spec.manifest) if spec.manifest else None,
         val_fraction=spec.val_fraction,
-        seed=settings.seed,
+        seed=seed,
         progress=progress,
     )
 

@@ -41,13 +41,17 @@ class Arm:
     @property
     def key(self) -> str:
         """`task:level`, with the options if there are any; identifies the arm in seeds and tables."""
-        options = json.dumps(self.options, sort_keys=True) if self.options else ""
-        return f"{self.task.name}:{self.level_name}{options}"
+        return arm_key(self.task.name, self.level_name, self.options)
 
     @property
     def data_source(self) -> str:
         """The name under which verl groups this task's metrics."""
         return f"ssl4rl/{self.task.name}"
+
+
+def arm_key(task: str, level: str, options: Mapping[str, Any]) -> str:
+    """The name of an arm: `task:level`, with the options as JSON if there are any."""
+    return f"{task}:{level}{json.dumps(options, sort_keys=True) if options else ''}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,15 @@ class SourceSettings:
 
 
 @dataclass(frozen=True)
+class BenchmarkSettings:
+    """A benchmark that is validated on."""
+
+    source: SourceSettings
+    limit: int | None
+    """So many of its questions; None for all."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """All of the `ssl4rl:` section."""
 
@@ -75,6 +88,12 @@ class Settings:
     system_prompt: str | None
     videos_as: str = "auto"
     """How clips are shown to the model: `video`, `images` (one for each frame), or `auto`: as its processor can."""
+    data: str | None = None
+    """Folder made by `ssl4rl build` whose rows are used in place of samples made on the spot."""
+    benchmarks: tuple[BenchmarkSettings, ...] = ()
+    """What is validated on beside the pretext tasks."""
+    transductive: bool = False
+    """Images of these benchmarks may be trained on."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -110,6 +129,9 @@ class Settings:
             val_samples=_integer(section, "val_samples", 1),
             system_prompt=section.get("system_prompt"),
             videos_as=_one_of(section, "videos_as", ("auto", "video", "images")),
+            data=section.get("data"),
+            benchmarks=parse_benchmarks(section.get("benchmarks") or [], source),
+            transductive=bool(section.get("transductive", False)),
         )
 
 
@@ -156,6 +178,32 @@ def parse_arms(entries: Any, common_options: Mapping[str, Any] | None = None) ->
     if sum(arm.weight for arm in arms) <= 0:
         raise SettingsError("ssl4rl.tasks: all weights are 0")
     return tuple(arms)
+
+
+def parse_benchmarks(entries: Any, images: Mapping[str, Any]) -> tuple[BenchmarkSettings, ...]:
+    """The benchmarks that `ssl4rl.benchmarks` names: mappings with `name` (a source with questions), `path`, and perhaps
+    `options` (of the source) and `limit`. `images` is `ssl4rl.source`, for the pixel limit. Raises SettingsError.
+    """
+    found = []
+    for entry in entries:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+            raise SettingsError(f"ssl4rl.benchmarks: {entry!r} must be a mapping with name and path")
+        if unknown := sorted(set(entry) - {"name", "path", "options", "limit"}):
+            raise SettingsError(f"ssl4rl.benchmarks: {entry['name']!r} has unknown {', '.join(map(repr, unknown))}")
+        source = SourceSettings(
+            name=entry["name"],
+            path=entry.get("path"),
+            options=dict(entry.get("options") or {}),
+            manifest=None,
+            val_fraction=0.0,  # a benchmark is held out as a whole, by what it is used for
+            max_pixels=_integer(images, "max_pixels", 28 * 28, "ssl4rl.source."),
+        )
+        limit = None if entry.get("limit") is None else _integer(entry, "limit", 1, "ssl4rl.benchmarks: ")
+        found.append(BenchmarkSettings(source, limit))
+    names = [benchmark.source.name for benchmark in found]
+    if len(set(names)) < len(names):
+        raise SettingsError("ssl4rl.benchmarks names a benchmark twice")
+    return tuple(found)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

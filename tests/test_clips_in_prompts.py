@@ -14,6 +14,7 @@ from ssl4rl_plugin.core import Clip, Sample
 from ssl4rl_plugin.dataset import SHOWN_FPS, media_of, messages, processor_inputs, shows_video
 from ssl4rl_plugin.demo.model import MERGE, PATCH, build_model, save, train_tokenizer
 from ssl4rl_plugin.report.page import pictures, prompt_parts
+from ssl4rl_plugin.rows import OnlineRows, Row
 from ssl4rl_plugin.samples import SampleStream, load_manifest
 from ssl4rl_plugin.settings import Settings, SettingsError
 
@@ -41,8 +42,12 @@ def stream(**changes: Any) -> SampleStream:
     return SampleStream(settings, load_manifest(settings), "train")
 
 
-def made(sample: Sample) -> Any:
-    return SimpleNamespace(sample=sample, instruction="Be brief.", arm=SimpleNamespace(key="some:level"))
+def row(sample: Sample) -> Row:
+    return Row("some:level", "ssl4rl/some", f"{sample.question} Be brief.", sample.images, sample.videos, "{}", {})
+
+
+def shows(found: SampleStream, processor: Any) -> bool:
+    return shows_video(OnlineRows(found).held_out(), found.settings, processor)
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +61,17 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_a_clip_is_a_video_or_a_row_of_pictures() -> None:
-    as_video = messages(made(TWO), SETTINGS, as_video=True)[0]["content"]
+    as_video = messages(row(TWO), SETTINGS, as_video=True)[0]["content"]
     assert [part["type"] for part in as_video] == ["text", "video", "text", "video", "text", "image", "text"]
     assert as_video[-1]["text"] == "? Answer A or B. Be brief."
-    as_images = messages(made(TWO), SETTINGS, as_video=False)[0]["content"]
+    as_images = messages(row(TWO), SETTINGS, as_video=False)[0]["content"]
     assert [part["type"] for part in as_images].count("image") == 8 + 6 + 1
     frames = [part["image"] for part in as_images if part["type"] == "image"]
     assert frames == [*TWO.videos[0].frames, *TWO.videos[1].frames, *TWO.images]
 
 
 def test_the_true_speed_of_a_clip_is_not_told() -> None:
-    videos = media_of(messages(made(TWO), SETTINGS, as_video=True))[1]
+    videos = media_of(messages(row(TWO), SETTINGS, as_video=True))[1]
     assert videos is not None and [tensor.shape for tensor, _ in videos] == [
         (8, 3, UNIT, 2 * UNIT),
         (6, 3, UNIT, 2 * UNIT),
@@ -77,7 +82,7 @@ def test_the_true_speed_of_a_clip_is_not_told() -> None:
 
 
 def test_the_processor_sees_every_frame(processor: Any) -> None:
-    chat = messages(made(TWO), SETTINGS, as_video=True)
+    chat = messages(row(TWO), SETTINGS, as_video=True)
     text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     inputs = processor_inputs(processor, [text], [chat])
     # Two frames share a temporal patch, and nothing is sampled or resized: 56 x 112 pixels are 2 x 4 patches of 28.
@@ -94,9 +99,9 @@ def test_the_setting_decides_and_the_processor_must_be_able(processor: Any) -> N
         ("images", processor, False),
         ("video", processor, True),
     ):
-        assert shows_video(stream(videos_as=wanted), given) is expected
+        assert shows(stream(videos_as=wanted), given) is expected
     with pytest.raises(SettingsError, match="takes no videos"):
-        shows_video(stream(videos_as="video"), without)
+        shows(stream(videos_as="video"), without)
 
 
 def test_auto_shows_videos_only_where_trainer_and_rollout_place_them_alike(
@@ -134,15 +139,15 @@ def test_auto_shows_videos_only_where_trainer_and_rollout_place_them_alike(
             return processor(*args, **kwargs)
 
     mixed = stream(videos_as="auto")
-    assert shows_video(mixed, Other(behind=1)) is True
-    assert shows_video(mixed, Other(behind=0)) is False
+    assert shows(mixed, Other(behind=1)) is True
+    assert shows(mixed, Other(behind=0)) is False
     assert "rows of pictures" in caplog.text and "videos_as=video" in caplog.text
-    assert shows_video(stream(videos_as="auto", tasks=["rotation"]), Other(behind=1)) is False
+    assert shows(stream(videos_as="auto", tasks=["rotation"]), Other(behind=1)) is False
 
 
 def test_marks_and_media_must_agree() -> None:
     with pytest.raises(SettingsError, match=r"some:level.*1 <video> marks for 0"):
-        messages(made(Sample("What is <video>?", (), "A")), SETTINGS, as_video=True)
+        messages(row(Sample("What is <video>?", (), "A")), SETTINGS, as_video=True)
 
 
 def test_pages_show_clips_as_moving_pictures() -> None:

@@ -26,7 +26,7 @@ class _Commands(TyperGroup):
         except (ValueError, OSError) as error:
             message = str(error)
         except RuntimeError as error:
-            if type(error).__name__ != "SampleError":  # by name: importing it would import the image stack
+            if type(error).__name__ not in ("SampleError", "BuildError"):  # by name: importing them takes a second
                 raise
             message = str(error)
         from rich.console import Console
@@ -79,6 +79,36 @@ def sources(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def index(
+    what: Annotated[str, typer.Argument(metavar="SOURCE_OR_PATH", help="Name of a source, or a folder or file.")],
+    path: Annotated[Path | None, typer.Option(help="Where the files of a named source are.")] = None,
+    source: Annotated[str | None, typer.Option(help="Source that reads the path. Default: told from it.")] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the source.")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a named source's files first: into --path, or the cache.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Manifest to write (.parquet). Default: in the cache.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Default: one for each core, at most 8.")] = None,
+    val_fraction: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share held out, where the source has no splits of its own.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Other images held out for another seed.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Check and measure every image once; bad ones are left out and counted, copies kept on one side of the split.
+
+    Run again it reads only what changed; interrupted, it goes on where it stopped.
+    """
+    from ssl4rl_plugin.cli.index import run_index
+    from ssl4rl_plugin.cli.options import key_values
+
+    run_index(
+        what, path, source, key_values(option, "--option"), download=download, out=out, workers=workers,
+        val_fraction=val_fraction, seed=seed, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
 def preview(
     arms: Annotated[list[str], typer.Argument(metavar="TASK[:LEVEL]...", help="rotation, jigsaw:3x3, altered_patch:*")],
     path: Annotated[
@@ -118,6 +148,73 @@ def audit(
     from ssl4rl_plugin.cli.audit import run_audit
 
     raise typer.Exit(run_audit(arms or [], everything, path, source, count, seed, out, workers, as_json))
+
+
+@app.command()
+def build(
+    where: Annotated[
+        str, typer.Argument(metavar="WHERE", help="Folder, file, manifest made by `ssl4rl index`, or name of a source.")
+    ],
+    task: Annotated[list[str], typer.Option("--task", "-t", metavar="TASK[:LEVEL]", help="May be given repeatedly.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; the same command again goes on with what is in it.")],
+    path: Annotated[Path | None, typer.Option(help="Where a named source's files are.")] = None,
+    source: Annotated[str | None, typer.Option(help="Name of the source. Default: told from the path.")] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the source.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Other samples for another seed.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="How often each training image is used, each time anew.")] = 1,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of `ssl4rl` in a recipe.")
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="Pictures in the rows, beside them, or made again: bytes|path|reference.")
+    ] = "bytes",
+    picture: Annotated[str, typer.Option("--format", help="jpeg, or png to keep every pixel.")] = "jpeg",
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG.")] = 90,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows in each file.")] = 512,
+    engine: Annotated[str, typer.Option(help="local: processes of this machine. ray: a Ray cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: all cores.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster. Default: RAY_ADDRESS, or this machine.")
+    ] = None,
+    processor: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Measure prompt lengths for this model.")
+    ] = None,
+    audit: Annotated[int | None, typer.Option(metavar="N", min=80, help="Audit with N samples of each level.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write samples as parquet files that verl trains on, with a report; interrupted, it goes on where it stopped.
+
+    The same seed gives the same bytes, whatever the workers and the engine. Exit code 1 if an audit found a leak.
+    """
+    from ssl4rl_plugin.cli.build import run_build
+    from ssl4rl_plugin.cli.options import key_values
+    from ssl4rl_plugin.data_builders.shards import Codec
+
+    changes = {"seed": seed, "epochs": epochs, **key_values(change, "--set")}
+    raise typer.Exit(
+        run_build(
+            where, task, out, path=path, source=source, options=key_values(option, "--option"), changes=changes, store=store,
+            codec=Codec(picture, quality), shard_rows=shard_rows, engine=engine, workers=workers, address=address,
+            processor=processor, audit_count=audit, as_json=as_json,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def overlap(
+    one: Annotated[Path, typer.Argument(metavar="A", help="Folder, file, or manifest.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another one, say a benchmark.")],
+    source: Annotated[str | None, typer.Option(help="Name of A's source. Default: told from the path.")] = None,
+    other_source: Annotated[str | None, typer.Option(help="Name of B's source. Default: told from the path.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find images that two data sets share: equal files, and copies encoded, scaled or slightly cropped anew.
+
+    Exit code 1 if there is any.
+    """
+    from ssl4rl_plugin.cli.overlap import run_overlap
+
+    raise typer.Exit(run_overlap(one, other, source, other_source, as_json))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from ssl4rl_plugin.answers import answer_format
 from ssl4rl_plugin.cli.sources_for import described, source_for
 from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.data_builders.manifest import Manifest
-from ssl4rl_plugin.report.page import percent, pictures, prompt_parts, readable, render, write
+from ssl4rl_plugin.report.page import card, percent, readable, render, write
 from ssl4rl_plugin.samples import Made, SampleStream, load_manifest
 from ssl4rl_plugin.settings import Settings, parse_arms
 
@@ -98,13 +98,13 @@ def sheet_html(sheet: Sequence[Sequence[Made]], where: str, settings: Settings) 
     for samples in sheet:
         arm = samples[0].arm
         cards = [
-            {
-                "item": readable(made.item_id, 120),
-                "pictures": pictures(made.sample),
-                "prompt": prompt_parts(made.sample.question),
-                "gold": readable(made.gold, 200),
-                "params": readable(json.dumps(made.sample.params, sort_keys=True), 300),
-            }
+            card(
+                made.sample,
+                made.sample.question,
+                made.gold,
+                json.dumps(made.sample.params, sort_keys=True),
+                made.item_id,
+            )
             for made in samples
         ]
         sections.append(
@@ -147,8 +147,8 @@ def sheet_image(sheet: Sequence[Sequence[Made]]) -> Image.Image:
         if title:
             draw.text((_GAP, top + 4), title, fill=_INK, font=_font(17, bold=True))
             below += 34
-        for column, card in enumerate(cards):
-            whole.paste(card, (_GAP + column * (_CARD + _GAP), below))
+        for column, drawn in enumerate(cards):
+            whole.paste(drawn, (_GAP + column * (_CARD + _GAP), below))
         top += height
     return whole
 

@@ -16,15 +16,16 @@ SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_vi
 MAX_PIXELS = 1024 * 1024
 """Pixels that a source picture is shrunk to, as in the base recipe."""
 
+_ENDINGS = {".tsv": "tsv", ".parquet": "parquet", ".tar": "webdataset", ".json": "json", ".jsonl": "json"}
+_IN_FOLDERS = ("hf", "folder", "video", "parquet", "webdataset", "tsv")  # which is tried first
 _TRIED = 20  # files that are opened to see whether a folder holds items of a kind
 
 
 def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_fraction: float = 0.0) -> SourceSettings:
     """The source of items of a kind (`image`, `rgbd` or `video`).
 
-    A named source is taken, if its items are of that kind (all serve as images). Otherwise a `.tsv` file is one, a
-    folder holds what its files say, and without a path, or where the path has no items of that kind, it is the
-    built-in samples.
+    A named source is taken, if its items are of that kind (all serve as images). Otherwise the path tells it, and
+    without one, or where it has no items of that kind, it is the built-in samples.
 
     Args:
         kind: what a task needs.
@@ -46,10 +47,8 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
         chosen = name
     elif path is None:
         chosen = SAMPLES[kind]
-    elif path.suffix.lower() == ".tsv":
-        chosen = "tsv" if kind == "image" else SAMPLES[kind]
     elif kind == "image":
-        chosen = "video" if not _holds("folder", path) and _holds("video", path) else "folder"
+        chosen = source_of(path)
     else:
         chosen = kind if _holds(kind, path) else SAMPLES[kind]
     try:
@@ -64,6 +63,34 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
         val_fraction=val_fraction,
         max_pixels=MAX_PIXELS,
     )
+
+
+def source_of(path: Path) -> str:
+    """The source that reads a path: told from the name of a file, and from what is in a folder."""
+    if not path.is_dir():
+        return _ENDINGS.get(path.suffix.lower(), "folder")
+    return next((name for name in _IN_FOLDERS if _holds(name, path)), "folder")
+
+
+def named_source(what: str, path: Path | None, source: str | None) -> tuple[str, Path | None]:
+    """Name and path of the source that is meant by the name of a source (with its path), or by a path alone.
+
+    Raises ValueError.
+    """
+    if source is None and what in registry.names():
+        if path is None and Path(what).exists():
+            raise ValueError(
+                f"{what!r} is a source and a path: write ./{what} for the path, or --path for the source's"
+            )
+        return what, path
+    if path is not None:
+        raise ValueError(
+            f"{what!r} is no source (`ssl4rl sources` lists them); as a path it stands alone, without --path"
+        )
+    place = Path(what).expanduser()
+    if not place.exists():
+        raise ValueError(f"there is no path {what}, and no such source; sources are: {', '.join(registry.names())}")
+    return source or source_of(place), place
 
 
 def described(source: SourceSettings) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssl4rl_plugin.dataset import messages, processor_inputs, shows_video
+from ssl4rl_plugin.rows import OnlineRows, row_of
 from ssl4rl_plugin.samples import Made, SampleStream
 from ssl4rl_plugin.seeding import rng_for
 
@@ -59,7 +60,7 @@ def warm_up(
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     rng = rng_for(seed, "warm-up")
     losses: list[float] = []
-    as_video = shows_video(stream, processor)
+    as_video = shows_video(OnlineRows(stream).held_out(), stream.settings, processor)
     sample = functools.lru_cache(maxsize=KEPT)(stream.__getitem__)
     model.train()
     for step in range(steps):
@@ -84,7 +85,7 @@ def _loss(
     """Mean cross-entropy of the responses' tokens given prompts and pictures."""
     import torch
 
-    chats = [messages(made, stream.settings, as_video) for made in batch]
+    chats = [messages(row_of(made), stream.settings, as_video) for made in batch]
     prompts = [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
     texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
     inputs = processor_inputs(processor, texts, chats, padding=True, padding_side="right")

@@ -3,6 +3,7 @@
 A task picks one of these and says no more about scoring:
 
     Choice       one of a few labels                  right or wrong
+    Words        words or a number, written freely    right or wrong
     Angle        degrees                              circular distance
     Permutation  the order of jigsaw tiles            places and neighbours
     Ordering     an order along a scale               Kendall's tau
@@ -23,11 +24,11 @@ grader says otherwise. Tests over the whole registry draw truths and check that 
 
 from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, letters, strip_form
 from ssl4rl_plugin.grading.counts import Counts
-from ssl4rl_plugin.grading.exact import Angle, Choice
+from ssl4rl_plugin.grading.exact import Angle, Choice, Words
 from ssl4rl_plugin.grading.orders import LabelSet, Ordering, Permutation
 from ssl4rl_plugin.grading.regions import Box, Interval, Point
 
 __all__ = [
     "MAX_ANSWER_CHARS", "Angle", "Box", "Choice", "Counts", "Grader", "Interval", "LabelSet", "Ordering", "Permutation",
-    "Point", "letters", "strip_form",
+    "Point", "Words", "letters", "strip_form",
 ]  # fmt: skip

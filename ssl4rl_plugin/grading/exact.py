@@ -1,4 +1,4 @@
-"""Answers that are right or wrong, or near on a circle: one of a few labels, an angle."""
+"""Answers that are right or wrong, or near on a circle: one of a few labels, a word or number, an angle."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, strip_form
+
+
+def normal(text: str) -> str:
+    """Case, hyphens, underscores and repeated spaces never matter."""
+    return " ".join(text.casefold().replace("-", " ").replace("_", " ").split())
 
 
 @dataclass(frozen=True)
@@ -26,14 +31,10 @@ class Choice(Grader[str]):
 
     @cached_property
     def _lookup(self) -> dict[str, str]:
-        table = {self._normal(label): label for label in self.labels}
+        table = {normal(label): label for label in self.labels}
         if len(table) != len(self.labels) or len(table) < 2:
             raise ValueError(f"labels must be at least two and distinct, got {self.labels}")
-        return table | {self._normal(alias): label for alias, label in self.aliases.items()}
-
-    @staticmethod
-    def _normal(text: str) -> str:
-        return " ".join(text.casefold().replace("-", " ").replace("_", " ").split())
+        return table | {normal(alias): label for alias, label in self.aliases.items()}
 
     @property
     def chance_accuracy(self) -> float:
@@ -47,9 +48,9 @@ class Choice(Grader[str]):
         if len(text) > MAX_ANSWER_CHARS:
             return None
         text = strip_form(text)
-        found = self._lookup.get(self._normal(text))
+        found = self._lookup.get(normal(text))
         if found is None and text.endswith((")", ":")):  # a list marker: "B)" or "B:"
-            found = self._lookup.get(self._normal(text[:-1]))
+            found = self._lookup.get(normal(text[:-1]))
         return found
 
     def similarity(self, value: str, truth: Any) -> float:
@@ -60,6 +61,37 @@ class Choice(Grader[str]):
 
     def values(self) -> Iterator[str]:
         return iter(self.labels)
+
+
+@dataclass(frozen=True)
+class Words(Grader[str]):
+    """A few words or a number that must be written as the truth is, but for case, spaces, hyphens and outer form.
+
+    For benchmark questions without options; what a blind guesser would say there is unknown, so chance is put at 0.
+    """
+
+    @property
+    def chance_accuracy(self) -> float:
+        return 0.0
+
+    @property
+    def chance_similarity(self) -> float:
+        return 0.0
+
+    def parse(self, text: str) -> str | None:
+        return normal(strip_form(text)) or None if len(text) <= MAX_ANSWER_CHARS else None
+
+    def equal(self, value: str, truth: Any) -> bool:
+        return value == normal(strip_form(str(truth)))
+
+    def similarity(self, value: str, truth: Any) -> float:
+        return 1.0 if self.equal(value, truth) else 0.0
+
+    def render(self, truth: Any) -> str:
+        return str(truth)
+
+    def values(self) -> Iterator[str]:
+        return iter(())
 
 
 @dataclass(frozen=True)

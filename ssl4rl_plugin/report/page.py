@@ -13,12 +13,12 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from PIL import Image
 
-from ssl4rl_plugin.core import Clip, Sample
+from ssl4rl_plugin.core import Clip
 
 MAX_TEXT = 1500
 """Characters of a response that are shown."""
@@ -41,7 +41,24 @@ class Picture:
     """Few pixels, shown enlarged: keep them sharp."""
 
 
-def pictures(sample: Sample) -> list[Picture]:
+class Shown(Protocol):
+    """A sample or a row."""
+
+    def pieces(self) -> list[str | Image.Image | Clip]: ...
+
+
+def card(shown: Shown, prompt: str, gold: str, params: str, item: str) -> dict[str, Any]:
+    """A sample as the templates' macro `card` shows it: pictures, prompt, right answer, parameters as JSON, where from."""
+    return {
+        "pictures": pictures(shown),
+        "prompt": prompt_parts(prompt),
+        "gold": readable(gold, 200),
+        "params": readable(params, 300),
+        "item": readable(item, 120),
+    }
+
+
+def pictures(sample: Shown) -> list[Picture]:
     """The pictures and clips of a sample in the order of their marks, at a size that lets them stand side by side."""
     shown = [piece for piece in sample.pieces() if not isinstance(piece, str)]
     return [picture(piece, shown_side(len(shown))) for piece in shown]

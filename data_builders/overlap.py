@@ -1,0 +1,60 @@
+"""Which images two manifests share: equal files, and copies that were encoded, scaled or cropped anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ssl4rl_plugin.data_builders.manifest import Manifest
+from ssl4rl_plugin.data_builders.near import matches, unpack
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Shared:
+    """An image of one manifest that the other has too."""
+
+    one: str
+    """Its ref in the first manifest."""
+    other: str
+    """Ref of one picture of the second that shows the same."""
+    how: str
+    """`equal bytes` or `near-duplicate`."""
+
+
+def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", "val")) -> list[Shared]:
+    """Images that are usable in one manifest and occur in the other, usable or not there.
+
+    Args:
+        one: the first manifest.
+        other: the second one.
+        splits: splits of the first that are looked at.
+
+    Returns:
+        One entry for each such image of the first, in its order.
+    """
+    import pyarrow.compute as pc
+
+    ours = one.table.select(["ref", "sha256", "signature", "split", "reason"])
+    usable = pc.and_(pc.is_null(ours["reason"]), pc.is_in(ours["split"], value_set=_strings(splits)))
+    ours = ours.filter(pc.fill_null(usable, False))
+    theirs = other.table.select(["ref", "sha256", "signature"])
+    theirs = theirs.filter(pc.is_valid(theirs["sha256"]))
+    equal = pc.index_in(ours["sha256"], value_set=theirs["sha256"].combine_chunks())
+    found: dict[int, Shared] = {}
+    for i, j in enumerate(equal.to_pylist()):
+        if j is not None:
+            found[i] = Shared(ours["ref"][i].as_py(), theirs["ref"][j].as_py(), "equal bytes")
+    left = [i for i in range(len(ours)) if i not in found]
+    rest, seen = ours.take(left), theirs.filter(pc.is_valid(theirs["signature"]))
+    for i, j in matches(unpack(rest["signature"]), unpack(seen["signature"])):
+        found[left[i]] = Shared(rest["ref"][i].as_py(), seen["ref"][j].as_py(), "near-duplicate")
+    return [found[i] for i in sorted(found)]
+
+
+def _strings(values: tuple[str, ...]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())

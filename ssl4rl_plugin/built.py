@@ -1,0 +1,127 @@
+"""Rows read from a folder that `ssl4rl build` wrote, by number, with little in memory.
+
+verl's own `RLHFDataset` reads the same files, if they carry their pictures (`bytes`); this reader also takes pictures
+beside the rows (`path`) and none at all (`reference`: they are made again, and must come out the same), holds one row
+group in memory instead of all rows, and sends no encoded copy of a picture along with the picture.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl4rl_plugin.data_builders.plan import Plan, PlanError, read_plan
+from ssl4rl_plugin.data_builders.shards import ShardError, row_from
+from ssl4rl_plugin.images import ImageError
+from ssl4rl_plugin.rows import PROBES, Row, Rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+
+class BuiltError(ValueError):
+    """Files of a build are missing, damaged, or no longer what they were; says which, and what to do."""
+
+
+class BuiltRows:
+    """The rows of one split of a build.
+
+    Args:
+        folder: what `ssl4rl build` wrote.
+        split: `train`, `val` or `questions`; rows may be none.
+
+    Raises:
+        PlanError: there is no build.
+        BuiltError: it is not finished.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.folder = folder.expanduser().resolve()
+        self.split = split
+        self.plan: Plan = read_plan(self.folder)
+        self._shards = [shard for shard in self.plan.shards() if shard.split == split]
+        missing = [shard.name for shard in self._shards if not (self.folder / shard.name).is_file()]
+        if missing:
+            raise BuiltError(
+                f"{self.folder} lacks {len(missing)} of {len(self._shards)} {split} files ({missing[0]}, ...): start "
+                "`ssl4rl build` again with the same arguments, and it makes what is missing"
+            )
+        self._open: tuple[int, pq.ParquetFile, list[int]] | None = None
+        self._group: tuple[tuple[int, int], pa.Table] | None = None
+
+    def __len__(self) -> int:
+        return self.plan.rows.get(self.split, 0)
+
+    def __getitem__(self, index: int) -> Row:
+        """Row `index`. Raises IndexError outside, BuiltError if it cannot be read as it was written."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        number, place = divmod(index, self.plan.shard_rows)
+        shard = self._shards[number]
+        try:
+            values = self._values(number, place)
+            if self.plan.store != "reference":
+                return row_from(values, self.folder)
+            row = self._made[index]
+            if row.ground_truth != values["reward_model"]["ground_truth"]:
+                raise BuiltError(
+                    f"row {place} of {shard.name} comes out differently now: its images or the package have changed since "
+                    "it was built; build anew"
+                )
+            return row
+        except (ShardError, ImageError, OSError) as error:
+            raise BuiltError(f"row {place} of {self.folder / shard.name}: {error}") from error
+
+    def _values(self, number: int, place: int) -> dict[str, Any]:
+        """A row of shard `number` as plain values."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.folder / self._shards[number].name
+        try:
+            if self._open is None or self._open[0] != number:
+                # Not memory-mapped: pages that were read would count as this process's memory.
+                file = pq.ParquetFile(path)
+                groups = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+                self._open = number, file, list(accumulate(groups))
+            _, file, ends = self._open
+            group = bisect_right(ends, place)
+            if group == len(ends):
+                raise BuiltError(f"{path} has {ends[-1] if ends else 0} rows, row {place} is missing; build it anew")
+            if self._group is None or self._group[0] != (number, group):
+                self._group = (number, group), file.read_row_group(group)
+            table = self._group[1]
+            return table.slice(place - (ends[group - 1] if group else 0), 1).to_pylist()[0]
+        except (pa.ArrowException, OSError) as error:
+            raise BuiltError(f"{path} cannot be read ({error}): delete it, and start `ssl4rl build` again") from error
+
+    @cached_property
+    def _made(self) -> Rows:
+        """The same rows, to be made again from the images."""
+        return self.plan.rows_of(self.split, self.folder)
+
+    def probes(self) -> Iterator[Row]:
+        """The first of every kind, and a few spread over the split."""
+        step = max(1, len(self) // (PROBES * max(1, len(self.plan.settings().arms))))
+        return (self[index] for index in range(0, len(self), step))
+
+    def held_out(self) -> BuiltRows:
+        """The rows of the validation split; these where it is empty."""
+        if self.split == "val" or not self.plan.rows["val"]:
+            return self
+        return BuiltRows(self.folder, "val")
+
+    def state(self) -> dict[str, Any]:
+        return {"data": self.plan.id}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files stay behind; a loader's worker opens its own.
+        return self.__dict__ | {"_open": None, "_group": None}
+
+
+__all__ = ["BuiltError", "BuiltRows", "PlanError"]

@@ -1,0 +1,166 @@
+"""`ssl4rl build`: from images to a folder of parquet files that verl trains on, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ssl4rl_plugin.audit import Subject, audit, needs_sklearn
+from ssl4rl_plugin.audit.draw import ManifestPool
+from ssl4rl_plugin.cli.audit import as_value
+from ssl4rl_plugin.cli.sources_for import named_source
+from ssl4rl_plugin.cli.tables import show_json, table
+from ssl4rl_plugin.data_builders.build import Built, Done, build
+from ssl4rl_plugin.data_builders.build_report import prompt_lengths, report, size_text, write_report
+from ssl4rl_plugin.data_builders.manifest import Manifest, is_manifest
+from ssl4rl_plugin.data_builders.plan import SPLITS, Plan, make_plan
+from ssl4rl_plugin.data_builders.pool import cores
+from ssl4rl_plugin.data_builders.shards import Codec
+from ssl4rl_plugin.samples import load_manifest
+from ssl4rl_plugin.settings import Settings, SettingsError
+
+
+def run_build(
+    where: str,
+    tasks: Sequence[str],
+    out: Path,
+    *,
+    path: Path | None,
+    source: str | None,
+    options: dict[str, Any],
+    changes: dict[str, Any],
+    store: str,
+    codec: Codec,
+    shard_rows: int,
+    engine: str,
+    workers: int | None,
+    address: str | None,
+    processor: str | None,
+    audit_count: int | None,
+    as_json: bool,
+) -> int:
+    """Build, write the report, print a summary; returns the exit code: 1 if the audit found a leak, else 0.
+
+    Args:
+        where: folder, file or manifest, or the name of a source.
+        tasks: `task`, `task:level` or `task:*`.
+        out: the folder to write.
+        path: of a named source.
+        source: name of the source where `where` is a path; None to tell it from the path.
+        options: of the source.
+        changes: keys of the `ssl4rl` section, dotted, with the values that they get.
+        store, codec, shard_rows, engine, workers, address: see `make_plan` and `build`.
+        processor: model whose prompt lengths are measured; None for none.
+        audit_count: samples of each level for the audit; None for none.
+        as_json: print the report as JSON.
+
+    Raises:
+        ValueError, RuntimeError: bad input, or a build that cannot go on; the message says what to do.
+    """
+    if audit_count is not None:
+        needs_sklearn()
+    console = Console(stderr=True)
+    section = section_for(*_place(where, path, source), tasks, options, changes)
+    settings = Settings.from_config(section)
+    manifest = load_manifest(settings, progress=console.is_terminal)
+    plan = make_plan(section, manifest, store, codec, shard_rows)
+    out = out.expanduser().resolve()
+    built = _with_progress(console, plan, manifest, out, engine=engine, workers=workers, address=address)
+    tokens = prompt_lengths(built, processor, 1024) if processor else None
+    found = _audit(settings, manifest, audit_count, workers) if audit_count else None
+    values = report(built, manifest, tokens, found)
+    page = write_report(built, values)
+    if as_json:
+        show_json(values)
+    else:
+        _show(console, values, built)
+        print(page)
+    return int(found is not None and not found["passed"])
+
+
+def _place(where: str, path: Path | None, source: str | None) -> tuple[str, Path | None]:
+    """Name and path of the source; a manifest's path stands for itself. Raises ValueError."""
+    if is_manifest(Path(where)):
+        return Manifest.load(where).source.name, Path(where)
+    return named_source(where, path, source)
+
+
+def section_for(
+    source: str, path: Path | None, tasks: Sequence[str], options: dict[str, Any], changes: dict[str, Any]
+) -> dict[str, Any]:
+    """The `ssl4rl` section of the base recipe, with the user's choices; one epoch, if they do not say otherwise.
+
+    Raises ValueError for an unknown key.
+    """
+    text = (resources.files("ssl4rl_plugin.recipes") / "ssl4rl" / "base.yaml").read_text(encoding="utf-8")
+    section: dict[str, Any] = yaml.safe_load(text)["ssl4rl"]
+    section["epochs"] = 1
+    section["tasks"] = list(tasks)
+    section["source"] |= {"name": source, "path": None if path is None else str(path), "options": options}
+    for key, value in changes.items():
+        place = section
+        *outer, last = key.split(".")
+        for part in outer:
+            place = place.get(part) or {} if isinstance(place, dict) else {}
+        if last not in place and outer != ["options"]:
+            raise SettingsError(f"--set {key}: there is no key ssl4rl.{key}")
+        place[last] = value
+    return section
+
+
+def _with_progress(console: Console, plan: Plan, manifest: Manifest, out: Path, **engine: Any) -> Built:
+    """Build with a bar that counts rows, of shards found finished too."""
+    columns = (TextColumn("building"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        job = bar.add_task("building", total=sum(plan.rows.values()))
+
+        def advance(done: Done) -> None:
+            bar.advance(job, done.shard.stop - done.shard.start)
+
+        try:
+            built = build(plan, manifest, out, advance=advance, **engine)
+        except KeyboardInterrupt:
+            console.print("interrupted; start the same command again, and it goes on from what is finished")
+            raise
+    kept = sum(done.kept for done in built.shards)
+    if kept:
+        console.print(f"{kept} of {len(built.shards)} files were there already and undamaged")
+    return built
+
+
+def _audit(settings: Settings, manifest: Manifest, count: int, workers: int | None) -> dict[str, Any]:
+    """The audit's findings on these images, as `ssl4rl audit --json` gives them."""
+    pool = ManifestPool(manifest, settings.source.max_pixels)
+    subjects = [Subject(arm, pool, manifest.source.name) for arm in settings.arms]
+    arms = audit(subjects, count, settings.seed, min(workers or cores(), 2 * len(subjects)))
+    failed = any(arm.failed for arm in arms)
+    return as_value(
+        [arm for arm in arms if not arm.skipped], [(arm.key, arm.skipped) for arm in arms if arm.skipped], {}, count,
+        settings.seed, failed,
+    )  # fmt: skip
+
+
+def _show(console: Console, values: dict[str, Any], built: Built) -> None:
+    """A line for every kind of row, and what was left out."""
+    made = table("kind", "rows", "refused draws", "reasons")
+    for line in values["kinds"]:
+        rows = ", ".join(f"{split} {line['rows'][split]:,}" for split in SPLITS if split in line["rows"])
+        reasons = ", ".join(f"{reason} {number:,}" for reason, number in line["refused"].items())
+        made.add_row(escape(line["kind"]), rows, f"{line['refused_share']:.1%}", escape(reasons))
+    console.print(made)
+    left = {**values["images"]["left_out"], **values["questions_left_out"]}
+    if left:
+        console.print("left out: " + escape(", ".join(f"{reason} {number:,}" for reason, number in left.items())))
+    size = sum(done.size for done in built.shards)
+    console.print(
+        f"{values['pictures']['count']:,} pictures, {size_text(values['pictures']['bytes'])}; {len(built.shards)} files, "
+        f"{size_text(size)}; train on them with ssl4rl.data={escape(str(built.folder))}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,106 @@
+"""`ssl4rl index`: the manifest of a source, made or brought up to date, and what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.markup import escape
+
+from ssl4rl_plugin.cli.sources_for import named_source
+from ssl4rl_plugin.cli.tables import show_json, table
+from ssl4rl_plugin.data_builders.groups import SIDES
+from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest, cache_dir
+from ssl4rl_plugin.data_builders.source import load_source
+
+
+def run_index(
+    what: str,
+    path: Path | None,
+    source: str | None,
+    options: dict[str, Any],
+    *,
+    download: bool,
+    out: Path | None,
+    workers: int | None,
+    val_fraction: float,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Index a source, and print where the manifest is and what it holds.
+
+    Args:
+        what: name of a source, or a path.
+        path: where a named source's files are; with `download`, where its folder is made (None: in the cache).
+        source: name of the source where `what` is a path; None to tell it from the path.
+        options: of the source.
+        download: fetch the files of a named source first.
+        out, workers, val_fraction, seed: see `build_manifest`.
+        as_json: print JSON instead.
+
+    Raises:
+        ValueError: bad input, or no picture that can be used; the message says what to do.
+    """
+    console = Console(stderr=True)
+    name, path = named_source(what, path, source)
+    if download:
+        if what != name:
+            raise ValueError(f"--download fetches the files of a source (`ssl4rl sources`), and {what!r} is a path")
+        from ssl4rl_plugin.data_builders.download import download as fetch
+
+        path = fetch(name, path or cache_dir() / "data")
+    manifest = build_manifest(
+        load_source(name, path, **options), out, val_fraction=val_fraction, seed=seed, workers=workers,
+        progress=console.is_terminal,
+    )  # fmt: skip
+    found = summary(manifest)
+    if as_json:
+        show_json(found)
+        return
+    _show(console, found)
+    print(manifest.path)
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """What a manifest holds, as JSON."""
+    columns = manifest.table.select(["sha256", "group", "split", "box", "reason"])
+    good = columns.filter(columns["reason"].is_null())
+    whole = good.filter(good["box"].is_null())
+    sides = {side: good.filter(pc.equal(good["split"], side)) for side in SIDES}
+    contents = _different(whole["sha256"])
+    return {
+        "manifest": str(manifest.path),
+        "source": manifest.settings["source"],
+        "path": manifest.settings["path"],
+        "images": len(columns),
+        "splits": {side: {"images": len(rows), "groups": _different(rows["group"])} for side, rows in sides.items()},
+        "copies": {"equal": len(whole) - contents, "alike": contents - _different(whole["group"])},
+        "left_out": dict(manifest.rejected.most_common()),
+    }
+
+
+def _different(column: Any) -> int:
+    return int(pc.count_distinct(column).as_py())
+
+
+def _show(console: Console, found: dict[str, Any]) -> None:
+    """The splits, what was left out, and how many are copies of others."""
+    used = table("split", "images", "groups")
+    for side, counts in found["splits"].items():
+        used.add_row(side, f"{counts['images']:,}", f"{counts['groups']:,}")
+    console.print(used)
+    if found["left_out"]:
+        left = table("left out", "images")
+        for reason, count in found["left_out"].items():
+            left.add_row(escape(reason), f"{count:,}")
+        console.print()
+        console.print(left)
+    good = sum(counts["images"] for counts in found["splits"].values())
+    console.print(
+        f"\n{good:,} of {found['images']:,} images of source {escape(found['source'])} can be used; "
+        f"{found['copies']['equal']:,} are files equal to another, and {found['copies']['alike']:,} more are in a group "
+        "with others",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip

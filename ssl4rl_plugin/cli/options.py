@@ -1,0 +1,27 @@
+"""`KEY=VALUE` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+
+def key_values(given: Iterable[str] | None, option: str) -> dict[str, Any]:
+    """`["crops=4", "split_column=null"]` as `{"crops": 4, "split_column": None}`; values are read as YAML.
+
+    Raises ValueError that names `option`, the option they came from.
+    """
+    found: dict[str, Any] = {}
+    for text in given or ():
+        key, sign, value = text.partition("=")
+        if not key or not sign:
+            raise ValueError(f"{option} {text}: write it as KEY=VALUE")
+        if key in found:
+            raise ValueError(f"{option} {key} is given twice")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{option} {text}: the value cannot be read: {error}") from error
+    return found

@@ -1,0 +1,32 @@
+"""The photographs that benches work on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "photos_full"
+
+
+@contextlib.contextmanager
+def bench_photos() -> Iterator[Path]:
+    """A folder of photographs: what SSL4RL_BENCH_PHOTOS names, or the photos beside the checkout where there are any, or
+    crops of the photographs of scikit-image."""
+    named = os.environ.get("SSL4RL_BENCH_PHOTOS")
+    if named or SHARED.is_dir():
+        yield Path(named) if named else SHARED
+        return
+    from ssl4rl_plugin.data_builders.manifest import build_manifest
+    from ssl4rl_plugin.data_builders.sample_photos import SamplePhotosSource
+
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = build_manifest(SamplePhotosSource(crops=12), Path(folder) / "index.parquet", val_fraction=0.0)
+        photos = Path(folder) / "photos"
+        photos.mkdir()
+        for number, item in enumerate([*manifest.items("train"), *manifest.items("val")]):
+            image = manifest.open(item)
+            image.save(photos / f"{number:03}.jpg", quality=90)  # type: ignore[union-attr]
+        yield photos

@@ -1,0 +1,196 @@
+"""Building under bad conditions, and training on what was built: killed, out of disk, on a cluster, through main_ppo."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pictures import photo
+
+from ssl4rl_plugin.built import BuiltRows
+from ssl4rl_plugin.data_builders.plan import MANIFEST
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+KILLS = 20
+TASKS = ("-t", "rotation", "-t", "jigsaw:2x1", "-t", "contrastive")
+SIZES = ("--set", "options.side=112", "--set", "val_samples=8", "--shard-rows", "16")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(60):
+        photo(number, 240, 200).save(folder / f"{number:02}.jpg", quality=90)
+    return folder
+
+
+def command(images: Path, out: Path, *extra: str) -> list[str]:
+    return [
+        str(Path(sys.executable).with_name("ssl4rl")),
+        "build",
+        str(images),
+        *TASKS,
+        *SIZES,
+        "--out",
+        str(out),
+        *extra,
+    ]
+
+
+def finish(images: Path, out: Path, *extra: str) -> str:
+    """Build to the end; returns what was said."""
+    done = subprocess.run(command(images, out, *extra), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What must not depend on how it came about: all but the report (which tells where) and the manifest's copy."""
+    skipped = (MANIFEST, ".lock", "report.json", "report.html")
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name not in skipped}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("built") / "undisturbed"
+    finish(images, out, "--epochs", "6", "--workers", "1")
+    return contents(out)
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+    images: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    """SIGKILL to the command itself; its workers have to notice. Each moment is followed by a resume to the end."""
+    begun = time.monotonic()
+    finish(images, tmp_path / "timing", "--epochs", "6", "--workers", "2")
+    usual = time.monotonic() - begun
+    rng = random.Random(0)
+    partly = 0
+    for number in range(KILLS):
+        out = tmp_path / str(number)
+        process = subprocess.Popen(
+            command(images, out, "--epochs", "6", "--workers", "2"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(usual * rng.uniform(0.2, 1.0))
+        workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not psutil.wait_procs(workers, timeout=30)[1], "workers outlive the command"
+        there = {path.name for path in out.glob("*.parquet")} - {MANIFEST}
+        assert all((out / name).read_bytes() == undisturbed[name] for name in there), "a half-written file shows"
+        partly += 0 < len(there) < len([name for name in undisturbed if name.endswith(".parquet")])
+        finish(images, out, "--epochs", "6", "--workers", "2")
+        assert contents(out) == undisturbed
+        shutil.rmtree(out)
+    assert partly >= 3, "nearly no kill came while files were being written: the moments say nothing"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for a part of the build."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(mount)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"this user cannot mount a file system: {done.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_disk_that_fills_up_is_said_and_a_larger_one_completes_it(
+    images: Path, undisturbed: dict[str, bytes], small_disk: Path, tmp_path: Path
+) -> None:
+    out = small_disk / "out"
+    done = subprocess.run(
+        command(images, out, "--epochs", "6", "--workers", "2"), capture_output=True, text=True, timeout=300
+    )
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2 and "no space is left" in said and "start the same command again" in said, said
+    assert "Traceback" not in said
+    there = contents(out)
+    assert 1 < len(there) < len(undisturbed) and not list(out.glob(".*.tmp"))
+    shutil.copytree(out, tmp_path / "larger")
+    assert "files were there already" in finish(images, tmp_path / "larger", "--epochs", "6", "--workers", "2")
+    assert contents(tmp_path / "larger") == undisturbed
+
+
+def test_two_nodes_of_a_ray_cluster_make_the_same_bytes(
+    images: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    """In a process of its own: Ray leaves threads and settings behind."""
+    script = tmp_path / "cluster.py"
+    script.write_text(
+        "import json, sys\n"
+        "import ray\n"
+        "from ray.cluster_utils import Cluster\n"
+        "from ssl4rl_plugin.cli import app\n"
+        "if __name__ == '__main__':\n"
+        "    cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})\n"
+        "    cluster.add_node(num_cpus=1)\n"
+        "    cluster.wait_for_nodes()\n"
+        "    try:\n"
+        "        app([*sys.argv[1:], '--address', cluster.address], standalone_mode=False)\n"
+        "    finally:\n"
+        "        cluster.shutdown()\n"
+    )
+    arguments = command(images, tmp_path / "out", "--epochs", "6", "--engine", "ray")[1:]
+    short = Path("/tmp") / f"ray-{os.getpid()}"  # Ray's sockets lie below, and their names are limited
+    environment = {**os.environ, "RAY_TMPDIR": str(short)}
+    short.mkdir()
+    try:
+        done = subprocess.run(
+            [sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=300, env=environment
+        )
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert contents(tmp_path / "out") == undisturbed
+    nodes = json.loads((tmp_path / "out" / "report.json").read_text())["made_by"]
+    assert len(nodes) == 2, nodes
+
+
+def test_main_ppo_trains_on_what_was_built_and_validates_on_a_benchmark(tmp_path: Path) -> None:
+    """Two steps on rows from files; validation has the built rows and the questions of a TSV in MMBench's layout."""
+    from test_build import tsv
+
+    from ssl4rl_plugin.demo import run as demo
+    from ssl4rl_plugin.runlog import RunLog
+
+    data, out = tmp_path / "data", tmp_path / "run"
+    done = subprocess.run(
+        [command(tmp_path, data)[0], "build", "sample_photos", "-t", "altered_patch", "-t", "rotation", "--out", str(data),
+         "--set", "options.side=56", "--set", "val_samples=8", "--set", "answer_format=answer_only",
+         "--set", "source.max_pixels=65536", "--option", "crops=8"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    questions = tsv(tmp_path / "mmbench.tsv", [photo(100 + k, 56, 56) for k in range(8)], 8)
+    extra = (
+        "ssl4rl.tasks=[altered_patch,rotation]", f"ssl4rl.data={data}", "data.train_batch_size=8",
+        f"ssl4rl.benchmarks=[{{name: tsv, path: {questions}}}]", "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=32", "trainer.test_freq=2", "trainer.save_freq=2",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=32",
+    )  # fmt: skip
+    assert demo.main(out, steps=2, extra=extra) == 0
+    log = RunLog(out)
+    rows = BuiltRows(data, "train")
+    expected = {rows[index].ground_truth for index in range(16)}
+    seen = {json.loads(line)["gts"] for step in (1, 2) for line in (out / "rollouts" / f"{step}.jsonl").open()}
+    assert seen == expected
+    names = log.names("val-core/bench/tsv/fine")
+    assert names and all(0 <= value <= 1 for name in names for value in log.curve(name)[1])
+    assert log.names("val-core/ssl4rl/altered_patch") and log.names("val-core/ssl4rl/rotation")
+    assert max(abs(value) for value in log.curve("rollout_corr/k3_kl")[1][1:]) < 1e-3
