@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import verl  # noqa: F401  -- loads the plugin
 from hydra import compose, initialize_config_module
+from pictures import photo
 from PIL import Image
+from typer.testing import CliRunner
 
 from ssl4rl_plugin import preflight
+from ssl4rl_plugin.cli import app
 
 SMALL = (
     "data.train_batch_size=8",
@@ -123,3 +126,66 @@ def test_main_ppo_stops_with_exit_code_2_before_ray(photo_folder: Path) -> None:
     assert done.returncode == 2
     assert "ssl4rl: cannot start" in done.stderr and "rotation" in done.stderr
     assert "ray init kwargs" not in done.stdout and "Traceback" not in done.stderr
+
+
+def benchmark(path: Path, pictures: list[Image.Image]) -> str:
+    """A benchmark with one question about each picture, as an entry of ssl4rl.benchmarks."""
+    lines = ["index\tquestion\tA\tB\tanswer\tcategory\timage"]
+    for number, image in enumerate(pictures):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=80)
+        lines.append(f"{number}\twhat?\tx\ty\tA\tfine\t{base64.b64encode(buffer.getvalue()).decode()}")
+    path.write_text("\n".join(lines) + "\n")
+    return f"ssl4rl.benchmarks=[{{name: tsv, path: {path}}}]"
+
+
+def test_training_images_may_not_be_those_of_a_benchmark_unless_the_run_says_so(
+    photo_folder: Path, photos: list[Image.Image], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Equal pictures, encoded and scaled anew: bytes alone would not tell."""
+    copies = [image.resize((image.width // 2, image.height // 2)) for image in photos[:20]]
+    shared = benchmark(tmp_path / "shared.tsv", copies)
+    with pytest.raises(preflight.PreflightError, match=r"training images are also images of benchmark 'tsv'") as error:
+        preflight.check(usual(photo_folder, shared))
+    listed = str(error.value).splitlines()
+    assert 5 <= sum(" shows the same as " in line for line in listed) <= 10 and "transductive=true" in listed[-1]
+    preflight.check(usual(photo_folder, shared, "ssl4rl.transductive=true"))
+    assert "(transductive)" in capsys.readouterr().err
+    others = benchmark(tmp_path / "others.tsv", [photo(1000 + number) for number in range(8)])
+    preflight.check(usual(photo_folder, others))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{name: tsv}", "needs a path"),
+        ("{path: x}", "must be a mapping with name and path"),
+        ("{name: tsv, path: x, split: y}", "unknown 'split'"),
+        ("{name: nonsense, path: x}", "unknown source 'nonsense'"),
+        ("{name: sample_photos}", "a source of pictures without labels"),
+    ],
+)
+def test_a_benchmark_that_is_none_is_refused(photo_folder: Path, entry: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        preflight.check(usual(photo_folder, f"ssl4rl.benchmarks=[{entry}]"))
+
+
+def test_a_run_on_built_data_is_checked(photo_folder: Path, photos: list[Image.Image], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    command = ["build", str(photo_folder), "-t", "rotation", "--out", str(data), "--set", "options.side=56",
+               "--set", "source.val_fraction=0.3", "--set", "val_samples=8", "--workers", "1"]  # fmt: skip
+    assert CliRunner().invoke(app, command).exit_code == 0
+    run = config("recipe=images", f"ssl4rl.data={data}", *SMALL)
+    preflight.check(run)
+    preflight.check(
+        config("recipe=images", f"ssl4rl.data={data}", *SMALL, "trainer.total_epochs=3", "data.shuffle=true")
+    )
+    for overrides, message in (
+        (["ssl4rl.answer_format=boxed"], r"ask for the answer format 'think_answer'"),
+        (["data.train_batch_size=64"], r"fewer than one batch of 64"),
+        ([benchmark(tmp_path / "b.tsv", photos)], r"training images are also images of benchmark"),
+    ):
+        with pytest.raises(preflight.PreflightError, match=message):
+            preflight.check(config("recipe=images", f"ssl4rl.data={data}", *SMALL, *overrides))
+    with pytest.raises(ValueError, match=r"holds no build"):
+        preflight.check(config("recipe=images", f"ssl4rl.data={tmp_path}", *SMALL))
