@@ -108,8 +108,15 @@ class Manifest:
 
     @property
     def table(self) -> pa.Table:
-        """The whole table, rejected rows included; `build_manifest` says what the columns are."""
+        """All rows, rejected ones included, and all columns but the signatures; see `build_manifest`."""
         return self._content[0]
+
+    def with_signatures(self) -> pa.Table:
+        """The table with the signatures, which take most of its memory: read anew, and not kept.
+
+        Raises SourceError.
+        """
+        return self._checked(*_read(self.path, _schema().names))[0]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -157,7 +164,9 @@ class Manifest:
 
     @cached_property
     def _content(self) -> tuple[pa.Table, str]:
-        table, digest = _read(self.path)
+        return self._checked(*_read(self.path, [name for name in _schema().names if name != "signature"]))
+
+    def _checked(self, table: pa.Table, digest: str) -> tuple[pa.Table, str]:
         if self._expected not in (None, digest):
             raise SourceError(f"{self.path} was rebuilt while it was in use; start the run again")
         return table, digest
@@ -366,7 +375,7 @@ def _place(settings: Mapping[str, Any], out: Path | None) -> tuple[Path, pa.Tabl
         out = Path(out).expanduser().resolve()
         if not out.exists():
             return out, None, out.name
-        table = _read(out)[0]
+        table = _read(out, _schema().names)[0]
         there = _settings_of(table)
         if any(there[key] != settings[key] for key in ("source", "path", "options")):
             raise SourceError(
@@ -379,7 +388,7 @@ def _place(settings: Mapping[str, Any], out: Path | None) -> tuple[Path, pa.Tabl
     target = cache_dir() / "manifests" / f"{prefix}-{_short_hash(dict(settings))}.parquet"
     for candidate in [target, *sorted(target.parent.glob(f"{prefix}-*.parquet"))]:
         try:
-            return target, _read(candidate)[0], prefix
+            return target, _read(candidate, _schema().names)[0], prefix
         except SourceError:
             continue  # missing or damaged: the cache is ours to rebuild
     return target, None, prefix
@@ -394,30 +403,34 @@ def _short_hash(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read(path: Path) -> tuple[pa.Table, str]:
-    """A manifest's table and the SHA-256 of its file. Raises SourceError."""
+def _read(path: Path, columns: Sequence[str]) -> tuple[pa.Table, str]:
+    """Columns of a manifest, and the SHA-256 of its file. Raises SourceError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        data = path.read_bytes()
+        # One open file: whatever takes its name meanwhile, content and digest are of the same one.
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(2**20):
+                digest.update(block)
+            file.seek(0)
+            # In this thread alone: a thread of Arrow's that is still reading when Python ends would abort the process.
+            parquet = pq.ParquetFile(file)
+            found = json.loads((parquet.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}")).get("version")
+            if found == VERSION and parquet.schema_arrow.equals(_schema()):
+                return parquet.read(columns=list(columns), use_threads=False), digest.hexdigest()
+    except pa.ArrowException as error:
+        raise SourceError(f"{path} is not a parquet file ({error})") from error
     except OSError as error:
         raise SourceError(
-            f"manifest {path} cannot be read: {error.strerror}; every run makes the one that it needs"
+            f"manifest {path} cannot be read: {error.strerror or error}; every run makes the one that it needs"
         ) from error
-    try:
-        # In this thread alone: a thread of Arrow's that still holds `data` when Python ends would abort the process.
-        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path} is not a parquet file ({error})") from error
-    version = _settings_of(table).get("version")
-    if version is None:
+    if found is None:
         raise SourceError(
             f"{path} is a parquet file, but not a manifest; name another file, or delete it and the run makes one"
         )
-    if version != VERSION or not table.schema.equals(_schema()):
-        raise SourceError(f"manifest {path} has version {version}, this package reads {VERSION}; delete and rebuild it")
-    return table, hashlib.sha256(data).hexdigest()
+    raise SourceError(f"manifest {path} has version {found}, this package reads {VERSION}; delete and rebuild it")
 
 
 def is_manifest(path: Path) -> bool:

@@ -37,17 +37,18 @@ def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", 
     """
     import pyarrow.compute as pc
 
-    ours = one.table.select(["ref", "sha256", "signature", "split", "reason"])
+    ours = one.with_signatures().select(["ref", "sha256", "signature", "split", "reason"])
     usable = pc.and_(pc.is_null(ours["reason"]), pc.is_in(ours["split"], value_set=_strings(splits)))
     ours = ours.filter(pc.fill_null(usable, False))
-    theirs = other.table.select(["ref", "sha256", "signature"])
-    theirs = theirs.filter(pc.is_valid(theirs["sha256"]))
-    equal = pc.index_in(ours["sha256"], value_set=theirs["sha256"].combine_chunks())
-    found: dict[int, Shared] = {}
-    for i, j in enumerate(equal.to_pylist()):
-        if j is not None:
-            found[i] = Shared(ours["ref"][i].as_py(), theirs["ref"][j].as_py(), "equal bytes")
-    left = [i for i in range(len(ours)) if i not in found]
+    theirs = other.with_signatures().select(["ref", "sha256", "signature"])
+    equal = pc.index_in(ours["sha256"], value_set=theirs["sha256"].combine_chunks(), skip_nulls=True)
+    found = {
+        i: Shared(ours["ref"][i].as_py(), theirs["ref"][j].as_py(), "equal bytes")
+        for i, j in enumerate(equal.to_pylist())
+        if j is not None
+    }
+    # Crops have no signature: they are compared by their bytes alone.
+    left = [i for i, known in enumerate(ours["signature"].is_valid().to_pylist()) if known and i not in found]
     rest, seen = ours.take(left), theirs.filter(pc.is_valid(theirs["signature"]))
     for i, j in matches(unpack(rest["signature"]), unpack(seen["signature"])):
         found[left[i]] = Shared(rest["ref"][i].as_py(), seen["ref"][j].as_py(), "near-duplicate")

@@ -36,7 +36,7 @@ class Duplicates:
 
 def duplicates(manifest: Manifest) -> Duplicates:
     """Count duplicates in the splits, and look for any between them by group, by bytes and by sight."""
-    table = manifest.table
+    table = manifest.with_signatures()
     names = ("ref", "sha256", "signature", "group", "split", "box", "reason")
     good = [row for row in zip(*(table[name].to_pylist() for name in names), strict=True) if row[-1] is None]
     exact = near = 0
