@@ -68,9 +68,11 @@ format: install ## Apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## Speed of the data pipeline and the rewards
+bench: install ## Speed and memory of the data pipeline and the rewards (half an hour)
 	$(BIN)/python -m pytest tests/bench/bench_*.py --benchmark-only --benchmark-columns=median,iqr,ops,rounds
 	$(BIN)/python tests/bench/import_time.py
+	$(BIN)/python tests/bench/building.py
+	$(BIN)/python tests/bench/build_memory.py
 
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py

@@ -1,4 +1,4 @@
-"""The photographs that benches work on."""
+"""The photographs that benches work on (on the path of every test, see pyproject)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "photos_full"
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "photos_full"
 
 
 @contextlib.contextmanager
-def bench_photos() -> Iterator[Path]:
+def photographs() -> Iterator[Path]:
     """A folder of photographs: what SSL4RL_BENCH_PHOTOS names, or the photos beside the checkout where there are any, or
     crops of the photographs of scikit-image."""
     named = os.environ.get("SSL4RL_BENCH_PHOTOS")

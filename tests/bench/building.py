@@ -1,6 +1,6 @@
 """Speed of building and of reading, each against the bare work; medians and ratios.
 
-    python tests/bench/bench_data.py [repetitions] [rows]
+    python tests/bench/building.py [repetitions] [rows]
 
 The photos are those of SSL4RL_BENCH_PHOTOS, or of ../shared/data/photos_full, or the photographs of scikit-image. The
 floor of a build is what nobody can leave out, written down plainly with Pillow in one process: decode, corrupt, encode,
@@ -21,8 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_photos import bench_photos
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from photos import photographs
 
 from ssl4rl_plugin.cli.build import section_for
 from ssl4rl_plugin.data_builders.build import build
@@ -164,7 +167,7 @@ def bench_import(repetitions: int) -> None:
 
 
 def main(repetitions: int, rows: int) -> None:
-    with bench_photos() as photos:
+    with photographs() as photos:
         print(f"medians of {repetitions} runs over {photos.name}", flush=True)
         for task in TASKS:
             bench_task(task, photos, repetitions, rows)
