@@ -42,11 +42,11 @@ def main(rows: int, workers: int) -> None:
     with photographs() as photos, tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         epochs = -(-rows // sum(1 for path in photos.iterdir() if path.is_file()))
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("ssl4rl"), "build", photos, "-t", "rotation", "--out", out, "--epochs", str(epochs),
-             "--set", "options.side=112", "--set", "source.val_fraction=0.0", "--workers", str(workers)],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        command = [
+            Path(sys.executable).with_name("ssl4rl"), "build", photos, "-t", "rotation", "--epochs", str(epochs), "--out", out,
+            "--set", "options.side=112", "--set", "source.val_fraction=0.0", "--workers", str(workers),
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         begun, peak, since = time.monotonic(), (0.0, 0.0), (0.0, 0.0)
         done = shown = 0
         counted: set[str] = set()
