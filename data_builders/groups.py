@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl4rl_plugin.data_builders.near import near_duplicates, unpack
+from ssl4rl_plugin.data_builders.near import SIGNATURE_BYTES, near_duplicates, unpack
 from ssl4rl_plugin.seeding import unit_for
 
 if TYPE_CHECKING:
@@ -112,9 +112,12 @@ def near_pairs(
         rows: numbers of the usable rows.
         advance: called with the number of rows looked up since the last call.
     """
-    column = signatures.take(rows)
-    compared = rows[column.is_valid().to_numpy()]
-    for one, other in near_duplicates(unpack(column.drop_null()), advance):
+    compared = rows[signatures.is_valid().to_numpy()[rows]]
+    found = np.empty((len(compared), SIGNATURE_BYTES), np.uint8)  # one copy of them all, and no second one half-way
+    for start in range(0, len(compared), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        found[block] = unpack(signatures.take(compared[block]))
+    for one, other in near_duplicates(found, advance):
         yield int(compared[one]), int(compared[other])
 
 

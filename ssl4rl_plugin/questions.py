@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from PIL import Image
@@ -51,10 +52,13 @@ class QuestionRows:
 
     def _chosen(self, limit: int | None) -> list[Question]:
         name = self.manifest.source.name
+        questions = self.manifest.source.questions()
+        if (first := next(questions, None)) is None:
+            return []  # before a column is looked at: there may be a million pictures
         table = self.manifest.table
         reasons = dict(zip(table["ref"].to_pylist(), table["reason"].to_pylist(), strict=True))
         found = []
-        for question in self.manifest.source.questions():
+        for question in chain([first], questions):
             unshown = [reason for ref in question.refs if (reason := reasons.get(ref, "no_image")) is not None]
             bad = next((reason for reason in unshown if reason not in SHOWABLE), None) or _unanswerable(question)
             if bad is None:

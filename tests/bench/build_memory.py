@@ -43,8 +43,9 @@ def main(rows: int, workers: int) -> None:
         out = Path(folder) / "out"
         epochs = -(-rows // sum(1 for path in photos.iterdir() if path.is_file()))
         command = [
-            Path(sys.executable).with_name("ssl4rl"), "build", photos, "-t", "rotation", "--epochs", str(epochs), "--out", out,
-            "--set", "options.side=112", "--set", "source.val_fraction=0.0", "--workers", str(workers),
+            Path(sys.executable).with_name("ssl4rl"), "build", photos, "-t", "rotation", "--epochs", str(epochs),
+            "--out", out, "--set", "options.side=112", "--set", "source.val_fraction=0.0",
+            "--workers", str(workers),
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         begun, peak, since = time.monotonic(), (0.0, 0.0), (0.0, 0.0)
