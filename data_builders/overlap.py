@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ssl4rl_plugin.data_builders.manifest import Manifest
 from ssl4rl_plugin.data_builders.near import matches, unpack
 
@@ -48,10 +50,11 @@ def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", 
         if j is not None
     }
     # Crops have no signature: they are compared by their bytes alone.
-    left = [i for i, known in enumerate(ours["signature"].is_valid().to_pylist()) if known and i not in found]
+    alone = ours["signature"].is_valid().to_numpy() & ~np.isin(np.arange(len(ours)), list(found))
+    left = np.flatnonzero(alone)
     rest, seen = ours.take(left), theirs.filter(pc.is_valid(theirs["signature"]))
     for i, j in matches(unpack(rest["signature"]), unpack(seen["signature"])):
-        found[left[i]] = Shared(rest["ref"][i].as_py(), seen["ref"][j].as_py(), "near-duplicate")
+        found[int(left[i])] = Shared(rest["ref"][i].as_py(), seen["ref"][j].as_py(), "near-duplicate")
     return [found[i] for i in sorted(found)]
 
 
