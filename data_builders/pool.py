@@ -53,15 +53,17 @@ class Process(Generic[JobT, ResultT]):
             env={**os.environ, **alone}, start_new_session=True,
         )  # fmt: skip
         try:
-            self._answer(sys.path, pickled)
+            loaded, problem = self._answer(sys.path, pickled)
         except Exception as error:
+            loaded, problem = False, error
+        if not loaded:
             self.end()
-            raise RuntimeError(f"a worker process cannot load {work!r}: {error}") from error
+            raise RuntimeError(f"a worker process cannot load {work!r}: {problem}") from problem
 
     def __call__(self, job: JobT) -> ResultT:
         """The function's result, or its exception. Raises WorkerDiedError."""
         try:
-            return self._answer(job)
+            worked, answer = self._answer(job)
         except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
             code = self._process.wait()
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
@@ -69,21 +71,22 @@ class Process(Generic[JobT, ResultT]):
                 f"a worker process {how}, most likely because memory ran out: start again with fewer workers; what is "
                 "finished stays"
             ) from error
+        if not worked:
+            raise answer  # outside of the block above: the function itself may run into an EOFError
+        return answer  # type: ignore[no-any-return]
 
     def end(self) -> None:
         """Stop at once: a process holds nothing that could be lost."""
         self._process.kill()
         self._process.wait()
 
-    def _answer(self, *messages: Any) -> Any:
+    def _answer(self, *messages: Any) -> tuple[bool, Any]:
+        """Whether it worked, and the result or the exception."""
         assert self._process.stdin is not None and self._process.stdout is not None
         for message in messages:
             pickle.dump(message, self._process.stdin)
         self._process.stdin.flush()
-        worked, answer = pickle.load(self._process.stdout)
-        if not worked:
-            raise answer
-        return answer
+        return pickle.load(self._process.stdout)  # type: ignore[no-any-return]
 
 
 def serve() -> None:
@@ -104,9 +107,19 @@ def serve() -> None:
                 answer = work(message)
             reply = pickle.dumps((True, answer))
         except Exception as error:
-            reply = pickle.dumps((False, error))
+            reply = _failure(error)
         answers.write(reply)
         answers.flush()
+
+
+def _failure(error: Exception) -> bytes:
+    """An exception for the way back; its text alone where it cannot be sent as it is."""
+    try:
+        reply = pickle.dumps((False, error))
+        pickle.loads(reply)
+        return reply
+    except Exception:  # a stranger's exception class may do anything
+        return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
 def each(call: Callable[[JobT], ResultT], jobs: Iterable[JobT], threads: int) -> Iterator[ResultT]:
