@@ -32,7 +32,7 @@ $(VENV)/.made-venv:
 	@touch $@
 
 $(VENV)/.made-install: $(VENV)/.made-venv $(PACKAGING)
-	$(PIP) install --quiet --editable ".[cpu,video,eval,dev]"
+	$(PIP) install --quiet --editable ".[cpu,video,graph,eval,dev]"
 	$(BIN)/python -m ssl4rl_plugin.cpu.setup
 	@touch $@
 

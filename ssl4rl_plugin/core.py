@@ -19,14 +19,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from ssl4rl_plugin.grading import Grader
 
-KINDS = ("image", "rgbd", "video")
+if TYPE_CHECKING:
+    from ssl4rl_plugin.graphs.graph import GraphNode
+
+KINDS = ("image", "rgbd", "video", "graph")
 """What an item can be; every RGB-D pair and every video can stand in for an image."""
 
 
@@ -60,8 +63,8 @@ class Item:
 
     id: str
     """Stable identity inside its source; part of the seed of every sample made from it."""
-    data: Image.Image | RGBD | Clip
-    """The thing itself: a picture in RGB, upright; or an RGB-D pair; or the frames of a video."""
+    data: Image.Image | RGBD | Clip | GraphNode
+    """The thing itself: a picture in RGB, upright; or an RGB-D pair; or the frames of a video; or a node of a graph."""
     group: str = ""
     """Items that show the same thing share a group, and a group never straddles two splits."""
     others: tuple[Item, ...] = ()
@@ -74,6 +77,8 @@ class Item:
             return self.data.image
         if isinstance(self.data, Clip):
             return self.data.frames[len(self.data.frames) // 2]
+        if not isinstance(self.data, Image.Image):
+            raise TypeError(f"item {self.id!r} holds a {type(self.data).__name__}, not a picture")
         return self.data
 
     @cached_property
@@ -94,6 +99,15 @@ class Item:
         """The frames of the item's video. Raises TypeError for an item of another kind."""
         if not isinstance(self.data, Clip):
             raise TypeError(f"item {self.id!r} holds a {type(self.data).__name__}, not a video")
+        return self.data
+
+    @property
+    def graph(self) -> GraphNode:
+        """A node, with the graph that it is in. Raises TypeError for an item of another kind."""
+        from ssl4rl_plugin.graphs.graph import GraphNode
+
+        if not isinstance(self.data, GraphNode):
+            raise TypeError(f"item {self.id!r} holds a {type(self.data).__name__}, not a node of a graph")
         return self.data
 
 
@@ -159,22 +173,30 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Level:
-    """What every level of every image task has; a task's own level adds fields."""
-
-    side: int = 448
-    """Pixels along the longest side of the largest picture shown. 448 px are 256 visual tokens for Qwen2.5-VL."""
+class AnyLevel:
+    """A level of any task: options with defaults, each of its default's type."""
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
             value, wanted = getattr(self, option.name), type(option.default)
             if type(value) is not wanted and not (wanted is float and type(value) is int):
                 raise ValueError(f"{option.name} must be of type {wanted.__name__}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Level(AnyLevel):
+    """What every level of every task on pictures has; a task's own level adds fields."""
+
+    side: int = 448
+    """Pixels along the longest side of the largest picture shown. 448 px are 256 visual tokens for Qwen2.5-VL."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.side < 28:
             raise ValueError(f"side must be at least 28 pixels, got {self.side}")
 
 
-LevelT = TypeVar("LevelT", bound=Level)
+LevelT = TypeVar("LevelT", bound=AnyLevel)
 
 
 class Task(ABC, Generic[LevelT]):
@@ -195,7 +217,7 @@ class Task(ABC, Generic[LevelT]):
     default_level: ClassVar[str]
     """The level meant by the bare task name."""
     kind: ClassVar[str] = "image"
-    """What `generate` needs an item to be, one of `KINDS`: reads `item.image`, `item.rgbd` or `item.clip`."""
+    """What `generate` needs an item to be, one of `KINDS`: reads `item.image`, `item.rgbd`, `item.clip` or `item.graph`."""
     others_needed: ClassVar[int] = 0
     """How many items of other groups `generate` finds in `item.others`."""
     cues: ClassVar[Mapping[str, str]] = {}

@@ -12,6 +12,9 @@ A task picks one of these and says no more about scoring:
     Interval     first and last frame                 intersection over union
     Box          a box in a picture                   intersection over union
     Point        a point in a picture                 distance
+    Sequences    labels in order, several are right   right or wrong
+    Ranking      candidates, one of them right        reciprocal rank
+    OpenWord     one word, written freely             right or wrong
 
 Every grader first decides whether the text is a possible answer at all (`parse` returns None if not: a permutation
 that is no permutation is worth nothing), is forgiving about form only (case, spaces, brackets, `90°`, `Top Left`), and
@@ -27,8 +30,9 @@ from ssl4rl_plugin.grading.counts import Counts
 from ssl4rl_plugin.grading.exact import Angle, Choice, Words
 from ssl4rl_plugin.grading.orders import LabelSet, Ordering, Permutation
 from ssl4rl_plugin.grading.regions import Box, Interval, Point
+from ssl4rl_plugin.grading.sequences import OpenWord, Ranking, Sequences
 
 __all__ = [
-    "MAX_ANSWER_CHARS", "Angle", "Box", "Choice", "Counts", "Grader", "Interval", "LabelSet", "Ordering", "Permutation",
-    "Point", "Words", "letters", "strip_form",
+    "MAX_ANSWER_CHARS", "Angle", "Box", "Choice", "Counts", "Grader", "Interval", "LabelSet", "OpenWord", "Ordering",
+    "Permutation", "Point", "Ranking", "Sequences", "Words", "letters", "strip_form",
 ]  # fmt: skip

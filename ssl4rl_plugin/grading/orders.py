@@ -113,7 +113,7 @@ class Ordering(Grader[tuple[str, ...]]):
         return 0.5  # in a uniform order every pair is as likely one way as the other
 
     def parse(self, text: str) -> tuple[str, ...] | None:
-        found = _labels(text, self.labels)
+        found = labels_in(text, self.labels)
         return found if found is not None and len(found) == len(self.labels) else None
 
     def equal(self, value: tuple[str, ...], truth: Any) -> bool:
@@ -163,7 +163,7 @@ class LabelSet(Grader[tuple[str, ...]]):
         return self.size / len(self.labels)  # each guessed member is in a uniform truth with this probability
 
     def parse(self, text: str) -> tuple[str, ...] | None:
-        found = _labels(text, self.labels)
+        found = labels_in(text, self.labels)
         return self._in_order(found) if found is not None and len(found) == self.size else None
 
     def equal(self, value: tuple[str, ...], truth: Any) -> bool:
@@ -189,7 +189,7 @@ class LabelSet(Grader[tuple[str, ...]]):
         return {f"contains {label}": int(label in value) for label in self.labels}
 
 
-def _labels(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
+def labels_in(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
     """Distinct labels in the text, in its order; None if anything else is in it. `and`, `<` and `>` separate too."""
     if len(text) > MAX_ANSWER_CHARS:
         return None

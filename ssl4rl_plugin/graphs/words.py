@@ -1,0 +1,175 @@
+"""Put a piece of a graph into words: nodes under numbers of this sample's own, edges in random order, texts cut to size.
+
+    edges       1-4, 2-4                                       1-cites->4
+    sentences   Node 1 is linked to nodes 4 and 6.             1 cites 4.
+    json        {"edges": [[1, 4], [2, 4]]}                    {"edges": [[1, "cites", 4]]}
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ssl4rl_plugin.core import AnyLevel
+from ssl4rl_plugin.graphs.graph import TextGraph
+
+NOTATIONS = ("edges", "sentences", "json")
+BYTES_PER_TOKEN = 16
+"""Bytes of a text that are looked at for each token that may be shown."""
+
+_WORD = re.compile(r"\S+")
+_MARKS = re.compile(r"<(?:image|video)>|<\||\|>|</?(?:answer|think)>")
+"""What a prompt must not take from a node: places for pictures, special tokens, answer tags."""
+
+
+@dataclass(frozen=True)
+class GraphLevel(AnyLevel):
+    """What every level of every graph task has; a task's own level adds fields."""
+
+    nodes: int = 10
+    """Nodes of the graph that is shown, at most or exactly, as the task says."""
+    notation: str = "any"
+    """How edges are written: `edges`, `sentences`, `json`, or `any` of them, drawn for each sample."""
+    tokens: int = 24
+    """Tokens of each node's text at most; 0 shows no texts."""
+    budget: int = 640
+    """Tokens of all texts of a prompt at most; if they are many, each gets its share."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2 <= self.nodes <= 60:
+            raise ValueError(f"nodes must be in 2..60, got {self.nodes}")
+        if self.notation not in (*NOTATIONS, "any"):
+            raise ValueError(f"notation must be one of {', '.join(NOTATIONS)} or any, got {self.notation!r}")
+        if not (0 <= self.tokens <= self.budget <= 8192):
+            raise ValueError(f"expected 0 <= tokens <= budget <= 8192, got {self.tokens} and {self.budget}")
+
+    def share(self, texts: int) -> int:
+        """Tokens that each of so many texts may have."""
+        return min(self.tokens, self.budget // max(1, texts))
+
+
+def tokens_in(word: str) -> int:
+    """What a word counts for where no tokenizer is given: one token for every four bytes that it begins.
+
+    On the safe side for English, where a token of a large model has more; a letter of another script counts by its bytes.
+    """
+    return (len(word.encode()) + 3) // 4
+
+
+def plain(text: str) -> str:
+    """A text on one line, without anything that a prompt could take for its own."""
+    return " ".join(_MARKS.sub(" ", text).split())
+
+
+def cut(graph: TextGraph, node: int, tokens: int) -> str:
+    """A node's text, ended behind the last word that fits; `...` says that there was more. Its cost is that of `tokens`."""
+    limit = tokens * BYTES_PER_TOKEN
+    text = plain(graph.texts.start(node, limit))
+    whole = int(graph.texts.offsets[node + 1] - graph.texts.offsets[node]) <= limit
+    if graph.tokenizer is not None:
+        ends = _token_ends(graph.tokenizer, text)
+        kept = text if len(ends) <= tokens else text[: ends[tokens - 1]] if tokens else ""
+        if len(kept) < len(text) and not text[len(kept) :].startswith(" "):
+            kept = kept.rpartition(" ")[0] or kept
+    else:
+        spent, end = 0, 0
+        for word in _WORD.finditer(text):
+            spent += tokens_in(word[0])
+            if spent > tokens:
+                if not end:  # one word that is longer than all that may be shown
+                    end = len(word[0].encode()[: 4 * tokens].decode("utf-8", "ignore"))
+                break
+            end = word.end()
+        kept = text[:end]
+    if not kept:
+        return "(no text)"
+    return kept if whole and len(kept) == len(text) else f"{kept} ..."
+
+
+def _token_ends(tokenizer: str, text: str) -> list[int]:
+    """Where each token of a text ends."""
+    offsets = load_tokenizer(tokenizer)(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [end for _, end in offsets]
+
+
+@lru_cache(maxsize=4)
+def load_tokenizer(name: str) -> Any:
+    """The fast tokenizer of a model, by hub name or folder."""
+    from transformers import AutoTokenizer
+
+    found = AutoTokenizer.from_pretrained(name)
+    if not found.is_fast:
+        raise ValueError(f"tokenizer {name!r} cannot say where its tokens end: it has no fast version")
+    return found
+
+
+def numbered(count: int, rng: random.Random) -> list[int]:
+    """For each of `count` nodes a number from 1, drawn for this sample: a number tells nothing."""
+    return rng.sample(range(1, count + 1), count)
+
+
+def notation(level: GraphLevel, rng: random.Random) -> str:
+    """The level's notation, or one that is drawn."""
+    drawn = rng.choice(NOTATIONS)
+    return drawn if level.notation == "any" else level.notation
+
+
+def graph_text(
+    edges: Sequence[tuple[int, int, int]],
+    names: Sequence[int | str],
+    how: str,
+    rng: random.Random,
+    graph: TextGraph | None = None,
+    texts: Sequence[str] = (),
+) -> str:
+    """A piece of a graph in words.
+
+    Args:
+        edges: start, end and relation, by place.
+        names: what the node at each place is called.
+        how: one of `NOTATIONS`.
+        rng: shuffles the edges, and the ends of those without direction.
+        graph: says whether edges have a direction, and names the relations; None for bare edges.
+        texts: what stands at the node at each place; none to leave texts out.
+    """
+    directed, relations = (graph.directed, graph.relation_names) if graph else (False, ())
+    links = []
+    for a, b, kind in rng.sample(edges, len(edges)):
+        ends = (names[a], names[b])
+        if not directed and rng.random() < 0.5:
+            ends = ends[::-1]
+        links.append((*ends, plain(relations[kind]) if relations else ""))
+    order = sorted(range(len(names)), key=lambda place: names[place])
+    if how == "json":
+        named = {"nodes": {str(names[place]): texts[place] for place in order}} if texts else {}
+        return json.dumps({**named, "edges": [[a, r, b] if r else [a, b] for a, b, r in links]}, ensure_ascii=False)
+    lines = [f"{names[place]}: {texts[place]}" for place in order] if texts else []
+    if how == "sentences":
+        told = [f"{a} {r} {b}." for a, b, r in links] if relations else _sentences(links, [*names], directed, rng)
+        return "\n".join([*lines, " ".join(told) or "There are no edges."])
+    arrow = "->" if directed else "-"
+    return "\n".join([*lines, "Edges: " + (", ".join(f"{a}-{r}->{b}" if r else f"{a}{arrow}{b}" for a, b, r in links) or "none")])
+
+
+def _sentences(
+    links: Sequence[tuple[int | str, int | str, str]], names: list[int | str], directed: bool, rng: random.Random
+) -> list[str]:
+    """A sentence for each node, about the nodes that it is linked to or points to."""
+    ends: dict[int | str, list[str]] = {name: [] for name in names}
+    for a, b, _ in links:
+        ends[a].append(str(b))
+        if not directed:
+            ends[b].append(str(a))
+    told = []
+    for name in rng.sample(names, len(names)):
+        *more, last = ends[name] or [""]
+        others = f"nodes {', '.join(more)} and {last}" if more else f"node {last}" if last else "no node"
+        if last or not directed:
+            told.append(f"Node {name} {'points to' if directed else 'is linked to'} {others}.")
+    return told

@@ -1,0 +1,1 @@
+"""Pretext tasks on text-attributed graphs, one file each."""
