@@ -126,9 +126,9 @@ class Sample:
     """The corruption's parameters as drawn (JSON values), for logs, audits and galleries."""
     videos: tuple[Clip, ...] = ()
     """The clips; a model that takes no video sees each as a row of pictures."""
-    options: tuple[Image.Image | Clip, ...] = ()
-    """Where the answer is one of several pictures (or cells of a picture, or clips): these, in the order of the grader's
-    `values()`. The audit compares them; the model sees only what is in `images` and `videos`."""
+    options: tuple[Image.Image | Clip | str, ...] = ()
+    """Where the answer is one of several pictures (or cells of a picture, or clips, or texts): these, in the order of the
+    grader's `values()`. The audit compares them; the model sees only what is in `images` and `videos`."""
 
     def pieces(self) -> list[str | Image.Image | Clip]:
         """The question as the model meets it; see `pieces`."""

@@ -80,6 +80,14 @@ class Arcs:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @cached_property
+    def by_kind(self) -> tuple[Ints, Ints]:
+        """All arcs in order of their kinds, and where each kind starts; made once, when it is first needed."""
+        if self.kinds is None:
+            return np.zeros(0, np.int32), np.zeros(1, np.int64)
+        order = np.argsort(self.kinds, kind="stable").astype(np.int32 if len(self) < MAX_NODES else np.int64)
+        return order, np.concatenate([[0], np.cumsum(np.bincount(self.kinds))])
+
     def degree(self, node: int) -> int:
         """Arcs in a node's row."""
         return int(self.indptr[node + 1]) - int(self.indptr[node])

@@ -173,3 +173,8 @@ def _sentences(
         if last or not directed:
             told.append(f"Node {name} {'points to' if directed else 'is linked to'} {others}.")
     return told
+
+
+def opening(graph: TextGraph, count: int) -> str:
+    """How a prompt introduces a graph of so many nodes."""
+    return f"A {'directed graph' if graph.directed else 'graph'} has {count} nodes, numbered 1 to {count}."
