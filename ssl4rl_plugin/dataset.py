@@ -229,6 +229,8 @@ def messages(row: Row, settings: Settings, as_video: bool) -> list[dict[str, Any
         else:
             content.append({"type": "text", "text": piece})
     system = [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
+    if all(part["type"] == "text" for part in content):  # the chat template of a text model takes no list
+        return [*system, {"role": "user", "content": "".join(part["text"] for part in content)}]
     return [*system, {"role": "user", "content": content}]
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from PIL import Image
 from ssl4rl_plugin.core import RGBD, Clip, Item, Rejection, Sample
 from ssl4rl_plugin.data_builders.manifest import Manifest, ManifestItem, build_manifest, is_manifest
 from ssl4rl_plugin.data_builders.source import load_source
+from ssl4rl_plugin.graphs.graph import GraphNode
+from ssl4rl_plugin.graphs.source import GraphItem, GraphManifest, GraphSource
 from ssl4rl_plugin.images import ImageError
 from ssl4rl_plugin.rewards import encode_truth
 from ssl4rl_plugin.seeding import rng_for
@@ -32,6 +35,8 @@ DRAWS_PER_ITEM = 4
 """How many corruptions of one item are tried before the next item takes its place."""
 ITEMS_PER_SAMPLE = 64
 """How many items are tried before the run stops: a task that refuses so many does not fit the images."""
+NODES_PER_SAMPLE = 1024
+"""The same for nodes of a graph, which cost next to nothing, and few of which may have what a task asks for."""
 
 
 class SampleError(RuntimeError):
@@ -83,13 +88,13 @@ class SampleStream:
         split: `train` (items epoch by epoch, arms by weight) or `val` (`val_samples` of every arm, in arm order).
     """
 
-    def __init__(self, settings: Settings, manifest: Manifest, split: str):
+    def __init__(self, settings: Settings, manifest: Manifest | GraphManifest, split: str):
         if split not in ("train", "val"):
             raise ValueError(f"split must be train or val, got {split!r}")
         self.settings = settings
         self.manifest = manifest
         self.split = split
-        self.items = manifest.items(split)
+        self.items: Sequence[ManifestItem | GraphItem] = manifest.items(split)
         self.refusals: Counter[str] = Counter()
         """Refused draws so far in this process, by `task:level: reason`."""
         if not self.items:
@@ -99,7 +104,7 @@ class SampleStream:
             )
         kind = manifest.source.kind
         for arm in settings.arms:
-            if arm.task.kind not in ("image", kind):
+            if arm.task.kind != kind and not (arm.task.kind == "image" and kind != "graph"):
                 raise SampleError(
                     f"task {arm.key} needs items of kind {arm.task.kind!r}, and source {manifest.source.name!r} has items "
                     f"of kind {kind!r}: choose a source that fits (`ssl4rl sources` lists each one's kind)"
@@ -130,7 +135,8 @@ class SampleStream:
         epoch, place = divmod(position, len(self.items))
         order = self._order(epoch)
         refused: list[str] = []
-        for step in range(min(ITEMS_PER_SAMPLE, len(self.items))):
+        tried = NODES_PER_SAMPLE if self.manifest.source.kind == "graph" else ITEMS_PER_SAMPLE
+        for step in range(min(tried, len(self.items))):
             row = self.items[order[(place + step) % len(order)]]
             try:
                 data = self._data(row)
@@ -166,10 +172,14 @@ class SampleStream:
         rng_for(self.settings.seed, self.split, "order", epoch).shuffle(order)
         return order
 
-    def _data(self, row: ManifestItem) -> Image.Image | RGBD | Clip:
+    def _data(self, row: ManifestItem | GraphItem) -> Image.Image | RGBD | Clip | GraphNode:
+        if isinstance(self.manifest, GraphManifest):
+            assert isinstance(row, GraphItem)
+            return self.manifest.open(row)
+        assert isinstance(row, ManifestItem)
         return self.manifest.open(row, max_pixels=self.settings.source.max_pixels)
 
-    def _others(self, arm: Arm, row: ManifestItem, rng: random.Random, refused: list[str]) -> tuple[Item, ...]:
+    def _others(self, arm: Arm, row: ManifestItem | GraphItem, rng: random.Random, refused: list[str]) -> tuple[Item, ...]:
         """Items of other groups, each of another one, drawn uniformly; an unreadable one is noted and passed over."""
         found: list[Item] = []
         groups = {row.group}
@@ -190,20 +200,23 @@ class SampleStream:
         )
 
 
-def load_manifest(settings: Settings, progress: bool = False) -> Manifest:
-    """The manifest of the settings' source. Raises SourceError.
+def load_manifest(settings: Settings, progress: bool = False) -> Manifest | GraphManifest:
+    """The manifest of the settings' source, or its graph. Raises SourceError.
 
     If the path is that of a manifest, it is used as it is; otherwise one is made, or brought up to date.
     """
     return manifest_of(settings.source, settings.seed, progress)
 
 
-def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest:
+def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest | GraphManifest:
     """The same for a source and the seed of its split."""
     if spec.path is not None and is_manifest(Path(spec.path)):
         return Manifest.load(spec.path)
+    source = load_source(spec.name, spec.path, **spec.options)
+    if isinstance(source, GraphSource):
+        return GraphManifest(source, val_fraction=spec.val_fraction, seed=seed)
     return build_manifest(
-        load_source(spec.name, spec.path, **spec.options),
+        source,
         Path(spec.manifest) if spec.manifest else None,
         val_fraction=spec.val_fraction,
         seed=seed,

@@ -19,6 +19,8 @@ from ssl4rl_plugin.report.page import card, percent, readable, render, write
 from ssl4rl_plugin.samples import Made, SampleStream, load_manifest
 from ssl4rl_plugin.settings import Settings, parse_arms
 
+QUESTION = 4000
+"""Characters of a question that a card shows: a graph in words is long."""
 STRIP = 8
 """Frames of a clip that a .png shows."""
 PHOTO_CROPS = 25
@@ -159,10 +161,10 @@ def _card(made: Made) -> Image.Image:
     shown = [_strip(piece) if isinstance(piece, Clip) else piece for piece in made.sample.pieces()]
     images = [image for image in shown if not isinstance(image, str)]
     count = len(images)
-    columns = 1 if made.sample.videos else count if count <= 3 else 2 if count == 4 else 3 if count <= 9 else 4
+    columns = 1 if made.sample.videos or not images else count if count <= 3 else 2 if count == 4 else 3 if count <= 9 else 4
     cell = (inner - 8 * (columns - 1)) // columns
     small = [_shrunk(image, cell) for image in images]
-    question = readable(re.sub("<image>|<video>", "", made.sample.question))
+    question = readable(re.sub("<image>|<video>", "", made.sample.question), QUESTION)
     texts = [
         *((line, _INK, _font(13)) for line in _wrapped(question, 13, inner)),
         *((line, _GOOD, _font(14, True)) for line in _wrapped(f"→ {readable(made.gold, 200)}", 14, inner)),

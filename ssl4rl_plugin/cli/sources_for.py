@@ -11,7 +11,7 @@ from ssl4rl_plugin.images import ImageError
 from ssl4rl_plugin.registry import RegistryError
 from ssl4rl_plugin.settings import SourceSettings
 
-SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_videos"}
+SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_videos", "graph": "les_miserables"}
 """The built-in sample source for each kind of item."""
 MAX_PIXELS = 1024 * 1024
 """Pixels that a source picture is shrunk to, as in the base recipe."""
@@ -22,7 +22,7 @@ _TRIED = 20  # files that are opened to see whether a folder holds items of a ki
 
 
 def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_fraction: float = 0.0) -> SourceSettings:
-    """The source of items of a kind (`image`, `rgbd` or `video`).
+    """The source of items of a kind (one of `core.KINDS`).
 
     A named source is taken, if its items are of that kind (all serve as images). Otherwise the path tells it, and
     without one, or where it has no items of that kind, it is the built-in samples.
@@ -39,7 +39,7 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
     """
     if name is not None:
         of = registry.get(name).kind
-        if kind not in ("image", of):
+        if kind != of and not (kind == "image" and of != "graph"):
             raise ValueError(
                 f"it needs items of kind {kind!r}, and source {name!r} has items of kind {of!r}: choose a source that "
                 "fits (`ssl4rl sources` lists each one's kind)"
@@ -49,6 +49,8 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
         chosen = SAMPLES[kind]
     elif kind == "image":
         chosen = source_of(path)
+    elif kind == "graph":
+        chosen = "planetoid" if path.is_dir() else "graph"
     else:
         chosen = kind if _holds(kind, path) else SAMPLES[kind]
     try:
@@ -100,6 +102,7 @@ def described(source: SourceSettings) -> str:
     return {
         "sample_photos": "the photographs that come with scikit-image",
         "sample_depth": "the stereo scene that comes with scikit-image",
+        "les_miserables": "the characters of Les Misérables (networkx)",
     }.get(source.name, f"source {source.name}")
 
 

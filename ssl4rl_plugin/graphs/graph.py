@@ -329,7 +329,8 @@ def divide(
     shown = _arcs(keys[part == 3], nodes, kinds)
     asked = {split: _arcs(keys[part == number], nodes, kinds) for number, split in ((2, "train"), (1, "val"), (0, "test"))}
     order, cells = _cells(np.diff(shown.indptr), np.diff(raw.texts.offsets))
-    counted["isolated_nodes"] = nodes - np.count_nonzero(np.diff(shown.indptr) + sum(np.diff(a.indptr) for a in asked.values()))
+    linked = np.diff(shown.indptr) + sum(np.diff(arcs.indptr) for arcs in asked.values())
+    counted["isolated_nodes"] = int(np.count_nonzero(linked == 0))
     counted["empty_texts"] = int(np.count_nonzero(np.diff(raw.texts.offsets) == 0))
     return TextGraph(
         name=raw.name,
