@@ -148,6 +148,8 @@ def make_plan(
         SettingsError, SourceError, SampleError: the settings are wrong, or do not fit the images.
         PlanError: an impossible store, codec or size.
     """
+    if manifest.source.kind == "graph":
+        raise PlanError("a graph is not built beforehand: its samples are made while training (see docs/graphs.md)")
     source = {key: value for key, value in section["source"].items() if key not in ("path", "manifest")}
     indexed = manifest.settings
     source |= {"name": indexed["source"], "options": indexed["options"], "val_fraction": indexed["val_fraction"]}

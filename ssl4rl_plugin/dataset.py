@@ -25,6 +25,8 @@ from verl.utils.tokenizer import build_multimodal_processor_inputs
 
 from ssl4rl_plugin.built import BuiltRows
 from ssl4rl_plugin.core import Clip
+from ssl4rl_plugin.graphs.questions import GraphQuestionRows
+from ssl4rl_plugin.graphs.source import GraphManifest
 from ssl4rl_plugin.questions import QuestionRows
 from ssl4rl_plugin.rows import JoinedRows, OnlineRows, Row, Rows
 from ssl4rl_plugin.samples import SampleStream, load_manifest, manifest_of
@@ -61,7 +63,8 @@ class SSLDataset(RLHFDataset):
         split = split_of(data_files)
         self.settings = Settings.from_config(config.ssl4rl)
         own = own_rows(self.settings, split)
-        self.rows = JoinedRows([own, *benchmark_rows(self.settings)]) if split == "val" else own
+        held_out = [*graph_questions(own), *benchmark_rows(self.settings)] if split == "val" else []
+        self.rows: Rows = JoinedRows([own, *held_out]) if split == "val" else own
         self.length = min(len(self.rows), max_samples) if max_samples > 0 else len(self.rows)
         self.tokenizer = tokenizer
         self.processor = processor
@@ -132,6 +135,14 @@ def own_rows(settings: Settings, split: str) -> OnlineRows | BuiltRows:
     if settings.data is not None:
         return BuiltRows(Path(settings.data), split)
     return OnlineRows(SampleStream(settings, load_manifest(settings), split))
+
+
+def graph_questions(own: OnlineRows | BuiltRows) -> list[GraphQuestionRows]:
+    """What a run on a graph is asked beside its pretext tasks: labels of held-out nodes, and held-out edges."""
+    if not isinstance(own, OnlineRows) or not isinstance(manifest := own.stream.manifest, GraphManifest):
+        return []
+    limit = int(manifest.source.options["questions"])
+    return [GraphQuestionRows(manifest, own.stream.settings.answer_format, limit)] if limit else []
 
 
 def benchmark_rows(settings: Settings) -> list[QuestionRows]:

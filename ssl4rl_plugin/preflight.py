@@ -82,13 +82,21 @@ def check(config: DictConfig) -> None:
 
 def check_online(settings: Settings) -> OnlineRows:
     """The training rows of a run that makes its samples; says which images are left out."""
+    from ssl4rl_plugin.graphs.source import GraphManifest
     from ssl4rl_plugin.rows import OnlineRows
     from ssl4rl_plugin.samples import SampleStream, load_manifest
 
     manifest = load_manifest(settings, progress=sys.stderr.isatty())
     if manifest.rejected:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
-        print(f"ssl4rl: {sum(manifest.rejected.values())} images are left out: {counts}", file=sys.stderr)
+        what = "of the graph" if isinstance(manifest, GraphManifest) else "images"
+        print(f"ssl4rl: {sum(manifest.rejected.values())} {what} are left out: {counts}", file=sys.stderr)
+    if isinstance(manifest, GraphManifest) and not (settings.transductive or manifest.graph.inductive):
+        raise PreflightError(
+            "training prompts would show the texts of nodes that are evaluated (never their labels, and no held-out edge): "
+            "say ssl4rl.transductive=true if that is meant, as in the paper, or leave those nodes out with "
+            "+ssl4rl.source.options.inductive=true"
+        )
     SampleStream(settings, manifest, "val")  # says what is wrong with it
     return OnlineRows(SampleStream(settings, manifest, "train"))
 

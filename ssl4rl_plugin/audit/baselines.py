@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ssl4rl_plugin.audit.draw import Batch, TaskError
-from ssl4rl_plugin.audit.features import COMPARED, GROUPS, Described
+from ssl4rl_plugin.audit.features import COMPARED, Described
 from ssl4rl_plugin.core import Task
 from ssl4rl_plugin.grading import Grader, LabelSet, Ordering, Permutation
 from ssl4rl_plugin.stats import Z_95, wilson
@@ -79,11 +79,12 @@ def guess(task: Task[Any], level: Any, train: Batch, test: Batch, only: set[Key]
 
     grader = task.grader(level)
     rows = _constants(grader, train, test) + _orders(grader, train, test, fresh=only is not None)
-    undeclared = [group for group in GROUPS if group not in task.cues and group != "halves"]
+    groups = list(train.described[0].shown)
+    undeclared = [group for group in groups if group not in task.cues and group != "halves"]
     with threadpool_limits(1):
         for kind, target in _targets(grader, train, test):
             views = _VIEWS[kind](train, test)
-            for group, parts in [*((group, [group]) for group in GROUPS), ("all", undeclared)]:
+            for group, parts in [*((group, [group]) for group in groups), ("all", undeclared)]:
                 key = (kind, group, target.part)
                 parts = [part for part in parts if part in views[0]]
                 if (only is not None and key not in only) or not parts:
@@ -164,7 +165,7 @@ def _targets(grader: Grader[Any], train: Batch, test: Batch) -> list[tuple[str, 
 def _option_count(*batches: Batch) -> int:
     """How many options every sample has; 0 where they have none, or not all as many."""
     counts = {
-        len(described.options["layout"]) if described.options is not None else 0
+        _height(described.options) if described.options is not None else 0
         for batch in batches
         for described in batch.described
     }
@@ -182,7 +183,7 @@ def with_options(grader: Grader[Any], batch: Batch) -> Batch:
         if isinstance(grader, Ordering | LabelSet)
         else 0
     )
-    if count and all(len(described.shown["layout"]) == count for described in batch.described):
+    if count and all(_height(described.shown) == count for described in batch.described):
         batch.described = [Described(d.prompt, d.shown, d.shown) for d in batch.described]
     return batch
 
@@ -197,7 +198,7 @@ def _alone(*batches: Batch) -> list[dict[str, list[np.ndarray]]]:
     views: list[dict[str, list[np.ndarray]]] = []
     for place in range(max(1, min(most, MAX_SEEN))):
         view: dict[str, list[np.ndarray]] = {}
-        for group in GROUPS:
+        for group in batches[0].described[0].shown:
             view[group] = []
             for batch in batches:
                 rows = [
@@ -205,7 +206,7 @@ def _alone(*batches: Batch) -> list[dict[str, list[np.ndarray]]]:
                     for d in batch.described
                 ]
                 view[group].append(np.stack(rows).astype(np.float32))
-        if place == 0:
+        if place == 0 and longest:
             for side, batch in enumerate(batches):
                 prompts = np.stack([np.pad(d.prompt, (0, longest - len(d.prompt))) for d in batch.described])
                 view["layout"][side] = np.concatenate([prompts, view["layout"][side]], axis=1)
@@ -234,9 +235,14 @@ def _at_once(rows: np.ndarray, most: int) -> np.ndarray:
     return np.concatenate([rows[0], rows[-1], rows.mean(0), rows.std(0), rows.argmax(0), rows.argmin(0)])
 
 
+def _height(rows: dict[str, np.ndarray]) -> int:
+    """How many pictures, or options, are described."""
+    return len(next(iter(rows.values())))
+
+
 def _most(*batches: Batch) -> int:
     """The largest number of pictures that a sample shows."""
-    return max(len(described.shown["layout"]) for batch in batches for described in batch.described)
+    return max(_height(described.shown) for batch in batches for described in batch.described)
 
 
 def _width(group: str, *batches: Batch) -> int:
@@ -248,7 +254,7 @@ def _options(*batches: Batch) -> list[dict[str, list[np.ndarray]]]:
     others', and, where one more picture is shown than there are options, how near they are to those of the first."""
     asked = all(_is_asked_about(described) for batch in batches for described in batch.described)
     tables: dict[str, list[np.ndarray]] = {}
-    for group in GROUPS:
+    for group in batches[0].described[0].shown:
         tables[group] = []
         for batch in batches:
             rows = []
@@ -271,7 +277,7 @@ def _options(*batches: Batch) -> list[dict[str, list[np.ndarray]]]:
 def _is_asked_about(described: Described) -> bool:
     """Whether a sample shows one picture more than its options: that which one of them belongs to."""
     options, shown = described.options, described.shown
-    if options is None or len(shown["layout"]) != len(options["layout"]) + 1:
+    if options is None or "layout" not in shown or _height(shown) != _height(options) + 1:
         return False
     return shown["layout"].shape[1] == options["layout"].shape[1]  # no clips
 

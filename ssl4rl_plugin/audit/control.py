@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD, Clip
+from ssl4rl_plugin.graphs.graph import GraphNode, RawGraph, TextGraph, Texts, divide
 from ssl4rl_plugin.seeding import digest
 
 SIZES = ((500, 375), (375, 500), (400, 400), (480, 320), (640, 427), (427, 640))
@@ -23,6 +24,8 @@ SIZES = ((500, 375), (375, 500), (400, 400), (480, 320), (640, 427), (427, 640))
 VIDEO_SIZE = (192, 144)
 VIDEO_FRAMES = 96
 VIDEO_FPS = 8.0
+GRAPH_NODES, GRAPH_LINKS = 160, 5
+"""Nodes of the graph without content, and edges for each."""
 QUALITY = 90
 """Of the JPEG that every picture has been through."""
 
@@ -30,8 +33,13 @@ _TORUS = 640
 _VIDEO_TORUS = 216
 
 
-def control_data(kind: str, number: int) -> Image.Image | RGBD | Clip:
-    """Item `number` of the content-free items of a kind (`image`, `rgbd` or `video`); the same on every machine."""
+def control_data(kind: str, number: int) -> Image.Image | RGBD | Clip | GraphNode:
+    """Item `number` of the content-free items of a kind (one of `core.KINDS`); the same on every machine.
+
+    A graph's are the nodes of one whose edges link any two nodes alike, in any relation, with random words for texts.
+    """
+    if kind == "graph":
+        return GraphNode(_graph(), number % GRAPH_NODES, "train")
     seed = int.from_bytes(digest("audit control", kind, number)[:8], "big")
     rng = np.random.Generator(np.random.PCG64(seed))
     if kind == "video":
@@ -43,6 +51,21 @@ def control_data(kind: str, number: int) -> Image.Image | RGBD | Clip:
     smooth = _field(rng, _TORUS, 3.0, 1)[0, :height, :width]
     smooth = smooth / max(float(smooth.std()), 1e-6)
     return RGBD(image, np.exp(0.5 * smooth + np.log(3.0)).astype(np.float32))
+
+
+@lru_cache(maxsize=1)
+def _graph() -> TextGraph:
+    rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest("audit control", "graph")[:8], "big")))
+    ends = rng.integers(0, GRAPH_NODES, (2, GRAPH_NODES * GRAPH_LINKS))
+    words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), int(rng.integers(4, 9)))) for _ in range(400)]
+    texts = [" ".join(rng.choice(words, int(rng.integers(3, 12)))) for _ in range(GRAPH_NODES)]
+    names = tuple(f"relation {letter}" for letter in "abcd")
+    kinds = rng.integers(0, len(names), ends.shape[1]).astype(np.int32)
+    return divide(
+        RawGraph("control", ends[0], ends[1], Texts.of(texts), directed=True, relations=kinds, relation_names=names),
+        val_fraction=0.0,
+        test_fraction=0.0,
+    )
 
 
 def _picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:

@@ -18,8 +18,11 @@ from PIL import Image
 
 from ssl4rl_plugin.audit.control import control_data
 from ssl4rl_plugin.audit.features import Described, describe
+from ssl4rl_plugin.audit.text import describe_text
 from ssl4rl_plugin.core import RGBD, Clip, Item, Rejection, Sample
 from ssl4rl_plugin.data_builders.manifest import Manifest
+from ssl4rl_plugin.graphs.graph import GraphNode
+from ssl4rl_plugin.graphs.source import GraphManifest
 from ssl4rl_plugin.images import ImageError
 from ssl4rl_plugin.seeding import digest, rng_for
 from ssl4rl_plugin.settings import Arm
@@ -28,10 +31,10 @@ DRAWS_PER_ITEM = 4
 """How many corruptions of one item are tried before the next item takes its place; as in training."""
 MAX_DRAWS = 10
 """Draws for each sample wanted, after which a task counts as one that does not fit the pictures."""
-CONTROL_ITEMS = {"image": 96, "rgbd": 96, "video": 32}
+CONTROL_ITEMS = {"image": 96, "rgbd": 96, "video": 32, "graph": 160}
 """Content-free items of each kind. Few make many samples: there is nothing to learn by heart in them."""
 
-Data = Image.Image | RGBD | Clip
+Data = Image.Image | RGBD | Clip | GraphNode
 
 
 class TaskError(RuntimeError):
@@ -76,6 +79,28 @@ class ManifestPool:
         return item.id, self.manifest.open(item, max_pixels=self.max_pixels)
 
 
+class GraphPool:
+    """The nodes of a graph, each a group of its own, of the splits that a run trains and validates on."""
+
+    def __init__(self, manifest: GraphManifest) -> None:
+        self.manifest = manifest
+        self._splits = (manifest.items("train"), manifest.items("val"))
+
+    def groups(self) -> list[tuple[str, list[int]]]:
+        count = sum(map(len, self._splits))
+        return [(f"node {number}", [number]) for number in range(count)]
+
+    def load(self, number: int) -> tuple[str, Data]:
+        train, val = self._splits
+        item = train[number] if number < len(train) else val[number - len(train)]
+        return item.id, self.manifest.open(item)
+
+
+def pool_of(manifest: Manifest | GraphManifest, max_pixels: int) -> Pool:
+    """The items of a manifest or a graph."""
+    return GraphPool(manifest) if isinstance(manifest, GraphManifest) else ManifestPool(manifest, max_pixels)
+
+
 @dataclass(frozen=True)
 class ControlPool:
     """Content-free items, each a group of its own."""
@@ -90,7 +115,7 @@ class ControlPool:
         return f"control {number}", _control(self.kind, number)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=256)
 def _control(kind: str, number: int) -> Data:
     return control_data(kind, number)
 
@@ -160,7 +185,7 @@ def draw(
                 continue
             if not isinstance(made, Sample):
                 raise TaskError(f"generate returned a {type(made).__name__}, not Sample or Rejection")
-            batch.described.append(describe(made))
+            batch.described.append(describe(made) if made.images or made.videos else describe_text(made))
             batch.truths.append(made.truth)
             batch.groups.append(group)
             same = _identity(made)

@@ -8,6 +8,7 @@ from typing import Any
 from ssl4rl_plugin.audit import ALPHA, CHANCE, GROUPS, SUSPECT, ArmAudit, Judged
 from ssl4rl_plugin.audit.baselines import Row
 from ssl4rl_plugin.audit.duplicates import Duplicates
+from ssl4rl_plugin.audit.text import TEXT_GROUPS
 from ssl4rl_plugin.report.page import render
 
 _WIDTH, _HEIGHT = 180, 22  # of a bar, CSS pixels
@@ -33,7 +34,7 @@ def audit_html(
         skipped=skipped,
         copies=copies,
         straddling=straddling,
-        groups=GROUPS,
+        groups={**GROUPS, **TEXT_GROUPS},
         suspect=SUSPECT,
         alpha=ALPHA,
         count=count,

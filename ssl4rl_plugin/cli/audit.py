@@ -13,15 +13,16 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from ssl4rl_plugin.audit import CHANCE, ArmAudit, Subject, audit, needs_sklearn
-from ssl4rl_plugin.audit.draw import ManifestPool
+from ssl4rl_plugin.audit.draw import Pool, pool_of
 from ssl4rl_plugin.audit.duplicates import Duplicates, duplicates
 from ssl4rl_plugin.audit.page import audit_html
 from ssl4rl_plugin.cli.sources_for import described, source_for
 from ssl4rl_plugin.cli.tables import show, show_json, table
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
-from ssl4rl_plugin.data_builders.source import load_source
+from ssl4rl_plugin.data_builders.manifest import Manifest
+from ssl4rl_plugin.graphs.source import GraphManifest
 from ssl4rl_plugin.registry import RegistryError
 from ssl4rl_plugin.report.page import write
+from ssl4rl_plugin.samples import manifest_of
 from ssl4rl_plugin.settings import parse_arms
 from ssl4rl_plugin.tasks import registry
 
@@ -55,7 +56,7 @@ def run_audit(
     needs_sklearn()
     console = Console(stderr=True)
     skipped: list[tuple[str, str]] = []
-    manifests: dict[str, tuple[str, Manifest, ManifestPool]] = {}
+    manifests: dict[str, tuple[str, Manifest | GraphManifest, Pool]] = {}
     subjects: list[Subject] = []
     for name in [f"{name}:*" for name in registry.names()] if everything else arms:
         try:
@@ -68,9 +69,8 @@ def run_audit(
         try:
             found = source_for(chosen[0].task.kind, path, source, CROPS, VAL_FRACTION)
             if found.name not in manifests:
-                opened = load_source(found.name, found.path, **found.options)
-                manifest = build_manifest(opened, val_fraction=VAL_FRACTION, progress=console.is_terminal)
-                manifests[found.name] = (described(found), manifest, ManifestPool(manifest, found.max_pixels))
+                manifest = manifest_of(found, seed=0, progress=console.is_terminal)
+                manifests[found.name] = (described(found), manifest, pool_of(manifest, found.max_pixels))
         except ValueError as error:
             # A path that is no good for pictures is a mistake; a kind of item that is not to be had is not.
             if not everything or (chosen[0].task.kind == "image" and source is None):
@@ -81,7 +81,7 @@ def run_audit(
         subjects += [Subject(arm, pool, where) for arm in chosen if arm.key not in {s.arm.key for s in subjects}]
     if not subjects:
         raise ValueError(f"nothing to audit: {'; '.join(f'{name}: {reason}' for name, reason in skipped[:3])}")
-    copies = {where: duplicates(manifest) for where, manifest, _ in manifests.values()}
+    copies = {where: duplicates(found) for where, found, _ in manifests.values() if isinstance(found, Manifest)}
     workers = min(workers or min(_cores(), 8), max(1, 2 * len(subjects)))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         job = bar.add_task(f"auditing {len(subjects)} levels", total=2 * len(subjects))

@@ -1,4 +1,5 @@
-"""A Qwen2.5-VL of under a million parameters with random weights, its tokenizer and its processor.
+"""A Qwen2.5-VL of under a million parameters with random weights, its tokenizer and its processor; for tasks on graphs a
+Qwen2.5 of the same size, without eyes.
 
 Every part is the real thing at a small size: the architecture is transformers' own, the tokenizer a byte-level BPE
 trained on the prompts of the run, the processor Qwen's. It loads offline with AutoProcessor, in verl and in vLLM.
@@ -71,10 +72,11 @@ def chat_template() -> str:
     return (files("ssl4rl_plugin.demo") / "chat_template.jinja").read_text()
 
 
-def build_model(tokenizer: Any, seed: int) -> Any:
-    """A `Qwen2_5_VLForConditionalGeneration` in float32 with random weights that depend on `seed` alone."""
+def build_model(tokenizer: Any, seed: int, vision: bool = True) -> Any:
+    """A `Qwen2_5_VLForConditionalGeneration`, or without vision a `Qwen2ForCausalLM`, in float32 with random weights that
+    depend on `seed` alone."""
     import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     ends = {
@@ -82,41 +84,49 @@ def build_model(tokenizer: Any, seed: int) -> Any:
         "eos_token_id": ids["<|im_end|>"],
         "pad_token_id": ids["<|endoftext|>"],
     }
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": HIDDEN,
-            "intermediate_size": 2 * HIDDEN,
-            "num_hidden_layers": LAYERS,
-            "num_attention_heads": HIDDEN // HEAD_DIM,
-            "num_key_value_heads": HIDDEN // HEAD_DIM // 2,
-            "max_position_embeddings": 4096,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
-            "tie_word_embeddings": False,
-            **ends,
-        },
-        vision_config={
-            "depth": VISION_LAYERS,
-            "hidden_size": VISION_HIDDEN,
-            "num_heads": VISION_HIDDEN // HEAD_DIM,
-            "intermediate_size": 2 * VISION_HIDDEN,
-            "out_hidden_size": HIDDEN,
-            "patch_size": PATCH,
-            "spatial_merge_size": MERGE,
-            "temporal_patch_size": 2,
-            "window_size": 8 * PATCH,
-            "fullatt_block_indexes": [VISION_LAYERS - 1],
-            "in_channels": 3,
-        },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=False,
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
+    text_config = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": HIDDEN,
+        "intermediate_size": 2 * HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HIDDEN // HEAD_DIM,
+        "num_key_value_heads": HIDDEN // HEAD_DIM // 2,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {**rope, "mrope_section": [4, 6, 6]} if vision else rope,
+        "tie_word_embeddings": False,
         **ends,
-    )
-    config._attn_implementation = "sdpa"
-    model = Qwen2_5_VLForConditionalGeneration(config).float()
+    }
+    model: Any
+    if vision:
+        config = Qwen2_5_VLConfig(
+            text_config=text_config,
+            vision_config={
+                "depth": VISION_LAYERS,
+                "hidden_size": VISION_HIDDEN,
+                "num_heads": VISION_HIDDEN // HEAD_DIM,
+                "intermediate_size": 2 * VISION_HIDDEN,
+                "out_hidden_size": HIDDEN,
+                "patch_size": PATCH,
+                "spatial_merge_size": MERGE,
+                "temporal_patch_size": 2,
+                "window_size": 8 * PATCH,
+                "fullatt_block_indexes": [VISION_LAYERS - 1],
+                "in_channels": 3,
+            },
+            image_token_id=ids["<|image_pad|>"],
+            video_token_id=ids["<|video_pad|>"],
+            vision_start_token_id=ids["<|vision_start|>"],
+            vision_end_token_id=ids["<|vision_end|>"],
+            tie_word_embeddings=False,
+            **ends,
+        )
+        config._attn_implementation = "sdpa"
+        model = Qwen2_5_VLForConditionalGeneration(config).float()
+    else:
+        text_only = Qwen2Config(**text_config)
+        text_only._attn_implementation = "sdpa"
+        model = Qwen2ForCausalLM(text_only).float()
     model.generation_config.eos_token_id = ends["eos_token_id"]
     model.generation_config.pad_token_id = ends["pad_token_id"]
     generator = torch.Generator().manual_seed(seed)
@@ -135,7 +145,7 @@ def build_model(tokenizer: Any, seed: int) -> Any:
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write model, tokenizer and processor so that AutoProcessor, verl and vLLM load the folder offline."""
+    """Write model, tokenizer and processor (if it has vision) so that AutoProcessor, verl and vLLM load them offline."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
@@ -143,6 +153,9 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     settings["tokenizer_class"] = "Qwen2Tokenizer"  # Qwen's processor accepts no other
     settings.pop("added_tokens_decoder", None)  # they are in tokenizer.json already
     path.write_text(json.dumps(settings, indent=1))
+    (folder / "chat_template.jinja").write_text(chat_template())
+    if not hasattr(model.config, "vision_config"):
+        return
     unit = PATCH * MERGE
     common = {
         "min_pixels": unit**2,
@@ -159,4 +172,3 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     ):
         settings = {**kind, "processor_class": "Qwen2_5_VLProcessor", **common}
         (folder / file).write_text(json.dumps(settings, indent=1))
-    (folder / "chat_template.jinja").write_text(chat_template())

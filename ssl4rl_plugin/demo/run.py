@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 console = Console()
 
-RECIPES = ("cpu_demo", "cpu_learn", "cpu_videos")
+RECIPES = ("cpu_demo", "cpu_learn", "cpu_videos", "graph_cpu_demo", "graph_cpu_learn")
 """Recipes for the tiny model on a machine without a GPU."""
 WARM_UP_STEPS = 100
 START_LIMIT = 600
@@ -119,13 +119,14 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
 
     texts = [stream[index].prompt for index in range(min(256, len(stream)))]
     tokenizer = train_tokenizer(["user assistant system", *texts])
-    model = build_model(tokenizer, seed)
+    graph = stream.manifest.source.kind == "graph"
+    model = build_model(tokenizer, seed, vision=not graph)
     unfinished = folder.with_name("model.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     save(model, tokenizer, unfinished)
     count = sum(weight.numel() for weight in model.parameters())
-    console.print(f"model: Qwen2.5-VL, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens")
-    processor = hf_processor(str(unfinished))
+    console.print(f"model: {'Qwen2.5' if graph else 'Qwen2.5-VL'}, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens")
+    processor = tokenizer if graph else hf_processor(str(unfinished))
     with _progress() as bar:
         task = bar.add_task("warm-up: answer format, random answers", total=WARM_UP_STEPS)
         result = warm_up(model, processor, stream, WARM_UP_STEPS, seed, lambda: bar.advance(task))
@@ -271,7 +272,7 @@ def summarise(out: Path, recipe: str, seconds: float) -> None:
 
     lines = RunLog(out).headline()
     show(headline_table(lines))
-    if recipe != "cpu_learn":
+    if not recipe.endswith("cpu_learn"):
         console.print(
             "So few steps prove the path (samples, rollouts, rewards, updates, weight sync, checkpoint), not learning: "
             "`make learn` runs until the model has learnt."

@@ -45,8 +45,8 @@ def warm_up(
     """Train `model` in place for `steps` steps of `BATCH` samples.
 
     Args:
-        model: a Qwen2.5-VL.
-        processor: its processor.
+        model: a Qwen2.5-VL, or a model of text alone.
+        processor: its processor, or its tokenizer.
         stream: the training samples (prompts and pictures; their truths are not read).
         steps: optimisation steps.
         seed: of the random answers.
@@ -56,7 +56,7 @@ def warm_up(
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # matrices this small gain nothing from a second thread, and a busy core makes both wait
-    end = processor.tokenizer.eos_token
+    end = getattr(processor, "tokenizer", processor).eos_token
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     rng = rng_for(seed, "warm-up")
     losses: list[float] = []
@@ -88,11 +88,16 @@ def _loss(
     chats = [messages(row_of(made), stream.settings, as_video) for made in batch]
     prompts = [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
     texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-    inputs = processor_inputs(processor, texts, chats, padding=True, padding_side="right")
+    tokenizer = getattr(processor, "tokenizer", None)
+    inputs = (
+        processor_inputs(processor, texts, chats, padding=True, padding_side="right")
+        if tokenizer is not None
+        else processor(texts, padding=True, padding_side="right", return_tensors="pt")
+    )
     labels = inputs["input_ids"].clone()
     labels[inputs["attention_mask"] == 0] = -100
     lengths = inputs["attention_mask"].sum(1).tolist()
-    answers = processor.tokenizer(responses)["input_ids"]
+    answers = (tokenizer or processor)(responses)["input_ids"]
     for row, (length, answer) in enumerate(zip(lengths, answers, strict=True)):
         labels[row, : length - len(answer)] = -100
     return torch.nn.functional.cross_entropy(
@@ -104,5 +109,6 @@ def _floor(batch: list[Made], responses: list[str], processor: Any) -> float:
     """Entropy of a uniform answer per response token, in nats."""
     import math
 
-    tokens = sum(len(ids) for ids in processor.tokenizer(responses)["input_ids"])
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokens = sum(len(ids) for ids in tokenizer(responses)["input_ids"])
     return sum(-math.log(made.arm.task.chance(made.arm.level)) for made in batch) / tokens

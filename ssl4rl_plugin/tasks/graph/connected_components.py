@@ -51,7 +51,7 @@ class ConnectedComponents(Task[ConnectedComponentsLevel]):
     }
     default_level = "up_to_3"
     cues: ClassVar = {
-        "layout": "a graph in more parts has fewer edges, so its description is shorter",
+        "length": "a graph in more parts has fewer edges, so its description is shorter",
         "mentions": "a graph in more parts has fewer edges, so its nodes are named less often",
     }
 
