@@ -103,12 +103,16 @@ class GraphFileSource(GraphSource):
                     import networkx
 
                     key = "links" if "links" in content else "edges"
-                    return from_networkx(networkx.node_link_graph(content, edges=key), path.stem, self.options["directed"])
+                    return from_networkx(
+                        networkx.node_link_graph(content, edges=key), path.stem, self.options["directed"]
+                    )
             return self._table(path)
         except SourceError:
             raise
         except ImportError as error:
-            raise SourceError(f"source 'graph': {path.name} needs {error.name}: pip install 'ssl4rl-plugin[graph]'") from error
+            raise SourceError(
+                f"source 'graph': {path.name} needs {error.name}: pip install 'ssl4rl-plugin[graph]'"
+            ) from error
         except Exception as error:  # every reader has errors of its own
             raise SourceError(f"source 'graph': {path} cannot be read: {type(error).__name__}: {error}") from error
 
@@ -116,7 +120,10 @@ class GraphFileSource(GraphSource):
         content = load_tensors(path)
         vocabulary = self.options["vocabulary"]
         return from_tensors(
-            content, path.stem, names_of(self._beside(vocabulary)) if vocabulary else None, bool(self.options["directed"])
+            content,
+            path.stem,
+            names_of(self._beside(vocabulary)) if vocabulary else None,
+            bool(self.options["directed"]),
         )
 
     def _table(self, path: Path) -> RawGraph:
@@ -274,7 +281,10 @@ def from_tensors(
         y = np.asarray(content["y"]).reshape(-1)
         if len(y) == count and y.dtype.kind in "iu":
             labels = np.where(y < 0, -1, y).astype(np.int32)
-            given = next((content[k] for k in ("label_name", "label_names", "label_texts", "category_names") if k in content), None)
+            given = next(
+                (content[k] for k in ("label_name", "label_names", "label_texts", "category_names") if k in content),
+                None,
+            )
             if given is None:
                 labels = None  # nobody could be asked about a class without a name
                 counted["labels_without_names"] = count
@@ -321,7 +331,9 @@ def featured(x: Any, vocabulary: Sequence[str], name: str) -> Texts:
     x = x.to_dense() if getattr(x, "is_sparse", False) or getattr(x, "is_sparse_csr", False) else x
     values = np.asarray(x, np.float32)
     if values.ndim != 2 or values.shape[1] != len(vocabulary):
-        raise SourceError(f"graph {name!r}: features of shape {values.shape}, and the vocabulary has {len(vocabulary)} words")
+        raise SourceError(
+            f"graph {name!r}: features of shape {values.shape}, and the vocabulary has {len(vocabulary)} words"
+        )
 
     def words() -> Iterable[str]:
         for row in values:
@@ -358,7 +370,9 @@ def described(value: Any, vocabulary: Sequence[str] | None) -> str:
             return ". ".join(texts) if texts else "; ".join(f"{key}: {entry}" for key, entry in told.items())
         names = vocabulary if isinstance(vocabulary, Mapping) else dict(enumerate(vocabulary))
         ranked = sorted(value.items(), key=lambda entry: (-entry[1], entry[0]))
-        return " ".join(str(names.get(key, names.get(int(key) if str(key).isdigit() else key, ""))) for key, _ in ranked)
+        return " ".join(
+            str(names.get(key, names.get(int(key) if str(key).isdigit() else key, ""))) for key, _ in ranked
+        )
     return "" if value is None else str(value)
 
 

@@ -58,7 +58,9 @@ class PlanetoidSource(_InFolder):
 
     name: ClassVar[str] = "planetoid"
     summary: ClassVar[str] = "Cora, CiteSeer, PubMed as PyTorch Geometric's Planetoid keeps them"
-    schema: ClassVar[str] = "files ind.cora.x, .y, .tx, .ty, .allx, .ally, .graph, .test.index, in the folder or Cora/raw below it"
+    schema: ClassVar[str] = (
+        "files ind.cora.x, .y, .tx, .ty, .allx, .ally, .graph, .test.index, in the folder or Cora/raw below it"
+    )
     licence: ClassVar[str] = "see the data set"
     where: ClassVar[str] = "torch_geometric.datasets.Planetoid(root, name) downloads it"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
@@ -126,7 +128,9 @@ class WikiCSSource(_InFolder):
     summary: ClassVar[str] = "WikiCS: articles about computer science with links, titles and words"
     schema: ClassVar[str] = "data.json and metadata.json, in the folder or raw/ below it"
     licence: ClassVar[str] = "MIT; the articles CC BY-SA"
-    where: ClassVar[str] = "torch_geometric.datasets.WikiCS downloads data.json; metadata.json lies beside it in pmernyei/wiki-cs-dataset"
+    where: ClassVar[str] = (
+        "torch_geometric.datasets.WikiCS downloads data.json; metadata.json lies beside it in pmernyei/wiki-cs-dataset"
+    )
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
 
     def __init__(
@@ -160,7 +164,9 @@ class WikiCSSource(_InFolder):
             }  # fmt: skip
             labels = np.array(data["labels"], np.int32)
         except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"source 'wikics': {self.files()[0].parent} is not in WikiCS's layout: {error!r}") from error
+            raise SourceError(
+                f"source 'wikics': {self.files()[0].parent} is not in WikiCS's layout: {error!r}"
+            ) from error
         starts = np.repeat(np.arange(len(links)), [len(ends) for ends in links])
         ends = np.array([end for ends in links for end in ends], np.int64)
         return RawGraph(
@@ -180,7 +186,9 @@ class OgbSource(_InFolder):
 
     name: ClassVar[str] = "ogb"
     summary: ClassVar[str] = "node data sets of OGB (ogbn-arxiv, ogbn-products) with their texts"
-    schema: ClassVar[str] = "raw/edge.csv.gz, raw/node-label.csv.gz, split/*/{train,valid,test}.csv.gz, mapping/, and the texts"
+    schema: ClassVar[str] = (
+        "raw/edge.csv.gz, raw/node-label.csv.gz, split/*/{train,valid,test}.csv.gz, mapping/, and the texts"
+    )
     licence: ClassVar[str] = "see the data set (ogbn-arxiv: ODC-BY)"
     where: ClassVar[str] = "ogb.nodeproppred downloads it; titles and abstracts (titleabs.tsv) are linked on OGB's page"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
@@ -287,7 +295,9 @@ def _rows(path: Path) -> list[list[str]]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:  # type: ignore[operator]
             tabs = ".tsv" in path.suffixes
-            rows = list(csv.reader(file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL))
+            rows = list(
+                csv.reader(file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
+            )
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
     named = rows and any(word in rows[0][0].lower() for word in ("idx", "text", "title", "node"))

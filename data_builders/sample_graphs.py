@@ -129,7 +129,7 @@ class FamiliesSource(_Made):
         kinds = np.repeat(np.arange(3, dtype=np.int32), [count, len(_TOWNS), len(_JOBS)])
         return RawGraph(
             self.name, edges[:, 0], edges[:, 1], Texts.of([*people, *_TOWNS, *_JOBS]), directed=True,
-            relations=edges[:, 2].astype(np.int32), relation_names=("is a child of", "is married to", "lives in", "works as"),
+            relations=edges[:, 2].astype(np.int32), relation_names=_RELATIONS,
             labels=kinds, label_names=("person", "town", "profession"),
         )  # fmt: skip
 
@@ -206,6 +206,7 @@ def _surname(rng: random.Random) -> str:
     return (rng.choice(_HEADS) + rng.choice(_TAILS)).capitalize()
 
 
+_RELATIONS = ("is a child of", "is married to", "lives in", "works as")
 _GIVEN = (
     "Ada", "Bruno", "Clara", "David", "Emma", "Felix", "Greta", "Hugo", "Ida", "Jonas", "Klara", "Leo", "Mina", "Noah",
     "Olga", "Paul", "Rosa", "Simon", "Thea", "Viktor", "Wanda", "Xaver", "Yara", "Zeno", "Alma", "Boris", "Cleo",
@@ -216,7 +217,19 @@ _TOWNS = (
     "Ashford", "Brookvale", "Castlebar", "Dunmore", "Eastwick", "Fairhaven", "Glenrock", "Highfield", "Ironbridge",
     "Kingsport", "Lakewood", "Millbrook",
 )  # fmt: skip
-_JOBS = ("baker", "carpenter", "doctor", "engineer", "farmer", "gardener", "lawyer", "nurse", "painter", "sailor", "teacher")
+_JOBS = (
+    "baker",
+    "carpenter",
+    "doctor",
+    "engineer",
+    "farmer",
+    "gardener",
+    "lawyer",
+    "nurse",
+    "painter",
+    "sailor",
+    "teacher",
+)
 _NAMES = (
     "animals", "music", "food", "weather", "ships", "numbers", "tools", "plants", "colours", "clothes", "games", "stones",
 )  # fmt: skip

@@ -63,7 +63,7 @@ class SSLDataset(RLHFDataset):
         split = split_of(data_files)
         self.settings = Settings.from_config(config.ssl4rl)
         own = own_rows(self.settings, split)
-        held_out = [*graph_questions(own), *benchmark_rows(self.settings)] if split == "val" else []
+        held_out: list[Rows] = [*graph_questions(own), *benchmark_rows(self.settings)] if split == "val" else []
         self.rows: Rows = JoinedRows([own, *held_out]) if split == "val" else own
         self.length = min(len(self.rows), max_samples) if max_samples > 0 else len(self.rows)
         self.tokenizer = tokenizer

@@ -179,7 +179,9 @@ class SampleStream:
         assert isinstance(row, ManifestItem)
         return self.manifest.open(row, max_pixels=self.settings.source.max_pixels)
 
-    def _others(self, arm: Arm, row: ManifestItem | GraphItem, rng: random.Random, refused: list[str]) -> tuple[Item, ...]:
+    def _others(
+        self, arm: Arm, row: ManifestItem | GraphItem, rng: random.Random, refused: list[str]
+    ) -> tuple[Item, ...]:
         """Items of other groups, each of another one, drawn uniformly; an unreadable one is noted and passed over."""
         found: list[Item] = []
         groups = {row.group}

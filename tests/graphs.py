@@ -10,10 +10,11 @@ import numpy as np
 from ssl4rl_plugin.graphs.graph import RawGraph, TextGraph, Texts, divide
 
 WORDS = (
-    "river stone cloud forest garden window letter market engine bridge island winter summer silver copper velvet candle "
-    "mirror lantern harbour meadow valley thunder feather marble ribbon basket pepper ginger walnut saddle anchor compass "
-    "ladder hammer needle thread canvas violin trumpet"
-).split()
+    "river", "stone", "cloud", "forest", "garden", "window", "letter", "market", "engine", "bridge", "island", "winter",
+    "summer", "silver", "copper", "velvet", "candle", "mirror", "lantern", "harbour", "meadow", "valley", "thunder",
+    "feather", "marble", "ribbon", "basket", "pepper", "ginger", "walnut", "saddle", "anchor", "compass", "ladder",
+    "hammer", "needle", "thread", "canvas", "violin", "trumpet",
+)  # fmt: skip
 
 
 def raw_graph(seed: int, nodes: int = 240, links: int = 4, relations: int = 4, name: str = "made") -> RawGraph:

@@ -54,7 +54,10 @@ def small(task_name: str) -> dict[str, Any]:
 def items(kind: str) -> list[Item]:
     if kind == "graph":
         graph = made_graph()
-        return [Item(f"node{node}", GraphNode(graph, node, "train"), f"node{node}") for node in graph.nodes_of("train").tolist()]
+        return [
+            Item(f"node{node}", GraphNode(graph, node, "train"), f"node{node}")
+            for node in graph.nodes_of("train").tolist()
+        ]
     sizes = [(320, 240), (240, 320), (260, 260)]
     make = {"image": photo, "rgbd": rgbd, "video": lambda seed, w, h: clip(seed, 64, w // 2, h // 2)}[kind]
     return [Item(f"item{seed}", make(seed, *sizes[seed % 3]), f"group{seed}") for seed in range(24)]

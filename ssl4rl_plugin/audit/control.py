@@ -60,7 +60,7 @@ def _graph() -> TextGraph:
     words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), int(rng.integers(4, 9)))) for _ in range(400)]
     texts = [" ".join(rng.choice(words, int(rng.integers(3, 12)))) for _ in range(GRAPH_NODES)]
     names = tuple(f"relation {letter}" for letter in "abcd")
-    kinds = rng.integers(0, len(names), ends.shape[1]).astype(np.int32)
+    kinds = np.asarray(rng.integers(0, len(names), ends.shape[1]), np.int32)
     return divide(
         RawGraph("control", ends[0], ends[1], Texts.of(texts), directed=True, relations=kinds, relation_names=names),
         val_fraction=0.0,

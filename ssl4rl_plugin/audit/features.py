@@ -69,7 +69,7 @@ def describe(sample: Sample) -> Described:
             row = {group: np.concatenate([part[group] for part in parts]) for group in GROUPS}
             row["layout"] = np.concatenate([row["layout"], _timing(option)])
             options.append(row)
-        else:
+        elif isinstance(option, Image.Image):
             options.append(of(option))
     prompt = [
         len(sample.question),

@@ -33,13 +33,15 @@ def describe_text(sample: Sample) -> Described:
     asked = [int(number) for number in _NAMED.findall(question)][:2]
     counts = Counter(int(number) for number in re.findall(r"\d+", body))
     texts = _texts(body)
-    shown = {
+    shown: dict[str, list[list[float]]] = {
         "length": [[len(sample.question), len(sample.question.split()), sample.question.count("\n"), counts.total()]],
         "mentions": [_mentions(body, asked, counts)],
         "overlap": [_shared(*(texts.get(number, "") for number in (asked * 2)[:2])) if len(asked) == 2 else [0.0, 0.0]],
     }
     options = [str(option) for option in sample.options if not isinstance(option, Clip)]
-    return Described(np.zeros(0, np.float32), _arrays(shown), _options(options, asked, body, counts) if options else None)
+    return Described(
+        np.zeros(0, np.float32), _arrays(shown), _options(options, asked, body, counts) if options else None
+    )
 
 
 def _before_options(text: str) -> tuple[str, str]:

@@ -161,7 +161,9 @@ def _card(made: Made) -> Image.Image:
     shown = [_strip(piece) if isinstance(piece, Clip) else piece for piece in made.sample.pieces()]
     images = [image for image in shown if not isinstance(image, str)]
     count = len(images)
-    columns = 1 if made.sample.videos or not images else count if count <= 3 else 2 if count == 4 else 3 if count <= 9 else 4
+    columns = (
+        1 if made.sample.videos or not images else count if count <= 3 else 2 if count == 4 else 3 if count <= 9 else 4
+    )
     cell = (inner - 8 * (columns - 1)) // columns
     small = [_shrunk(image, cell) for image in images]
     question = readable(re.sub("<image>|<video>", "", made.sample.question), QUESTION)

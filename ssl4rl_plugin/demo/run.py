@@ -125,7 +125,9 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     save(model, tokenizer, unfinished)
     count = sum(weight.numel() for weight in model.parameters())
-    console.print(f"model: {'Qwen2.5' if graph else 'Qwen2.5-VL'}, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens")
+    console.print(
+        f"model: {'Qwen2.5' if graph else 'Qwen2.5-VL'}, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens"
+    )
     processor = tokenizer if graph else hf_processor(str(unfinished))
     with _progress() as bar:
         task = bar.add_task("warm-up: answer format, random answers", total=WARM_UP_STEPS)

@@ -37,7 +37,7 @@ class Sequences(Grader[tuple[str, ...]]):
     def __post_init__(self) -> None:
         if len({label.casefold() for label in self.labels}) < len(self.labels):
             raise ValueError(f"labels must be distinct, got {self.labels}")
-        if not (1 <= (self.shortest or self.length) <= self.length <= len(self.labels) and 1 <= self.most):
+        if not (1 <= (self.shortest or self.length) <= self.length <= len(self.labels) and self.most >= 1):
             raise ValueError(f"expected 1 <= shortest <= length <= {len(self.labels)} and most from 1, got {self}")
         if self._count() <= self.most:
             raise ValueError(f"{self._count()} possible answers, of which up to {self.most} are right, are too few")
@@ -85,7 +85,8 @@ class Sequences(Grader[tuple[str, ...]]):
         first, last = ((self.ends[0],), (self.ends[1],)) if self.ends else ((), ())
         found: dict[tuple[str, ...], None] = {}
         while len(found) < self.most:
-            found[(*first, *rng.sample(inner, self.length - len(first) - len(last)), *last)] = None
+            drawn = (*first, *rng.sample(inner, self.length - len(first) - len(last)), *last)
+            found[drawn] = None
         return [list(sequence) for sequence in found]
 
     def parts(self, value: Any) -> dict[str, int]:

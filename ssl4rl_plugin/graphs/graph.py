@@ -100,7 +100,7 @@ class Arcs:
         """The kinds of all arcs from one node to another; 0 stands for an arc of no kind."""
         start = int(self.indptr[one])
         row = self.row(one)
-        first, last = (int(np.searchsorted(row, other, side)) for side in ("left", "right"))  # type: ignore[call-overload]
+        first, last = (int(np.searchsorted(row, other, side)) for side in ("left", "right"))
         return [0] * (last - first) if self.kinds is None else self.kinds[start + first : start + last].tolist()
 
     def linked(self, one: int, other: int) -> bool:
@@ -231,7 +231,9 @@ class GraphNode:
         """Whether prompts of the split may show a node."""
         return not self.graph.inductive or int(self.graph.roles[node]) <= SPLITS.index(self.split)
 
-    def neighbours(self, arcs: Arcs, node: int, count: int, rng: random.Random, without: Iterable[int] = ()) -> list[int]:
+    def neighbours(
+        self, arcs: Arcs, node: int, count: int, rng: random.Random, without: Iterable[int] = ()
+    ) -> list[int]:
         """Up to `count` visible ends of a node's arcs, drawn without bias, each once; never reads a long row as a whole."""
         start, degree = int(arcs.indptr[node]), arcs.degree(node)
         seen = dict.fromkeys(without)
@@ -250,7 +252,9 @@ class GraphNode:
                 found.append(end)
         return found
 
-    def alike(self, node: int, count: int, rng: random.Random, without: Iterable[int] = (), asked: bool = False) -> list[int]:
+    def alike(
+        self, node: int, count: int, rng: random.Random, without: Iterable[int] = (), asked: bool = False
+    ) -> list[int]:
         """Up to `count` visible nodes with about as many shown neighbours and as long a text as `node`.
 
         Args:
@@ -310,7 +314,7 @@ def divide(
     """
     nodes = len(raw.texts)
     _check(raw, nodes)
-    if not (0 < ask_fraction and 0 <= edge_fraction and ask_fraction + 2 * edge_fraction <= 0.9):
+    if not (ask_fraction > 0 and edge_fraction >= 0 and ask_fraction + 2 * edge_fraction <= 0.9):
         raise GraphError(
             f"graph {raw.name!r}: ask_fraction must be above 0 and, with twice edge_fraction, at most 0.9; got "
             f"{ask_fraction} and {edge_fraction}"
@@ -327,7 +331,9 @@ def divide(
         drawn = _hashed(np.minimum(one, other) << 32 | np.maximum(one, other), "edge", seed)
         part[start : start + _CHUNK] = np.searchsorted((limits * 2**32).astype(np.uint64), drawn, side="right")
     shown = _arcs(keys[part == 3], nodes, kinds)
-    asked = {split: _arcs(keys[part == number], nodes, kinds) for number, split in ((2, "train"), (1, "val"), (0, "test"))}
+    asked = {
+        split: _arcs(keys[part == number], nodes, kinds) for number, split in ((2, "train"), (1, "val"), (0, "test"))
+    }
     order, cells = _cells(np.diff(shown.indptr), np.diff(raw.texts.offsets))
     linked = np.diff(shown.indptr) + sum(np.diff(arcs.indptr) for arcs in asked.values())
     counted["isolated_nodes"] = int(np.count_nonzero(linked == 0))
@@ -369,9 +375,14 @@ def _check(raw: RawGraph, nodes: int) -> None:
         for place in (int(ends.argmin()), int(ends.argmax())):
             if not 0 <= int(ends[place]) < nodes:
                 raise GraphError(f"{where}: edge {place} names node {int(ends[place])}, and nodes are 0 to {nodes - 1}")
-    for what, values, names in (("relation", raw.relations, raw.relation_names), ("label", raw.labels, raw.label_names)):
+    for what, values, names in (
+        ("relation", raw.relations, raw.relation_names),
+        ("label", raw.labels, raw.label_names),
+    ):
         if values is not None and len(values) and not -1 <= int(values.min()) <= int(values.max()) < len(names):
-            raise GraphError(f"{where}: {what}s are numbered {values.min()} to {values.max()}, and {len(names)} are named")
+            raise GraphError(
+                f"{where}: {what}s are numbered {values.min()} to {values.max()}, and {len(names)} are named"
+            )
     for what, values, count in (
         ("relations", raw.relations, len(raw.sources)), ("labels", raw.labels, nodes), ("splits", raw.roles, nodes),
     ):  # fmt: skip
@@ -470,7 +481,7 @@ def _repeated(texts: Texts) -> Ints:
     data, ends = texts.data, texts.offsets.tolist()
     marks = np.fromiter(
         (
-            int.from_bytes(hashlib.blake2b(data[start:end], digest_size=8).digest(), "big", signed=True)
+            int.from_bytes(hashlib.blake2b(data[start:end].data, digest_size=8).digest(), "big", signed=True)
             for start, end in itertools.pairwise(ends)
         ),
         np.int64,

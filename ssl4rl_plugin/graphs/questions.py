@@ -108,8 +108,8 @@ class GraphQuestionRows:
         marks = letters(len(options))
         listed = "\n".join(f"{mark}. {option}" for mark, option in zip(marks, options, strict=True))
         question = (
-            f"{opening(graph, len(nodes))}\n{text}\nTo which of these classes does node {names[0]} belong?\n{listed}\nAnswer "
-            "with the letter of the right option."
+            f"{opening(graph, len(nodes))}\n{text}\nTo which of these classes does node {names[0]} belong?\n{listed}\n"
+            "Answer with the letter of the right option."
         )
         return question, options, marks[numbers.index(right)]
 
@@ -122,7 +122,9 @@ class GraphQuestionRows:
             made = LinkPrediction().generate(item, LinkPredictionLevel(), rng)
             if isinstance(made, Sample):
                 marks = "\n".join(f"{mark}. {option}" for mark, option in zip("AB", YES_NO, strict=True))
-                text = made.question.replace("Answer with one of: yes, no.", f"\n{marks}\nAnswer with the letter of the right option.")
+                text = made.question.replace(
+                    "Answer with one of: yes, no.", f"\n{marks}\nAnswer with the letter of the right option."
+                )
                 return text.replace("? \n", "?\n"), YES_NO, "AB"[YES_NO.index(made.truth)]
         return None
 

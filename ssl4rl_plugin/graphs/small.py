@@ -80,7 +80,7 @@ def matches(one: Neighbours, other: Neighbours, limit: int) -> list[tuple[int, .
     return found
 
 
-def _colours(graph: Neighbours) -> list[tuple[tuple[int, ...], ...]]:
+def _colours(graph: Neighbours) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """For each node how many nodes lie at each distance, and the degrees next to it: equal for nodes that match."""
     found = []
     for node in range(len(graph)):

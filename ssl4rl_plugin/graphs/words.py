@@ -1,8 +1,8 @@
 """Put a piece of a graph into words: nodes under numbers of this sample's own, edges in random order, texts cut to size.
 
-    edges       1-4, 2-4                                       1-cites->4
-    sentences   Node 1 is linked to nodes 4 and 6.             1 cites 4.
-    json        {"edges": [[1, 4], [2, 4]]}                    {"edges": [[1, "cites", 4]]}
+edges       1-4, 2-4                                       1-cites->4
+sentences   Node 1 is linked to nodes 4 and 6.             1 cites 4.
+json        {"edges": [[1, 4], [2, 4]]}                    {"edges": [[1, "cites", 4]]}
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ def graph_text(
         told = [f"{a} {r} {b}." for a, b, r in links] if relations else _sentences(links, [*names], directed, rng)
         return "\n".join([*lines, " ".join(told) or "There are no edges."])
     arrow = "->" if directed else "-"
-    return "\n".join([*lines, "Edges: " + (", ".join(f"{a}-{r}->{b}" if r else f"{a}{arrow}{b}" for a, b, r in links) or "none")])
+    return "\n".join(
+        [*lines, "Edges: " + (", ".join(f"{a}-{r}->{b}" if r else f"{a}{arrow}{b}" for a, b, r in links) or "none")]
+    )
 
 
 def _sentences(

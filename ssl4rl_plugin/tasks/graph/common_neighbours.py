@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ssl4rl_plugin.core import Item, Rejection, Sample, Task
-from ssl4rl_plugin.graphs.words import GraphLevel, numbered
 from ssl4rl_plugin.grading import Counts
+from ssl4rl_plugin.graphs.words import GraphLevel, numbered
 from ssl4rl_plugin.tasks.graph.pieces import connected_piece, told
 
 
@@ -73,4 +73,6 @@ class CommonNeighbours(Task[CommonNeighboursLevel]):
             f"{text}\nHow many nodes share an edge with node {names[a]} and also with node {names[b]}? Answer with a number "
             f"from 0 to {level.highest}."
         )
-        return Sample(question, (), [number], {"nodes": [piece.nodes[a], piece.nodes[b]], "asked": [names[a], names[b]]})
+        return Sample(
+            question, (), [number], {"nodes": [piece.nodes[a], piece.nodes[b]], "asked": [names[a], names[b]]}
+        )

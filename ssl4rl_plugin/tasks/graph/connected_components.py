@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ssl4rl_plugin.core import Item, Rejection, Sample, Task
+from ssl4rl_plugin.grading import Counts
 from ssl4rl_plugin.graphs.sampling import adjacency
 from ssl4rl_plugin.graphs.small import parts
 from ssl4rl_plugin.graphs.words import GraphLevel, numbered
-from ssl4rl_plugin.grading import Counts
 from ssl4rl_plugin.tasks.graph.pieces import Edges, connected_piece, told
 
 

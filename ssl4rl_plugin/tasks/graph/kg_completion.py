@@ -64,7 +64,9 @@ class KgCompletion(Task[KgCompletionLevel]):
         if len(graph.relation_names) < max(1, level.candidates if level.ask == "relation" else 1):
             return Rejection("few_relations", f"{len(graph.relation_names)} relations")
         facts = [
-            (end, kind) for end, kind in asked_facts(place, rng) if level.ask == "relation" or kind % 2 == ASKED.index(level.ask)
+            (end, kind)
+            for end, kind in asked_facts(place, rng)
+            if level.ask == "relation" or kind % 2 == ASKED.index(level.ask)
         ]
         if not facts:
             return Rejection("few_asked_edges")

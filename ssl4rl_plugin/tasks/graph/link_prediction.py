@@ -73,8 +73,8 @@ class LinkPrediction(Task[LinkPredictionLevel]):
             end = right[0] if linked else wrong[0]
             text, names, _ = pair_text(place, [place.node, end], level, rng)
             question = (
-                f"{text}\nNot all edges are shown. Is there an edge between node {names[0]} and node {names[1]}? Answer with "
-                "one of: yes, no."
+                f"{text}\nNot all edges are shown. Is there an edge between node {names[0]} and node {names[1]}? Answer "
+                "with one of: yes, no."
             )
             return Sample(question, (), "yes" if linked else "no", {"nodes": [place.node, end]})
         order = rng.sample(range(level.candidates), level.candidates)
@@ -84,8 +84,8 @@ class LinkPrediction(Task[LinkPredictionLevel]):
             return Rejection("same_text")
         marks = [f"node {name}" for name in names[1 : len(ends) + 1]]
         question = (
-            f"{text}\nNot all edges are shown. Node {names[0]} has an edge to one of these nodes:\n{listed(marks)}\nAnswer with "
-            "all letters, the likeliest first, separated by commas."
+            f"{text}\nNot all edges are shown. Node {names[0]} has an edge to one of these nodes:\n{listed(marks)}\nAnswer "
+            "with all letters, the likeliest first, separated by commas."
         )
         truth = letters(level.candidates)[order.index(0)]
         options = tuple(f"{mark}: {words}" for mark, words in zip(marks, texts or [""] * len(marks), strict=True))

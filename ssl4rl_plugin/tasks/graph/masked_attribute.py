@@ -96,8 +96,8 @@ class MaskedAttribute(Task[MaskedAttributeLevel]):
             return Rejection("text_elsewhere")
         order = rng.sample(range(level.candidates), level.candidates)
         question = (
-            f"{opening(graph, len(nodes))}\n{graph_text(edges, names, how, rng, graph, [HIDDEN, *shown])}\nWhich text is that "
-            f"of node {names[0]}?\n{listed([options[k] for k in order])}\nAnswer with the letter."
+            f"{opening(graph, len(nodes))}\n{graph_text(edges, names, how, rng, graph, [HIDDEN, *shown])}\nWhich text is "
+            f"that of node {names[0]}?\n{listed([options[k] for k in order])}\nAnswer with the letter."
         )
         truth = letters(level.candidates)[order.index(0)]
         return Sample(question, (), truth, params, options=tuple(options[k] for k in order))

@@ -78,8 +78,8 @@ class NeighbourPrediction(Task[NeighbourPredictionLevel]):
         order = rng.sample(range(level.candidates), level.candidates)
         many = f"{level.right} of these {level.candidates} nodes are" if level.right > 1 else "One of these nodes is"
         question = (
-            f"{opening(graph, len(nodes))}\n{text}\nNot all nodes and edges are shown. {many} linked to node {names[0]} too. "
-            f"Which?\n{listed([options[k] for k in order])}\nAnswer with "
+            f"{opening(graph, len(nodes))}\n{text}\nNot all nodes and edges are shown. {many} linked to node {names[0]} "
+            f"too. Which?\n{listed([options[k] for k in order])}\nAnswer with "
             f"{'the letters, separated by commas' if level.right > 1 else 'the letter'}."
         )
         truth = [name for name, k in zip(letters(level.candidates), order, strict=True) if k < level.right]

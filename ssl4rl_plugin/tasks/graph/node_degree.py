@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ssl4rl_plugin.core import Item, Rejection, Sample, Task
-from ssl4rl_plugin.graphs.words import GraphLevel, numbered
 from ssl4rl_plugin.grading import Counts
+from ssl4rl_plugin.graphs.words import GraphLevel, numbered
 from ssl4rl_plugin.tasks.graph.pieces import connected_piece, told
 
 

@@ -17,10 +17,10 @@ import random
 from dataclasses import dataclass
 
 from ssl4rl_plugin.core import Item, Rejection, Sample, Task
+from ssl4rl_plugin.grading import Choice, letters
 from ssl4rl_plugin.graphs.sampling import adjacency
 from ssl4rl_plugin.graphs.small import matches
 from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered
-from ssl4rl_plugin.grading import Choice, letters
 from ssl4rl_plugin.tasks.graph.pieces import Edges, connected_piece
 
 TRIES = 20

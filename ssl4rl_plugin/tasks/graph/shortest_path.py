@@ -17,9 +17,9 @@ import random
 from dataclasses import dataclass
 
 from ssl4rl_plugin.core import Item, Rejection, Sample, Task
+from ssl4rl_plugin.grading import Sequences
 from ssl4rl_plugin.graphs.small import distances, shortest_paths
 from ssl4rl_plugin.graphs.words import GraphLevel
-from ssl4rl_plugin.grading import Sequences
 from ssl4rl_plugin.tasks.graph.pieces import connected_piece, told
 
 
@@ -35,7 +35,9 @@ class ShortestPathLevel(GraphLevel):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (2 <= self.steps <= self.nodes - 2 and 1 <= self.most <= 6):
-            raise ValueError(f"expected steps in 2..{self.nodes - 2} and most in 1..6, got {self.steps} and {self.most}")
+            raise ValueError(
+                f"expected steps in 2..{self.nodes - 2} and most in 1..6, got {self.steps} and {self.most}"
+            )
 
 
 class ShortestPath(Task[ShortestPathLevel]):
