@@ -22,15 +22,22 @@ from PIL import Image, ImageDraw, ImageFont
 from ssl4rl_plugin.answers import answer_format
 from ssl4rl_plugin.core import Clip, Sample, Task
 from ssl4rl_plugin.data_builders.manifest import Manifest
+from ssl4rl_plugin.graphs.source import GraphManifest
 from ssl4rl_plugin.samples import Made, SampleStream, load_manifest
 from ssl4rl_plugin.settings import Settings, SourceSettings, parse_arms
 from ssl4rl_plugin.tasks import get_task, registry
 
 DOCS = Path(__file__).parent
 PICTURES = DOCS / "assets" / "gallery"
-SOURCES = {"image": ("sample_photos", {"crops": 25}), "rgbd": ("sample_depth", {}), "video": ("sample_videos", {})}
-"""Where the items of each kind of task come from, with options."""
-SECTIONS = {"image": "Tasks on images", "rgbd": "Tasks on images with depth", "video": "Tasks on videos"}
+SOURCES = {
+    "image": ("sample_photos", {"crops": 25}), "rgbd": ("sample_depth", {}), "video": ("sample_videos", {}),
+    "graph": ("les_miserables", {}), "kg_completion": ("families", {}),
+}  # fmt: skip
+"""Where the items of each kind of task come from (or those of one task that needs others), with options."""
+SECTIONS = {
+    "image": "Tasks on images", "rgbd": "Tasks on images with depth", "video": "Tasks on videos",
+    "graph": "Tasks on graphs",
+}  # fmt: skip
 PREFERRED = ("astronaut", "coffee", "rocket")
 """Photographs to look at; the others of the source are a galaxy field and two microscope pictures."""
 TRIES = 24
@@ -48,7 +55,7 @@ def ours() -> list[str]:
 
 
 def settings_for(task: Task) -> Settings:
-    source, options = SOURCES[task.kind]
+    source, options = SOURCES.get(task.name, SOURCES[task.kind])
     return Settings(
         seed=0,
         arms=parse_arms([f"{task.name}:*"]),
@@ -60,18 +67,21 @@ def settings_for(task: Task) -> Settings:
     )
 
 
-def examples(name: str, manifests: dict[str, Manifest]) -> list[Made]:
+def examples(name: str, manifests: dict[str, Manifest | GraphManifest]) -> list[Made]:
     """One sample of each level of a task."""
     task = get_task(name)
     settings = settings_for(task)
-    if task.kind not in manifests:
-        manifests[task.kind] = load_manifest(settings, progress=sys.stderr.isatty())
+    if settings.source.name not in manifests:
+        manifests[settings.source.name] = load_manifest(settings, progress=sys.stderr.isatty())
     found = []
     for arm in settings.arms:
-        stream = SampleStream(dataclasses.replace(settings, arms=(arm,)), manifests[task.kind], "train")
+        stream = SampleStream(dataclasses.replace(settings, arms=(arm,)), manifests[settings.source.name], "train")
         start = zlib.crc32(arm.key.encode())  # another photograph for every level
         tried = (stream[(start + k) % len(stream)] for k in range(min(TRIES, len(stream))))
         first = next(tried)
+        if task.kind == "graph":
+            found.append(first)
+            continue
         found.append(next((m for m in (first, *tried) if m.item_id.startswith(PREFERRED)), first))
     return found
 
@@ -144,6 +154,14 @@ def prompt(made: Made) -> str:
     return re.sub(r"\s*\n\s*", "<br>", "".join(parts).strip())
 
 
+def shown(made: Made) -> list[str]:
+    """The pictures and the prompt; of a sample without pictures the prompt as it is, line by line."""
+    name, level = made.arm.task.name, made.arm.level_name
+    if not made.sample.images and not made.sample.videos:
+        return [f"```text\n{made.sample.question}\n```"]
+    return [f"![{name}:{level}](assets/gallery/{name}-{level}.webp)", f"> {prompt(made)}"]
+
+
 def page(samples: dict[str, list[Made]]) -> str:
     """The gallery as Markdown."""
     parts = [
@@ -165,8 +183,7 @@ def page(samples: dict[str, list[Made]]) -> str:
             parts += [
                 f"#### {name}:{level}",
                 f"Chance {chance(task, level)}{default}.",
-                f"![{name}:{level}](assets/gallery/{name}-{level}.webp)",
-                f"> {prompt(made)}",
+                *shown(made),
                 f"Answer: **{html.escape(made.gold)}**",
             ]
     return "\n\n".join(parts) + "\n"
@@ -201,10 +218,15 @@ TABLES = {DOCS.parent / "README.md": "docs/gallery.md", DOCS / "tasks.md": "gall
 
 
 def main() -> None:
-    manifests: dict[str, Manifest] = {}
+    manifests: dict[str, Manifest | GraphManifest] = {}
     samples = {name: examples(name, manifests) for name in ours()}
     PICTURES.mkdir(parents=True, exist_ok=True)
-    wanted = {f"{name}-{made.arm.level_name}.webp": made for name, found in samples.items() for made in found}
+    wanted = {
+        f"{name}-{made.arm.level_name}.webp": made
+        for name, found in samples.items()
+        for made in found
+        if made.sample.images or made.sample.videos
+    }
     for old in PICTURES.iterdir():
         if old.name not in wanted:
             old.unlink()
@@ -214,7 +236,7 @@ def main() -> None:
     (DOCS / "gallery.md").write_text(page(samples), encoding="utf-8")
     for path, link in TABLES.items():
         path.write_text(with_table(path.read_text(encoding="utf-8"), link), encoding="utf-8")
-    print(f"{DOCS / 'gallery.md'}: {len(samples)} tasks, {len(wanted)} levels")
+    print(f"{DOCS / 'gallery.md'}: {len(samples)} tasks, {sum(map(len, samples.values()))} levels")
 
 
 if __name__ == "__main__":

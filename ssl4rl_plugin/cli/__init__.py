@@ -112,7 +112,7 @@ def index(
 def preview(
     arms: Annotated[list[str], typer.Argument(metavar="TASK[:LEVEL]...", help="rotation, jigsaw:3x3, altered_patch:*")],
     path: Annotated[
-        Path | None, typer.Option(help="Folder of images, or a .tsv file. Default: photographs of scikit-image.")
+        Path | None, typer.Option(help="Folder of images, .tsv file, or file with a graph. Default: built-in samples.")
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=200, help="Samples of each level.")] = 4,
     out: Annotated[Path, typer.Option(help="File to write; .html or .png.")] = Path("preview.html"),
@@ -247,7 +247,10 @@ def doctor(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/demo"),
     learn: Annotated[bool, typer.Option("--learn", help="Train until the model has visibly learnt.")] = False,
-    recipe: Annotated[str, typer.Option(help="cpu_demo; cpu_learn, as --learn; cpu_videos for clips.")] = "cpu_demo",
+    recipe: Annotated[
+        str,
+        typer.Option(help="cpu_demo; cpu_learn, as --learn; cpu_videos for clips; graph_cpu_demo, graph_cpu_learn."),
+    ] = "cpu_demo",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the model, the samples and the training.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the folder, if there is one.")] = True,
