@@ -11,10 +11,10 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,7 +109,7 @@ def build(
     if not shards:
         raise PlanError("there is nothing to build: no usable image in either split")
     built = Built(folder, plan)
-    with _plain_errors(folder, built), _claimed(folder, plan, manifest):
+    with plain_errors(built), _claimed(folder, plan, manifest):
         remove_leftovers(folder)
         work = functools.partial(make_shard, plan, folder)
         results = (
@@ -117,10 +117,12 @@ def build(
             if engine == "local"
             else _through_ray(work, shards, workers, address)
         )
-        for done in results:
-            built.shards.append(done)
-            advance(done)
-    built.shards.sort(key=lambda done: shards.index(done.shard))
+        with contextlib.closing(results):  # before the folder is let go
+            for done in results:
+                built.shards.append(done)
+                advance(done)
+    place = {shard: number for number, shard in enumerate(shards)}
+    built.shards.sort(key=lambda done: place[done.shard])
     return built
 
 
@@ -180,8 +182,13 @@ def _claimed(folder: Path, plan: Plan, manifest: Manifest) -> Iterator[None]:
                     f"{folder} is not empty and holds no build ({', '.join(foreign[:3])}, ...): choose another folder"
                 )
         # Always the manifest of today: the source may have moved, while its images are the same.
+        digest = hashlib.sha256()
         with written(folder / MANIFEST) as file, open(manifest.path, "rb") as content:
-            shutil.copyfileobj(content, file)
+            while block := content.read(2**20):
+                digest.update(block)
+                file.write(block)
+            if digest.hexdigest() != manifest.digest:
+                raise BuildError("the images were indexed anew meanwhile: start the same command again")
         with written(folder / FILE) as file:
             file.write(plan.to_json())
         yield
@@ -199,8 +206,9 @@ def _differences(one: Plan, other: Plan) -> list[str]:
 
 
 @contextlib.contextmanager
-def _plain_errors(folder: Path, built: Built) -> Iterator[None]:
-    """What the system says about the disk, in words that help."""
+def plain_errors(built: Built) -> Iterator[None]:
+    """What the system says about the build's disk or its workers, in words that help. Raises BuildError."""
+    folder = built.folder
     try:
         yield
     except WorkerDiedError as error:
@@ -220,10 +228,10 @@ def _through_ray(
     try:
         import ray
         import ray.data
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise BuildError(f"engine ray needs Ray Data ({error}): pip install 'ray[data]'") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it reports on itself at length
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it reports on itself at length
     ours = not ray.is_initialized()
     try:
         if ours:
@@ -244,6 +252,10 @@ def _through_ray(
             yield Done(
                 shards[row["number"]], Tally.from_json(json.loads(row["tally"])), row["size"], row["kept"], row["node"]
             )
+    except RayTaskError as error:
+        if isinstance(error.cause, Exception):  # our own, from the node
+            raise error.cause from None
+        raise BuildError(f"the Ray cluster failed: {error}") from error
     except RayError as error:
         raise BuildError(f"the Ray cluster failed: {error}") from error
     finally:

@@ -73,6 +73,8 @@ class ManifestItem:
     """Pixels of the upright picture, after `box` is cut out."""
     box: Box | None
     """The part of the upright picture that is the item; None for all of it."""
+    sha256: str = ""
+    """Of the encoded picture, in hex, when it was indexed."""
 
 
 class Manifest:
@@ -85,21 +87,25 @@ class Manifest:
         path: the parquet file.
         source: the source it was built from; None opens the one that the file names.
         digest: SHA-256 that the file must have, where it is known.
+        strict: refuse a picture whose content has changed since it was indexed.
     """
 
-    def __init__(self, path: Path, source: Source | None = None, digest: str | None = None) -> None:
+    def __init__(
+        self, path: Path, source: Source | None = None, digest: str | None = None, strict: bool = False
+    ) -> None:
         self.path = path
         self._expected = digest
+        self._strict = strict
         self.source = source or self._open_source()
 
     @classmethod
-    def load(cls, path: str | Path) -> Manifest:
+    def load(cls, path: str | Path, strict: bool = False) -> Manifest:
         """Open a manifest and the source that it names.
 
         Raises:
             SourceError: no manifest there, one of another version, or its source is gone.
         """
-        return cls(Path(path).resolve())
+        return cls(Path(path).resolve(), strict=strict)
 
     @property
     def digest(self) -> str:
@@ -150,8 +156,14 @@ class Manifest:
 
         Raises:
             ImageError: it was good when it was indexed, but cannot be read now.
+            SourceError: the manifest is strict, and the picture is not the one that was indexed.
         """
         data = self.source.read(item.ref)
+        if self._strict and hashlib.sha256(data).hexdigest() != item.sha256:
+            raise SourceError(
+                f"source {self.source.name!r}: {item.ref} has changed since it was indexed: index it again, and build into "
+                "another folder"
+            )
         limit = self._limit
         if item.box is None:
             return open_rgb(data, max_source_pixels=limit, max_pixels=max_pixels)
@@ -176,10 +188,10 @@ class Manifest:
         return load_source(settings["source"], settings["path"], **settings["options"])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Manifest, (self.path, self.source, self.digest)
+        return Manifest, (self.path, self.source, self.digest, self._strict)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _whole(data: bytes, limit: int) -> Image.Image:
     """A picture that many boxes are cut out of, decoded once; not to be changed in place."""
     return open_rgb(data, max_source_pixels=limit)
@@ -204,7 +216,7 @@ class _Items(Sequence[ManifestItem]):
     @cached_property
     def _columns(self) -> list[Any]:
         table = self._manifest.table
-        return [table[name].combine_chunks() for name in ("ref", "group", "width", "height", "box")]
+        return [table[name].combine_chunks() for name in ("ref", "group", "width", "height", "box", "sha256")]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -217,8 +229,10 @@ class _Items(Sequence[ManifestItem]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         row = int(self._rows[index])
-        ref, group, width, height, box = (column[row].as_py() for column in self._columns)
-        return ManifestItem(ref, ref, group, self._split, width, height, tuple(box) if box is not None else None)
+        ref, group, width, height, box, sha256 = (column[row].as_py() for column in self._columns)
+        return ManifestItem(
+            ref, ref, group, self._split, width, height, tuple(box) if box is not None else None, sha256
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Items, (self._manifest, self._split)

@@ -125,7 +125,7 @@ class Plan:
 
 @functools.lru_cache(maxsize=2)
 def _manifest(path: Path) -> Manifest:
-    return Manifest.load(path)
+    return Manifest.load(path, strict=True)
 
 
 def make_plan(
@@ -170,8 +170,13 @@ def make_plan(
         codec or Codec(),
         shard_rows,
         rows,
-        {name: version(name) for name in _MAKERS},
+        makers(),
     )
+
+
+def makers() -> dict[str, str]:
+    """The installed versions of the packages that may change a byte."""
+    return {name: version(name) for name in _MAKERS}
 
 
 def images_digest(manifest: Manifest) -> str:

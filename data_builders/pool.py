@@ -42,6 +42,7 @@ class Process(Generic[JobT, ResultT]):
     Raises:
         pickle.PicklingError and others: it is not.
         RuntimeError: the process cannot load it, as a function that is defined in a script.
+        WorkerDiedError: the process was killed meanwhile.
     """
 
     def __init__(self, work: Callable[[JobT], ResultT]) -> None:
@@ -54,8 +55,8 @@ class Process(Generic[JobT, ResultT]):
         )  # fmt: skip
         try:
             loaded, problem = self._answer(sys.path, pickled)
-        except Exception as error:
-            loaded, problem = False, error
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
+            raise self._died() from error
         if not loaded:
             self.end()
             raise RuntimeError(f"a worker process cannot load {work!r}: {problem}") from problem
@@ -65,15 +66,19 @@ class Process(Generic[JobT, ResultT]):
         try:
             worked, answer = self._answer(job)
         except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
-            code = self._process.wait()
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise WorkerDiedError(
-                f"a worker process {how}, most likely because memory ran out: start again with fewer workers; what is "
-                "finished stays"
-            ) from error
+            raise self._died() from error
         if not worked:
             raise answer  # outside of the block above: the function itself may run into an EOFError
         return answer  # type: ignore[no-any-return]
+
+    def _died(self) -> WorkerDiedError:
+        self._process.kill()  # nothing that it says can be trusted any more
+        code = self._process.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return WorkerDiedError(
+            f"a worker process {how}, most likely because memory ran out: start again with fewer workers; what is finished "
+            "stays"
+        )
 
     def end(self) -> None:
         """Stop at once: a process holds nothing that could be lost."""

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from PIL import Image
 
 from ssl4rl_plugin.core import Clip
-from ssl4rl_plugin.data_builders.folder import inside, read_file
+from ssl4rl_plugin.data_builders.folder import file_stamp, inside, read_file
 from ssl4rl_plugin.images import open_rgb
 from ssl4rl_plugin.rows import Row
 from ssl4rl_plugin.settings import arm_key
@@ -202,7 +203,7 @@ class ShardWriter:
         path = self._folder / name
         if not path.exists() or path.read_bytes() != data:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+            aside = _aside(path)
             aside.write_bytes(data)
             aside.replace(path)
             self.files.append(path)
@@ -241,7 +242,7 @@ def _leaves(of: pa.Schema) -> list[str]:
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name when the block ends well, synced, and leaves nothing behind otherwise."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    aside = _aside(path)
     try:
         with open(aside, "wb") as file:
             yield file
@@ -251,6 +252,11 @@ def written(path: Path) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    """Where a file is written first; a name of its own on all nodes that may write the same file."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
 
 
 def sync_folder(folder: Path) -> None:
@@ -292,7 +298,7 @@ def finished(path: Path, stamp: dict[str, Any]) -> Tally | None:
             if {key: found.get(key) for key in stamp} != stamp or file.metadata.num_rows != stamp["rows"]:
                 return None
             for number in range(file.num_row_groups):
-                group = file.read_row_group(number)
+                group = file.read_row_group(number, use_threads=False)
                 for name in _named(group):
                     if picture_name((path.parent / name).read_bytes(), name.rpartition(".")[2]) != name:
                         return None
@@ -334,7 +340,7 @@ def row_from(values: dict[str, Any], folder: Path) -> Row:
             ground_truth=values["reward_model"]["ground_truth"],
             info=values["extra_info"],
         )
-    except (KeyError, TypeError, StopIteration, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, StopIteration, json.JSONDecodeError) as error:
         raise ShardError(f"no row that `ssl4rl build` wrote: {type(error).__name__}: {error}") from error
 
 
@@ -342,4 +348,5 @@ def _decoded(picture: dict[str, Any], folder: Path) -> Image.Image:
     if picture["bytes"] is not None:
         return open_rgb(picture["bytes"])
     path = inside(os.fsencode(folder), os.fsencode(picture["path"]), picture["path"])
+    file_stamp(path, picture["path"])  # refuses what is no regular file
     return open_rgb(read_file(path, picture["path"]))

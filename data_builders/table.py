@@ -133,8 +133,7 @@ def _question(row: Row, values: Mapping[str, Any], columns: Columns, number: int
         raise _Unusable("no_image")
     if text is None:
         raise _Unusable("no_question")
-    # How to answer is for the run to say: ours wants its reasoning and its answer marked.
-    text = _INSTRUCTION.sub("", text).rstrip() or text
+    text = _without_instruction(text)
     answer = said(columns.answer)
     if (_text(answer) or "").lower() in columns.withheld:
         answer = None
@@ -144,6 +143,7 @@ def _question(row: Row, values: Mapping[str, Any], columns: Columns, number: int
         letter = _LETTER.fullmatch(_text(answer) or "A")
         if letter and before and string.ascii_uppercase.find(letter[1].upper()) < len(found):
             text, options = before, found
+    text = _without_instruction(text)
     identity = _text(said(columns.id)) or f"row{number}"
     seen[identity] += 1
     return Question(
@@ -160,6 +160,13 @@ def _question(row: Row, values: Mapping[str, Any], columns: Columns, number: int
     )
 
 
+def _without_instruction(text: str) -> str:
+    """A question without its last words on how to answer, which is for the run to say: ours wants its reasoning and its
+    answer marked. Options among those words stay."""
+    found = _INSTRUCTION.search(text)
+    return text if found is None or lettered(found[0])[1] else text[: found.start()].rstrip() or text
+
+
 def _text(value: Any) -> str | None:
     """A cell as text; None for an empty one, which pandas writes as `nan`."""
     text = "" if value is None else str(value).strip()
@@ -167,16 +174,19 @@ def _text(value: Any) -> str | None:
 
 
 def _columns_of_options(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the columns A, B, C, ... or choice_a, choice_b, ... hold, up to the first that is missing or empty."""
+    """What the columns A, B, C, ... or choice_a, choice_b, ... hold. Raises _Unusable if an option is left out."""
     for prefix in ("", "choice_"):
-        found = []
-        for letter in string.ascii_lowercase:
-            if (option := _text(values.get(prefix + letter))) is None:
-                break
-            found.append(option)
-        if found:
-            return tuple(found)
+        if found := _without_gap([_text(values.get(prefix + letter)) for letter in string.ascii_lowercase]):
+            return found
     return ()
+
+
+def _without_gap(options: Sequence[str | None]) -> tuple[str, ...]:
+    """Options up to the last that is there. Raises _Unusable if one before it is not: its letter would be another's."""
+    filled = [number for number, option in enumerate(options) if option]
+    if filled and filled[-1] >= len(filled):
+        raise _Unusable("gap_in_options")
+    return tuple(option for option in options if option)
 
 
 def _listed(value: Any) -> tuple[str, ...]:
@@ -184,10 +194,10 @@ def _listed(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = literal(value) or lettered(value)[1]
     if isinstance(value, Mapping):
-        value = list(value.values())
+        value = [option for _, option in sorted(value.items(), key=lambda entry: str(entry[0]))]
     if not isinstance(value, list | tuple):
         return ()
-    options = tuple(_text(option) or "" for option in value)
+    options = _without_gap([_text(option) for option in value])
     marks = [_MARK.match(option) for option in options]
     if all(mark and mark[2] == letter for mark, letter in zip(marks, string.ascii_uppercase, strict=False)):
         options = tuple(option[mark.end() :].strip() for option, mark in zip(options, marks, strict=True) if mark)
@@ -238,6 +248,10 @@ def _answer(value: Any, options: Sequence[str]) -> str | None:
     if text is None or not options:
         return text
     letters = string.ascii_uppercase[: len(options)]
+    if isinstance(value, int | float) and not isinstance(value, bool):  # a number is a place, whatever the options say
+        if value != int(value) or not 0 <= value < len(letters):
+            raise _Unusable("answer_not_an_option")
+        return letters[int(value)]
     letter = _LETTER.fullmatch(text)
     if letter and letter[1].upper() in letters:
         return letter[1].upper()

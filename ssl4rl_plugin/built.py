@@ -14,10 +14,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl4rl_plugin.data_builders.plan import Plan, PlanError, read_plan
+from ssl4rl_plugin.data_builders.plan import Plan, PlanError, makers, read_plan
 from ssl4rl_plugin.data_builders.shards import ShardError, row_from
+from ssl4rl_plugin.data_builders.source import SourceError
 from ssl4rl_plugin.images import ImageError
 from ssl4rl_plugin.rows import PROBES, Row, Rows
+from ssl4rl_plugin.samples import SampleError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +46,13 @@ class BuiltRows:
         self.folder = folder.expanduser().resolve()
         self.split = split
         self.plan: Plan = read_plan(self.folder)
+        installed = makers()
+        if self.plan.store == "reference" and self.plan.made_with != installed:
+            changed = [name for name in installed if self.plan.made_with.get(name) != installed[name]]
+            raise BuiltError(
+                f"{self.folder} was built with other versions of {', '.join(changed)}, which may make other pictures: build "
+                "anew, or with --store bytes"
+            )
         self._shards = [shard for shard in self.plan.shards() if shard.split == split]
         missing = [shard.name for shard in self._shards if not (self.folder / shard.name).is_file()]
         if missing:
@@ -68,13 +77,14 @@ class BuiltRows:
             if self.plan.store != "reference":
                 return row_from(values, self.folder)
             row = self._made[index]
-            if row.ground_truth != values["reward_model"]["ground_truth"]:
+            written = values["reward_model"]["ground_truth"], values["prompt"][-1]["content"], values["extra_info"]
+            if (row.ground_truth, row.prompt, row.info) != written:
                 raise BuiltError(
                     f"row {place} of {shard.name} comes out differently now: its images or the package have changed since "
                     "it was built; build anew"
                 )
             return row
-        except (ShardError, ImageError, OSError) as error:
+        except (ShardError, ImageError, SourceError, SampleError, OSError) as error:
             raise BuiltError(f"row {place} of {self.folder / shard.name}: {error}") from error
 
     def _values(self, number: int, place: int) -> dict[str, Any]:
@@ -94,7 +104,7 @@ class BuiltRows:
             if group == len(ends):
                 raise BuiltError(f"{path} has {ends[-1] if ends else 0} rows, row {place} is missing; build it anew")
             if self._group is None or self._group[0] != (number, group):
-                self._group = (number, group), file.read_row_group(group)
+                self._group = (number, group), file.read_row_group(group, use_threads=False)
             table = self._group[1]
             return table.slice(place - (ends[group - 1] if group else 0), 1).to_pylist()[0]
         except (pa.ArrowException, OSError) as error:
@@ -106,7 +116,7 @@ class BuiltRows:
         return self.plan.rows_of(self.split, self.folder)
 
     def probes(self) -> Iterator[Row]:
-        """The first of every kind, and a few spread over the split."""
+        """Some rows spread over the split: several of every kind, where their weights are alike."""
         step = max(1, len(self) // (PROBES * max(1, len(self.plan.settings().arms))))
         return (self[index] for index in range(0, len(self), step))
 

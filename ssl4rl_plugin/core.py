@@ -33,8 +33,8 @@ KINDS = ("image", "rgbd", "video", "graph")
 """What an item can be; every RGB-D pair and every video can stand in for an image."""
 
 
-LITTLE = 128
-"""Pixels along the longest side of `Item.little`, at least."""
+LITTLE = 96
+"""Pixels along the shorter side of `Item.little`, at least."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Item:
 
     @cached_property
     def little(self) -> Image.Image:
-        """The picture averaged down by a whole factor, to between LITTLE and twice as many pixels along its longest side
+        """The picture averaged down by a whole factor, to between LITTLE and twice as many pixels along its shorter side
         if it has more: for checks, however many draws are checked."""
-        return self.image.reduce(max(1, max(self.image.size) // LITTLE))
+        return self.image.reduce(max(1, min(self.image.size) // LITTLE))
 
     @property
     def rgbd(self) -> RGBD:

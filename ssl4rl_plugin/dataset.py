@@ -63,8 +63,7 @@ class SSLDataset(RLHFDataset):
         split = split_of(data_files)
         self.settings = Settings.from_config(config.ssl4rl)
         own = own_rows(self.settings, split)
-        held_out: list[Rows] = [*graph_questions(own), *benchmark_rows(self.settings)] if split == "val" else []
-        self.rows: Rows = JoinedRows([own, *held_out]) if split == "val" else own
+        self.rows: Rows = JoinedRows([own, *questions(own, self.settings)]) if split == "val" else own
         self.length = min(len(self.rows), max_samples) if max_samples > 0 else len(self.rows)
         self.tokenizer = tokenizer
         self.processor = processor
@@ -97,7 +96,8 @@ class SSLDataset(RLHFDataset):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Refuse to go on with other samples than the checkpoint's run would have seen. Raises SettingsError."""
-        changed = [key for key, value in self.state_dict().items() if state.get(key, value) != value]
+        now = self.state_dict()
+        changed = [key for key in {**now, **state} if state.get(key) != now.get(key)]
         if changed:
             raise SettingsError(
                 f"the checkpoint was made with other {' and '.join(changed)} than this run has, so it would not see the "
@@ -143,6 +143,13 @@ def graph_questions(own: OnlineRows | BuiltRows) -> list[GraphQuestionRows]:
         return []
     limit = int(manifest.source.options["questions"])
     return [GraphQuestionRows(manifest, own.stream.settings.answer_format, limit)] if limit else []
+
+
+def questions(own: OnlineRows | BuiltRows, settings: Settings) -> list[Rows]:
+    """What is validated on beside a run's own samples: questions about its graph or of the benchmark that it was built
+    from, and those of the benchmarks that it names."""
+    built = [BuiltRows(own.folder, "questions")] if isinstance(own, BuiltRows) else graph_questions(own)
+    return [*built, *benchmark_rows(settings)]
 
 
 def benchmark_rows(settings: Settings) -> list[QuestionRows]:

@@ -112,6 +112,11 @@ def check_built(settings: Settings, folder: Path) -> BuiltRows:
             f"the prompts in {folder} ask for the answer format {built.answer_format.name!r}, and ssl4rl.answer_format is "
             f"{settings.answer_format.name!r}: set ssl4rl.answer_format={built.answer_format.name}"
         )
+    if built.system_prompt != settings.system_prompt:
+        raise PreflightError(
+            f"{folder} was built with system prompt {built.system_prompt!r}, and ssl4rl.system_prompt is "
+            f"{settings.system_prompt!r}: set it to the same, or build anew"
+        )
     if not len(BuiltRows(folder, "val")) + len(BuiltRows(folder, "questions")):
         raise PreflightError(f"{folder} holds no validation rows: build it with `--set source.val_fraction=0.1`")
     return train

@@ -17,8 +17,8 @@ from PIL import Image
 
 from ssl4rl_plugin.answers import AnswerFormat
 from ssl4rl_plugin.data_builders.manifest import Manifest
-from ssl4rl_plugin.data_builders.source import Question
-from ssl4rl_plugin.images import open_rgb
+from ssl4rl_plugin.data_builders.source import Question, SourceError
+from ssl4rl_plugin.images import ImageError, open_rgb
 from ssl4rl_plugin.rewards import encode_question, question_grader
 from ssl4rl_plugin.rows import PROBES, Row
 from ssl4rl_plugin.seeding import digest, rng_for
@@ -74,7 +74,7 @@ class QuestionRows:
         return len(self.questions)
 
     def __getitem__(self, index: int) -> Row:
-        """Question `index`. Raises IndexError outside, ImageError if a picture cannot be read any more."""
+        """Question `index`. Raises IndexError outside, SourceError if a picture cannot be read any more."""
         if not 0 <= index < len(self):
             raise IndexError(f"question {index} of {len(self)}")
         question, name = self.questions[index], self.manifest.source.name
@@ -88,7 +88,7 @@ class QuestionRows:
             kind=name,
             data_source=f"bench/{name}/{(question.category or 'all').replace('/', ' ')}",
             prompt=f"{asked(question)} {instruction}",
-            images=tuple(self._picture(ref) for ref in question.refs),
+            images=tuple(self._picture(question, ref) for ref in question.refs),
             videos=(),
             ground_truth=encode_question(name, question.options, question.answer, sample),
             info={
@@ -98,8 +98,14 @@ class QuestionRows:
             },
         )  # fmt: skip
 
-    def _picture(self, ref: str) -> Image.Image:
-        return open_rgb(self.manifest.source.read(ref), max_pixels=self.max_pixels)
+    def _picture(self, question: Question, ref: str) -> Image.Image:
+        try:
+            return open_rgb(self.manifest.source.read(ref), max_pixels=self.max_pixels)
+        except ImageError as error:
+            raise SourceError(
+                f"question {question.id} of {self.manifest.source.name}: {ref} was good when it was indexed, and now is not "
+                f"({error}); put it back, or index it again"
+            ) from error
 
     def probes(self) -> Iterator[Row]:
         """A few, spread over the benchmark."""

@@ -110,10 +110,15 @@ class SampleStream:
                     f"of kind {kind!r}: choose a source that fits (`ssl4rl sources` lists each one's kind)"
                 )
         needed = max(arm.task.others_needed for arm in settings.arms)
-        if needed and len({item.group for item in self.items}) <= needed:
+        groups: set[str] = set()
+        for item in self.items:  # of a million, only as many as it takes
+            if len(groups) > needed or not needed:
+                break
+            groups.add(item.group)
+        if needed and len(groups) <= needed:
             raise SampleError(
-                f"the {split} split has {len({item.group for item in self.items})} group(s) of images, and a task needs "
-                f"{needed + 1}: near-duplicates count as one group, so add images of other things"
+                f"the {split} split has {len(groups)} group(s) of images, and a task needs {needed + 1}: near-duplicates "
+                "count as one group, so add images of other things"
             )
 
     def __len__(self) -> int:

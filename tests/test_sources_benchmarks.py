@@ -16,7 +16,7 @@ from ssl4rl_plugin.data_builders.benchmarks import MMBench
 from ssl4rl_plugin.data_builders.download import download
 from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
 from ssl4rl_plugin.data_builders.source import Question, Source, SourceError, load_source, registry
-from ssl4rl_plugin.data_builders.table import lettered, literal
+from ssl4rl_plugin.data_builders.table import Columns, Row, lettered, literal, questions_of
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -442,3 +442,28 @@ def test_download_needs_a_copy_on_the_hub(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="cannot be downloaded"):
         download("mmstar", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"choices": ["3", "2", "1", "0"], "answer": 1}, (("3", "2", "1", "0"), "B")),  # a number is a place
+        ({"choices": ["3", "2", "1", "0"], "answer": "1"}, (("3", "2", "1", "0"), "C")),  # a text is an option
+        ({"choices": ["a", "b"], "answer": 1.0}, (("a", "b"), "B")),  # as pandas writes it beside a missing one
+        ({"options": {"B": "bee", "A": "ay"}, "answer": "B"}, (("ay", "bee"), "B")),
+        ({"options": {"A": "ay", "B": "bee", "C": None}, "answer": "A"}, (("ay", "bee"), "A")),
+        ({"A": None, "B": "bee", "C": "sea", "answer": "B"}, None),  # not a free question whose answer is B
+        ({"options": ["ay", None, "sea"], "answer": "C"}, None),
+        ({"choices": ["a", "b"], "answer": 2}, None),
+    ],
+)
+def test_an_answer_is_the_letter_of_its_own_option_or_there_is_no_question(cells: dict, expected: tuple | None) -> None:
+    row = Row(("picture",), {"question": "Which?", **cells})
+    found = [(question.options, question.answer) for question in questions_of([row], Columns(), "here")]
+    assert found == ([expected] if expected else [])
+
+
+def test_options_behind_an_instruction_stay_options() -> None:
+    text = "What is it? Please select the correct option: A. cat B. dog"
+    (question,) = questions_of([Row(("picture",), {"question": text, "answer": "B"})], Columns(), "here")
+    assert question.options == ("cat", "dog") and question.answer == "B"

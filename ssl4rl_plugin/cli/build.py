@@ -17,7 +17,7 @@ from ssl4rl_plugin.audit.draw import ManifestPool
 from ssl4rl_plugin.cli.audit import as_value
 from ssl4rl_plugin.cli.sources_for import named_source
 from ssl4rl_plugin.cli.tables import show_json, table
-from ssl4rl_plugin.data_builders.build import Built, Done, build
+from ssl4rl_plugin.data_builders.build import Built, Done, build, plain_errors
 from ssl4rl_plugin.data_builders.build_report import prompt_lengths, report, size_text, write_report
 from ssl4rl_plugin.data_builders.manifest import Manifest, is_manifest
 from ssl4rl_plugin.data_builders.plan import SPLITS, Plan, make_plan
@@ -76,7 +76,8 @@ def run_build(
     tokens = prompt_lengths(built, processor, 1024) if processor else None
     found = _audit(settings, manifest, audit_count, workers) if audit_count else None
     values = report(built, manifest, tokens, found)
-    page = write_report(built, values)
+    with plain_errors(built):
+        page = write_report(built, values)
     if as_json:
         show_json(values)
     else:
@@ -88,6 +89,8 @@ def run_build(
 def _place(where: str, path: Path | None, source: str | None) -> tuple[str, Path | None]:
     """Name and path of the source; a manifest's path stands for itself. Raises ValueError."""
     if is_manifest(Path(where)):
+        if path is not None or source is not None:
+            raise ValueError(f"{where} is a manifest, which names its source: leave --path and --source away")
         return Manifest.load(where).source.name, Path(where)
     return named_source(where, path, source)
 
@@ -109,7 +112,7 @@ def section_for(
         *outer, last = key.split(".")
         for part in outer:
             place = place.get(part) or {} if isinstance(place, dict) else {}
-        if last not in place and outer != ["options"]:
+        if not isinstance(place, dict) or (last not in place and outer != ["options"]):
             raise SettingsError(f"--set {key}: there is no key ssl4rl.{key}")
         place[last] = value
     return section
