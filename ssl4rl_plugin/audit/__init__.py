@@ -355,10 +355,10 @@ def _verdict(cues: Mapping[str, str], key: Key, photos: bool, control: bool, com
     if group == "halves":
         return CONTENT, "what lies in which half of the picture is what the picture shows"
     if control:
-        return LEAK, "found on items without content: a trace of the processing"
+        return LEAK, "found on pictures without content: a trace of the processing"
     if not compared:
-        return LEAK, "the task refuses items without content, so this cannot be told from a trace of the processing"
-    return CONTENT, "found on these items, and not on items without content"
+        return LEAK, "the task refuses pictures without content, so this cannot be told from a trace of the processing"
+    return CONTENT, "found on these pictures, and not on pictures without content"
 
 
 class _Workers:
