@@ -1,7 +1,7 @@
 """Node degree: how many neighbours has a node?
 
 Shown: a connected piece of the graph, its nodes numbered at random. Asked: with how many nodes the named one shares an
-edge. A number from 1 to 3, 4 or 6; graded by the relative error; a blind guesser gets 1 in as many right.
+edge. A number from 1 to 3, 4 or 5; graded by the relative error; a blind guesser gets 1 in as many right.
 
 The number is drawn first and then one of the nodes that have so many neighbours, so every number is equally likely, and
 the piece shown does not depend on it. Refused are pieces that lack a node for any of the numbers (`lacks_a_degree`), and
@@ -44,7 +44,7 @@ class NodeDegree(Task[NodeDegreeLevel]):
         "up_to_3": NodeDegreeLevel(),
         "up_to_4": NodeDegreeLevel(nodes=12, highest=4),
         "up_to_4_texts": NodeDegreeLevel(nodes=12, highest=4, tokens=12),
-        "up_to_6": NodeDegreeLevel(nodes=20, highest=6),
+        "up_to_5": NodeDegreeLevel(nodes=20, highest=5),
     }
     default_level = "up_to_3"
     cues: ClassVar = {"mentions": "how often a node is named in the edges is what is asked"}
