@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +29,13 @@ PLANETOID_LABELS = {
     ),
 }  # fmt: skip
 """What the classes are, in the order of the numbers in the files, told from how many nodes each has."""
+
+
+def made_words(count: int) -> list[str]:
+    """Names for features that have none: `wordaaa`, `wordaab`, ... of letters only, since a text's digits could be taken for
+    the numbers of nodes."""
+    letters = [chr(ord("a") + number) for number in range(26)]
+    return ["word" + "".join(found) for found in islice(product(letters, repeat=3), count)]
 
 
 class _InFolder(GraphSource):
@@ -106,7 +114,7 @@ class PlanetoidSource(_InFolder):
             ) from error
         columns = data["x"].shape[1]
         vocabulary = self.options["vocabulary"]
-        words = names_of(Path(vocabulary)) if vocabulary else [f"w{number}" for number in range(columns)]
+        words = names_of(Path(vocabulary)) if vocabulary else made_words(columns)
         edges = data["edge_index"].numpy()
         names = PLANETOID_LABELS.get(name, ())
         return RawGraph(
