@@ -92,7 +92,7 @@ class Source(ABC):
     name: ClassVar[str]
     """Registry name, snake_case."""
     kind: ClassVar[str] = "image"
-    """What its items are: `image`, `rgbd` or `video`."""
+    """What its items are: `image`, `rgbd`, `video` or `graph`."""
     summary: ClassVar[str]
     """One line: what this source reads."""
     schema: ClassVar[str]

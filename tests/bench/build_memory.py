@@ -63,6 +63,8 @@ def main(rows: int, workers: int) -> None:
                 print(f"{done:8,} rows: at most {since[0]:.0f} MB ({since[1]:.0f}) since the last line", flush=True)
                 since = (0.0, 0.0)
             time.sleep(0.5)
+        if process.returncode:
+            sys.exit(f"the build ended with exit code {process.returncode}: its memory says nothing")
         seconds = time.monotonic() - begun
         print(f"{done:,} rows by {workers} workers in {seconds:.0f} s: peak {peak[0]:.0f} MB ({peak[1]:.0f})")
 
