@@ -233,6 +233,41 @@ def report(
 
 
 @app.command()
+def attention(
+    model: Annotated[str, typer.Argument(help="Folder or name of a vision-language model.")],
+    image: Annotated[Path, typer.Argument(help="Picture.")],
+    question: Annotated[str, typer.Argument(help="What to ask, with the answer format that the model was trained on.")],
+    against: Annotated[str | None, typer.Option(metavar="MODEL", help="Another model, drawn beside it.")] = None,
+    answer: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Response to take. Default: what the model writes, greedily.")
+    ] = None,
+    layer: Annotated[str, typer.Option(metavar="N|all", help="0-based; -1 is the last. all: their mean.")] = "all",
+    head: Annotated[str, typer.Option(metavar="N|mean", help="0-based; mean: of all heads.")] = "mean",
+    method: Annotated[
+        str, typer.Option(metavar="raw|rollout", help="rollout: through all layers up to --layer, residuals included.")
+    ] = "raw",
+    box: Annotated[
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="In pixels of the picture: how much falls into it?")
+    ] = None,
+    whole_response: Annotated[
+        bool, typer.Option("--whole-response", help="All of its tokens. Default: those of its last answer block.")
+    ] = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of the response at most.")] = 512,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("attention.png"),
+    as_json: AsJson = False,
+) -> None:
+    """Show where a model looks while it answers: attention from the answer's tokens to the picture."""
+    from ssl4rl_plugin.cli.attention import run_attention
+
+    page = run_attention(
+        [model, against] if against else [model], image, question, answer=answer, layer=layer, head=head, method=method,
+        box=box, whole_response=whole_response, max_tokens=max_tokens, out=out, as_json=as_json,
+    )  # fmt: skip
+    if not as_json:
+        _done(page)
+
+
+@app.command()
 def doctor(
     model: Annotated[str | None, typer.Option(help="Also check that verl finds a processor for this model.")] = None,
     as_json: AsJson = False,
