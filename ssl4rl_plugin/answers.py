@@ -28,6 +28,8 @@ class Answer:
     """The contents of all well-formed answer blocks outside of thinking, in order; empty if there is none."""
     exact: bool
     """The whole response has exactly the structure that the prompt asked for."""
+    reasoning: str = ""
+    """What stands in the think blocks, and before the last answer block; empty without an answer."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,16 @@ class AnswerFormat:
 
     def find(self, response: str) -> Answer:
         """All answer blocks of a response, and whether its structure is exact."""
-        visible = _outside_think(response)
-        if visible is None:
+        parted = outside_think(response)
+        if parted is None:
             return Answer((), exact=False)
-        texts = _boxed_blocks(visible) if self.boxed else _answer_blocks(visible)
+        visible, thought = parted
+        blocks = _boxed_blocks(visible) if self.boxed else _answer_blocks(visible)
+        if not blocks:
+            return Answer((), exact=False)
         # One block only: a second one makes the structure inexact even where both agree.
-        return Answer(tuple(texts), exact=len(texts) == 1 and self.is_exact(response.strip()))
+        exact = len(blocks) == 1 and self.is_exact(response.strip())
+        return Answer(tuple(text for _, text in blocks), exact, f"{thought}\n{visible[: blocks[-1][0]]}")
 
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -141,32 +147,38 @@ def answer_format(name: str) -> AnswerFormat:
     return FORMATS[name]
 
 
-def _outside_think(response: str) -> str | None:
-    """The response without its think blocks; None if it has too many think tags.
+def outside_think(response: str) -> tuple[str, str] | None:
+    """A response without its think blocks, and what stands in them; None if it has too many think tags.
 
     Text before a `</think>` that was never opened counts as thinking (some chat templates open it in the prompt), and
     so does everything after a `<think>` that is never closed.
     """
     if response.count("<think>") > MAX_BLOCKS or response.count("</think>") > MAX_BLOCKS:
         return None
-    parts: list[str] = []
+    visible: list[str] = []
+    thought: list[str] = []
     position = 0
     while True:
         opened, closed = response.find("<think>", position), response.find("</think>", position)
         if closed >= 0 and (opened < 0 or closed < opened):
-            parts, position = [], closed + len("</think>")
+            thought += [*visible, response[position:closed]]
+            visible, position = [], closed + len("</think>")
         elif opened >= 0:
-            parts.append(response[position:opened])
+            visible.append(response[position:opened])
+            begin = opened + len("<think>")
             if closed < 0:
-                return "\n".join(parts)
+                thought.append(response[begin:])
+                break
+            thought.append(response[begin:closed])
             position = closed + len("</think>")
         else:
-            parts.append(response[position:])
-            return "\n".join(parts)
+            visible.append(response[position:])
+            break
+    return "\n".join(visible), "\n".join(thought)
 
 
-def _answer_blocks(text: str) -> list[str]:
-    """Contents of each `<answer>...</answer>` with no answer tag inside."""
+def _answer_blocks(text: str) -> list[tuple[int, str]]:
+    """Where each `<answer>...</answer>` with no answer tag inside begins, and its contents."""
     if text.count("</answer>") > MAX_BLOCKS:
         return []
     found = []
@@ -174,13 +186,13 @@ def _answer_blocks(text: str) -> list[str]:
     while (end := text.find("</answer>", start)) >= 0:
         opening = text.rfind("<answer>", start, end)
         if opening >= 0:
-            found.append(text[opening + len("<answer>") : end])
+            found.append((opening, text[opening + len("<answer>") : end]))
         start = end + len("</answer>")
     return found
 
 
-def _boxed_blocks(text: str) -> list[str]:
-    r"""Contents of each `\boxed{...}`, braces inside balanced."""
+def _boxed_blocks(text: str) -> list[tuple[int, str]]:
+    r"""Where each `\boxed{...}` begins, braces inside balanced, and its contents."""
     if text.count("\\boxed{") > MAX_BLOCKS:
         return []
     found = []
@@ -191,7 +203,7 @@ def _boxed_blocks(text: str) -> list[str]:
         for brace in re.finditer(r"[{}]", text[position : position + MAX_BOX]):
             depth += 1 if brace[0] == "{" else -1
             if depth == 0:
-                found.append(text[begin : position + brace.start()])
+                found.append((opening, text[begin : position + brace.start()]))
                 break
         start = begin
     return found

@@ -157,7 +157,9 @@ def benchmark_rows(settings: Settings) -> list[QuestionRows]:
     found = []
     for benchmark in settings.benchmarks:
         manifest = manifest_of(benchmark.source, seed=0)
-        rows = QuestionRows(manifest, settings.answer_format, benchmark.source.max_pixels, benchmark.limit)
+        rows = QuestionRows(
+            manifest, settings.answer_format, benchmark.source.max_pixels, benchmark.limit, benchmark.circular
+        )
         counts = ", ".join(f"{reason} {count}" for reason, count in rows.left_out.most_common())
         if not len(rows):
             raise SettingsError(

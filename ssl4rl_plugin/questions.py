@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 from ssl4rl_plugin.answers import AnswerFormat
 from ssl4rl_plugin.data_builders.manifest import Manifest
 from ssl4rl_plugin.data_builders.source import Question, SourceError
+from ssl4rl_plugin.grading import letters
 from ssl4rl_plugin.images import ImageError, open_rgb
 from ssl4rl_plugin.rewards import encode_question, question_grader
 from ssl4rl_plugin.rows import PROBES, Row
@@ -30,6 +32,32 @@ MAX_OPTIONS = 26
 """One for each letter."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question in one order of its options."""
+
+    question: Question
+    """With the options as they are shown, and the answer's letter among them."""
+    rotation: int = 0
+    """By how many places the benchmark's own order is rotated."""
+    rotations: int = 1
+    """In how many orders the question is asked."""
+
+
+def rotated(question: Question, by: int) -> Question:
+    """A question with its options rotated `by` places: option `by` comes first, and the right letter moves along.
+
+    A question without options is as it was. Raises ValueError if the answer is none of the options' letters.
+    """
+    count = len(question.options)
+    if not count:
+        return question
+    marks = letters(count)
+    by %= count
+    options = question.options[by:] + question.options[:by]
+    return replace(question, options=options, answer=marks[(marks.index(question.answer or "") - by) % count])
+
+
 class QuestionRows:
     """The questions of an indexed benchmark, in the benchmark's order; none of a source of mere pictures.
 
@@ -38,17 +66,37 @@ class QuestionRows:
         answer_format: how answers are asked for.
         max_pixels: larger pictures are shrunk to this many pixels.
         limit: so many questions, drawn by a hash of their ids; None for all.
+        circular: ask each question once for every rotation of its options, as MMBench's CircularEval does (Liu et al.,
+            arXiv 2307.06281): rows `id#0`, `id#1`, ... one after the other. Row `id#0` is the question as it is.
     """
 
     def __init__(
-        self, manifest: Manifest, answer_format: AnswerFormat, max_pixels: int, limit: int | None = None
+        self,
+        manifest: Manifest,
+        answer_format: AnswerFormat,
+        max_pixels: int,
+        limit: int | None = None,
+        circular: bool = False,
     ) -> None:
         self.manifest = manifest
         self.answer_format = answer_format
         self.max_pixels = max_pixels
+        self.circular = circular
         self.left_out: Counter[str] = Counter()
         """Questions that cannot be asked, by reason."""
         self.questions = self._chosen(limit)
+        self.asked = [row for question in self.questions for row in self._orders(question)]
+        """What each row asks."""
+        self._counts = Counter(self._data_source(row) for row in self.asked)
+
+    def _orders(self, question: Question) -> list[Asked]:
+        count = max(1, len(question.options)) if self.circular else 1
+        return [Asked(rotated(question, by), by, count) for by in range(count)]
+
+    def _data_source(self, asked: Asked) -> str:
+        """Rotated options are grouped apart, so that verl's accuracy of a category means the same with and without."""
+        name = self.manifest.source.name + ("_rotated" if asked.rotation else "")
+        return f"bench/{name}/{(asked.question.category or 'all').replace('/', ' ')}"
 
     def _chosen(self, limit: int | None) -> list[Question]:
         name = self.manifest.source.name
@@ -71,26 +119,32 @@ class QuestionRows:
         return found
 
     def __len__(self) -> int:
-        return len(self.questions)
+        return len(self.asked)
 
     def __getitem__(self, index: int) -> Row:
-        """Question `index`. Raises IndexError outside, SourceError if a picture cannot be read any more."""
+        """Row `index`. Raises IndexError outside, SourceError if a picture cannot be read any more."""
         if not 0 <= index < len(self):
             raise IndexError(f"question {index} of {len(self)}")
-        question, name = self.questions[index], self.manifest.source.name
+        asked, name = self.asked[index], self.manifest.source.name
+        question = asked.question
+        # Of the question, not of the row: rotations differ in nothing but the options' order.
         instruction = rng_for("question", name, question.id).choice(self.answer_format.instructions)
-        sample = f"{name}:{question.id}"
+        sample = f"{name}:{question.id}" + (f"#{asked.rotation}" if self.circular else "")
         assert question.answer is not None
         shown = {
             key: getattr(question, key) for key in ("answer", "category", "hint", "l2_category", "options", "text")
         }
         return Row(
             kind=name,
-            data_source=f"bench/{name}/{(question.category or 'all').replace('/', ' ')}",
-            prompt=f"{asked(question)} {instruction}",
+            data_source=self._data_source(asked),
+            prompt=f"{prompt_of(question)} {instruction}",
             images=tuple(self._picture(question, ref) for ref in question.refs),
             videos=(),
-            ground_truth=encode_question(name, question.options, question.answer, sample),
+            ground_truth=encode_question(
+                name, question.options, question.answer, sample, question=question.id, category=question.category,
+                l2_category=question.l2_category, rotation=asked.rotation, rotations=asked.rotations,
+                questions=self._counts[self._data_source(asked)],
+            ),
             info={
                 "index": index, "split": "questions", "sample": sample, "task": name, "level": "",
                 "item": ",".join(question.refs), "gold": question.answer, "params": json.dumps(shown, sort_keys=True),
@@ -113,7 +167,8 @@ class QuestionRows:
         return (self[index] for index in range(0, len(self), step)[:PROBES])
 
     def state(self) -> dict[str, Any]:
-        return {f"questions of {self.manifest.source.name}": questions_digest(self.questions)}
+        orders = " in every order" if self.circular else ""
+        return {f"questions of {self.manifest.source.name}": questions_digest(self.questions) + orders}
 
 
 def _unanswerable(question: Question) -> str | None:
@@ -127,7 +182,7 @@ def _unanswerable(question: Question) -> str | None:
     return None if question.answer in question_grader(question.options).values() else "answer_not_an_option"
 
 
-def asked(question: Question) -> str:
+def prompt_of(question: Question) -> str:
     """The user's turn without the answer format: pictures, hint, question, options, how to name one."""
     text = question.text
     if text.count("<image>") != len(question.refs):
@@ -145,7 +200,7 @@ def asked(question: Question) -> str:
 
 
 def _listed(options: Sequence[str]) -> list[str]:
-    return [f"{chr(ord('A') + number)}. {option}" for number, option in enumerate(options)]
+    return [f"{mark}. {option}" for mark, option in zip(letters(len(options)), options, strict=True)] if options else []
 
 
 def _unmarked(text: str) -> str:

@@ -12,15 +12,28 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.answers import Answer, answer_format
+from ssl4rl_plugin.answers import answer_format
+from ssl4rl_plugin.consistency import DEGENERATE, last_named, repetition
 from ssl4rl_plugin.core import Score, grade
 from ssl4rl_plugin.grading import Choice, Grader, Words, letters
 from ssl4rl_plugin.grading.exact import normal
 from ssl4rl_plugin.tasks import resolve
 
 INVALID = Score(0.0, correct=False, valid=False, similarity=0.0)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a response is worth, and what the log says about it."""
+
+    score: Score = INVALID
+    form: float = 0.0
+    """1.0 if the form is exact and the answer valid."""
+    agrees: bool | None = None
+    """Whether the last value named in the reasoning is the answer; None where there is nothing to compare."""
 
 
 def compute_score(
@@ -51,42 +64,61 @@ def compute_score(
         format: 1.0 if the structure is exact and the answer valid, else 0.0.
         valid: 1.0 if the answer is a possible one, else 0.0.
         similarity: graded closeness to the truth in [0, 1], before chance correction.
+        consistent: 1.0 if the last possible answer that the reasoning names is the answer given, else 0.0.
+        inconsistent: 1.0 if it is another one, else 0.0. Both are 0.0 where there is nothing to compare: no valid answer,
+            or a reasoning that names none.
+        repetition: share of the response's n-grams that are repeats, in [0, 1).
+        degenerate: 1.0 if more than half of them are, else 0.0.
         failed: 1.0 if the response could not be scored at all (see `error`), else 0.0.
+        questions: of a benchmark's row, how many questions its data source has in this validation; None otherwise, which
+            verl leaves out of its means.
         level, sample, error: strings ("" for none), for verl's rollout dumps.
     """
     level = sample = error = ""
-    score, form = INVALID, 0.0
+    questions: float | None = None
+    judged, repeated = _Judged(), 0.0
     try:
         truth = json.loads(ground_truth)
         level, sample = str(truth["level"]), str(truth["sample"])
-        score, form = _judge(solution_str, truth, answer_format, partial_credit)
+        if truth.get("questions") is not None:
+            questions = float(truth["questions"])
+        repeated = repetition(solution_str)
+        judged = _judge(solution_str, truth, answer_format, partial_credit)
     except Exception as problem:  # verl drops the prompt if a reward function raises, whatever the reason
         error = f"{type(problem).__name__}: {problem}"[:200]
-    accuracy = score.value
-    reward = 1.0 if score.correct and form else format_weight * form + (1.0 - format_weight) * accuracy
+    score, form = judged.score, judged.form
+    reward = 1.0 if score.correct and form else format_weight * form + (1.0 - format_weight) * score.value
     return {
         "score": reward,
         "acc": float(score.correct),
         "format": form,
         "valid": float(score.valid),
         "similarity": score.similarity,
+        "consistent": float(judged.agrees is True),
+        "inconsistent": float(judged.agrees is False),
+        "repetition": repeated,
+        "degenerate": float(repeated > DEGENERATE),
         "failed": float(bool(error)),
+        "questions": questions,
         "level": level,
         "sample": sample,
         "error": error,
     }
 
 
-def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credit: float) -> tuple[Score, float]:
-    """The score of a response's answer, and 1.0 if its form is exact and the answer valid."""
+def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credit: float) -> _Judged:
+    """The score of a response's answer, its form, and whether its reasoning names the same."""
     grader = _grader(truth)
-    found: Answer = answer_format(format_name).find(response)
+    found = answer_format(format_name).find(response)
     if not found.texts:
-        return INVALID, 0.0
+        return _Judged()
     scores = [grade(grader, text, truth["truth"], partial_credit) for text in found.texts]
     if len(scores) > 1 and len({repr(grader.parse(text)) for text in found.texts}) > 1:
-        return INVALID, 0.0  # several answers that disagree: hedging is not answering
-    return scores[-1], float(found.exact and scores[-1].valid)
+        return _Judged()  # several answers that disagree: hedging is not answering
+    score = scores[-1]
+    named = last_named(grader, found.reasoning) if score.valid else None
+    agrees = None if named is None else bool(named == grader.parse(found.texts[-1]))
+    return _Judged(score, float(found.exact and score.valid), agrees)
 
 
 def _grader(truth: dict[str, Any]) -> Grader[Any]:
@@ -129,8 +161,34 @@ def encode_truth(task: str, level: str, options: dict[str, Any], truth: Any, sam
     )
 
 
-def encode_question(benchmark: str, choices: tuple[str, ...], answer: str, sample: str) -> str:
-    """The ground truth of a benchmark's question: its option texts (none for a free answer), and the right letter or
-    words. `sample` is `benchmark:id`."""
-    truth = {"benchmark": benchmark, "level": "", "choices": choices, "truth": answer, "sample": sample}
+def encode_question(
+    benchmark: str,
+    choices: tuple[str, ...],
+    answer: str,
+    sample: str,
+    *,
+    question: str,
+    category: str | None,
+    l2_category: str | None = None,
+    rotation: int = 0,
+    rotations: int = 1,
+    questions: int,
+) -> str:
+    """The ground truth of a benchmark's row: one JSON string with all that scoring and `benchmark_results` need.
+
+    Args:
+        benchmark: its name.
+        choices: the option texts in the order in which they are shown; none for a free answer.
+        answer: the right letter, or the right words.
+        sample: the row's identity, `benchmark:id`.
+        question: the question's id in the benchmark.
+        category, l2_category: where the benchmark puts the question; None where it does not say.
+        rotation, rotations: which of how many orders of the options this row shows (circular evaluation).
+        questions: how many rows share its data source.
+    """
+    truth = {
+        "benchmark": benchmark, "level": "", "choices": choices, "truth": answer, "sample": sample, "question": question,
+        "category": category, "l2_category": l2_category, "rotation": rotation, "rotations": rotations,
+        "questions": questions,
+    }  # fmt: skip
     return json.dumps(truth, sort_keys=True)

@@ -73,6 +73,8 @@ class BenchmarkSettings:
     source: SourceSettings
     limit: int | None
     """So many of its questions; None for all."""
+    circular: bool = False
+    """Each question is asked once for every rotation of its options."""
 
 
 @dataclass(frozen=True)
@@ -182,13 +184,14 @@ def parse_arms(entries: Any, common_options: Mapping[str, Any] | None = None) ->
 
 def parse_benchmarks(entries: Any, images: Mapping[str, Any]) -> tuple[BenchmarkSettings, ...]:
     """The benchmarks that `ssl4rl.benchmarks` names: mappings with `name` (a source with questions), `path`, and perhaps
-    `options` (of the source) and `limit`. `images` is `ssl4rl.source`, for the pixel limit. Raises SettingsError.
+    `options` (of the source), `limit` and `circular`. `images` is `ssl4rl.source`, for the pixel limit. Raises
+    SettingsError.
     """
     found = []
     for entry in entries:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise SettingsError(f"ssl4rl.benchmarks: {entry!r} must be a mapping with name and path")
-        if unknown := sorted(set(entry) - {"name", "path", "options", "limit"}):
+        if unknown := sorted(set(entry) - {"name", "path", "options", "limit", "circular"}):
             raise SettingsError(f"ssl4rl.benchmarks: {entry['name']!r} has unknown {', '.join(map(repr, unknown))}")
         source = SourceSettings(
             name=entry["name"],
@@ -199,7 +202,11 @@ def parse_benchmarks(entries: Any, images: Mapping[str, Any]) -> tuple[Benchmark
             max_pixels=_integer(images, "max_pixels", 28 * 28, "ssl4rl.source."),
         )
         limit = None if entry.get("limit") is None else _integer(entry, "limit", 1, "ssl4rl.benchmarks: ")
-        found.append(BenchmarkSettings(source, limit))
+        if not isinstance(circular := entry.get("circular", False), bool):
+            raise SettingsError(
+                f"ssl4rl.benchmarks: circular of {entry['name']!r} must be true or false, got {circular!r}"
+            )
+        found.append(BenchmarkSettings(source, limit, circular))
     names = [benchmark.source.name for benchmark in found]
     if len(set(names)) < len(names):
         raise SettingsError("ssl4rl.benchmarks names a benchmark twice")

@@ -115,7 +115,7 @@ def test_every_result_has_the_same_keys_and_plain_values() -> None:
     results.append(compute_score(None, None, None, None))  # type: ignore[arg-type]
     assert len({tuple(result) for result in results}) == 1
     for result in results:
-        assert all(isinstance(value, float | str) for value in result.values())
+        assert all(isinstance(value, float | str) or value is None for value in result.values())
         assert result["score"] == 0.0
     assert results[2]["error"] and results[3]["error"] and not results[0]["error"]
     assert "nope" in score("<answer>1</answer>", encode_truth("nope", "x", {}, 1, "s"))["error"]

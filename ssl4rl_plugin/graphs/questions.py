@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,7 @@ class GraphQuestionRows:
         )
         answerable = (node for node in asked if self._link(node) is not None)
         self.asked += [_Asked("link_prediction", node) for node in itertools.islice(answerable, limit)]
+        self._counts = Counter(asked.sort for asked in self.asked)
 
     def __len__(self) -> int:
         return len(self.asked)
@@ -82,7 +84,10 @@ class GraphQuestionRows:
             prompt=f"{question} {instruction}",
             images=(),
             videos=(),
-            ground_truth=encode_question(name, options, answer, sample),
+            ground_truth=encode_question(
+                name, options, answer, sample, question=f"{asked.sort}:{asked.node}", category=asked.sort,
+                questions=self._counts[asked.sort],
+            ),
             info={
                 "index": index, "split": "questions", "sample": sample, "task": name, "level": asked.sort,
                 "item": f"node {asked.node}", "gold": answer, "params": json.dumps({"options": options}), "refused": "[]",

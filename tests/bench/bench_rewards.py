@@ -25,6 +25,8 @@ HOSTILE = {
     "nested braces": "\\boxed{" + "{" * (MEGABYTE // 2) + "}" * (MEGABYTE // 2),
     "spaces": " " * MEGABYTE + "<answer>90</answer>",
     "long answer": "<answer>" + "1," * (MEGABYTE // 2) + "</answer>",
+    "numbers in thinking": "<think>" + "1, " * (MEGABYTE // 3) + "</think><answer>2,3,1,4</answer>",
+    "letters in thinking": "<think>" + "A " * (MEGABYTE // 2) + "</think><answer>2,3,1,4</answer>",
 }
 
 
@@ -38,6 +40,15 @@ def test_ordinary_response(benchmark, task: str) -> None:
     benchmark.group = "ordinary response"
     truth, response = truth_of(task), FORMATS["think_answer"].render("90")
     benchmark(compute_score, f"ssl4rl/{task}", response, truth)
+
+
+@pytest.mark.parametrize("task", ("jigsaw", "rotation", "position"))
+def test_long_reasoning(benchmark, task: str) -> None:
+    """2,000 words, about what `data.max_response_length` of the recipes allows: the figures about reasoning and loops are
+    most of the cost."""
+    benchmark.group = "long reasoning"
+    words = " ".join(f"word{k} tile {k % 9} at the top-left" for k in range(400))
+    benchmark(compute_score, f"ssl4rl/{task}", f"<think>{words}</think><answer>90</answer>", truth_of(task))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
