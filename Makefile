@@ -77,8 +77,9 @@ bench: install ## Speed and memory of the data pipeline and the rewards (half an
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py
 
-gallery: install ## Make docs/gallery.md anew: every task and level with pictures (a minute or two)
+gallery: install ## Make docs/gallery.md and the tables of tasks and recipes anew (a minute or two)
 	$(BIN)/python docs/make_gallery.py
+	$(BIN)/python docs/make_recipes.py
 
 oracles: install ## How often solvers that see only pixels agree with the truth: make oracles PHOTOS=folder
 	$(BIN)/python tests/bench/oracles.py $(PHOTOS)

@@ -104,7 +104,8 @@ class OnlineRows:
     def state(self) -> dict[str, Any]:
         settings = self.stream.settings
         arms = [f"{arm.key} x {arm.weight}" for arm in settings.arms]
-        return {"seed": settings.seed, "tasks": arms, "images": self.stream.manifest.digest}
+        state = {"seed": settings.seed, "tasks": arms, "images": self.stream.manifest.digest}
+        return state if settings.source.train_size is None else {**state, "train_size": settings.source.train_size}
 
 
 class JoinedRows:

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD, Clip, Item, Rejection, Sample
@@ -95,6 +96,8 @@ class SampleStream:
         self.manifest = manifest
         self.split = split
         self.items: Sequence[ManifestItem | GraphItem] = manifest.items(split)
+        if split == "train" and settings.source.train_size is not None:
+            self.items = _Subset(self.items, settings.source.train_size, settings.seed)
         self.refusals: Counter[str] = Counter()
         """Refused draws so far in this process, by `task:level: reason`."""
         if not self.items:
@@ -205,6 +208,36 @@ class SampleStream:
             f"task {arm.key} found no {arm.task.others_needed} readable images of other groups in the {self.split} split: "
             "nearly all images are near-duplicates of one another, or cannot be read"
         )
+
+
+class _Subset(Sequence[ManifestItem | GraphItem]):
+    """`size` of the items (a share or a number), in their order; for one seed a smaller subset is part of a larger one.
+
+    Raises SampleError if there are fewer.
+    """
+
+    def __init__(self, items: Sequence[ManifestItem | GraphItem], size: int | float, seed: int) -> None:
+        count = size if isinstance(size, int) else max(1, round(size * len(items)))
+        if count > len(items):
+            raise SampleError(
+                f"ssl4rl.source.train_size is {count}, and there are {len(items)} training images: lower it"
+            )
+        order = list(range(len(items)))
+        rng_for(seed, "train", "subset").shuffle(order)
+        self._items = items
+        self._places = np.sort(np.array(order[:count], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> ManifestItem | GraphItem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ManifestItem | GraphItem]: ...
+    def __getitem__(self, index: int | slice) -> ManifestItem | GraphItem | list[ManifestItem | GraphItem]:
+        if isinstance(index, slice):
+            return [self._items[int(place)] for place in self._places[index]]
+        return self._items[int(self._places[index])]
 
 
 def load_manifest(settings: Settings, progress: bool = False) -> Manifest | GraphManifest:

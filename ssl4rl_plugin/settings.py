@@ -64,6 +64,8 @@ class SourceSettings:
     manifest: str | None
     val_fraction: float
     max_pixels: int
+    train_size: int | float | None = None
+    """Training images used: a share in (0, 1], a number, or None for all (as in scikit-learn)."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Settings:
                 manifest=source.get("manifest"),
                 val_fraction=float(fraction),
                 max_pixels=_integer(source, "max_pixels", 28 * 28, "ssl4rl.source."),
+                train_size=_size(source.get("train_size")),
             ),
             answer_format=fmt,
             epochs=_integer(section, "epochs", 1),
@@ -187,12 +190,14 @@ def parse_benchmarks(entries: Any, images: Mapping[str, Any]) -> tuple[Benchmark
     `options` (of the source), `limit` and `circular`. `images` is `ssl4rl.source`, for the pixel limit. Raises
     SettingsError.
     """
-    found = []
+    found: list[BenchmarkSettings] = []
     for entry in entries:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise SettingsError(f"ssl4rl.benchmarks: {entry!r} must be a mapping with name and path")
         if unknown := sorted(set(entry) - {"name", "path", "options", "limit", "circular"}):
             raise SettingsError(f"ssl4rl.benchmarks: {entry['name']!r} has unknown {', '.join(map(repr, unknown))}")
+        if entry.get("path") == "???":
+            raise SettingsError(f"say where {entry['name']} is: ssl4rl.benchmarks.{len(found)}.path=...")
         source = SourceSettings(
             name=entry["name"],
             path=entry.get("path"),
@@ -227,6 +232,13 @@ def _one_of(section: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> s
     if value not in choices:
         raise SettingsError(f"ssl4rl.{key} must be one of {', '.join(choices)}, got {value!r}")
     return str(value)
+
+
+def _size(value: Any) -> int | float | None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value is None or whole or (isinstance(value, float) and 0 < value <= 1):
+        return value
+    raise SettingsError(f"ssl4rl.source.train_size must be a share in (0, 1] (0.25) or a number from 1, got {value!r}")
 
 
 def _integer(section: Mapping[str, Any], key: str, low: int, prefix: str = "ssl4rl.") -> int:

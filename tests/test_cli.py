@@ -92,11 +92,13 @@ def test_a_broken_task_of_another_package_is_named_and_the_others_are_listed(mon
 def test_recipes_come_from_the_installed_package():
     entries = {entry["name"]: entry for entry in json.loads(run("recipes", "--json").stdout)}
     rotation = entries["mmbench_rotation"]
-    assert (rotation["task"], rotation["source"], rotation["model"]) == ("rotation", "mmbench", "qwen2_5_vl_3b")
-    assert rotation["hardware"] == "gpu_8x80gb" and rotation["summary"].startswith("The paper's rotation experiment")
+    assert (rotation["tasks"], rotation["source"], rotation["model"]) == (["rotation"], "mmbench", "qwen2_5_vl_3b")
+    assert (rotation["hardware"], rotation["benchmarks"], rotation["transductive"]) == ("gpu_8x80gb", ["mmbench"], True)
+    assert rotation["summary"] == "Rotation on the images of MMBench." and rotation["reproduces"] == "SSL4RL: MMBench"
     assert all(entry["summary"] and "@package" not in entry["summary"] for entry in entries.values())
-    assert entries["cpu_learn"]["extends"] == "cpu_demo"
-    assert "mmbench_rotation" in run("recipes").stdout
+    assert entries["cpu_learn"]["hardware"] == "cpu"  # it is in a recipe that this one builds on
+    listing = run("recipes").stdout
+    assert all(name in listing for name in entries) and "reproduces" in listing
 
 
 def test_sources_say_what_they_read():

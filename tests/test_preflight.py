@@ -115,7 +115,9 @@ def test_the_papers_recipes_take_a_tsv_or_a_folder(
     tsv.write_text("\n".join(lines) + "\n")
     common = (f"recipe=mmbench_{task}", *SMALL)
     preflight.check(config(*common, f"ssl4rl.source.path={tsv}"))
-    preflight.check(config(*common, f"ssl4rl.source.path={photo_folder}", "ssl4rl/source=folder"))
+    preflight.check(
+        config(*common, f"ssl4rl.source.path={photo_folder}", "ssl4rl/source=folder", "ssl4rl/benchmark=none")
+    )
 
 
 def test_main_ppo_stops_with_exit_code_2_before_ray(photo_folder: Path) -> None:

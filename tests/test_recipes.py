@@ -1,37 +1,217 @@
-"""Every recipe composes with verl's own main_ppo config and passes verl's own validation."""
+"""Every recipe composes as Hydra composes it, passes verl's own validation and ours, and is listed as what it is.
+
+Hydra composes each recipe by itself, which is quick, and the result is laid over verl's defaults: the same as what
+`+plugin=ssl4rl recipe=NAME` gives, as a test shows with verl's whole configuration. Recipes that differ in nothing that
+verl's validation reads are validated once.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import verl  # noqa: F401  -- loads the plugin, as verl does for every user
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-RECIPES = sorted(path.stem for path in (Path(__file__).parent.parent / "recipes" / "recipe").glob("*.yaml"))
+from ssl4rl_plugin import preflight
+from ssl4rl_plugin.cli import catalogue
+from ssl4rl_plugin.settings import Settings
+
+pytestmark = pytest.mark.xdist_group("recipes")  # they share what is composed
+
+ROOT = Path(__file__).parent.parent / "recipes"
+RECIPES = sorted(path.stem for path in (ROOT / "recipe").glob("*.yaml"))
+HARDWARE = sorted(path.stem for path in (ROOT / "ssl4rl" / "hardware").glob("*.yaml"))
+ALGORITHMS = sorted(path.stem for path in (ROOT / "ssl4rl" / "algorithm").glob("*.yaml"))
 SOURCE = "ssl4rl.source.path=/data/photos"
 MODEL = "actor_rollout_ref.model.path=some/model"
 
 
-def composed(*overrides: str) -> DictConfig:
+@contextmanager
+def verls_config() -> Iterator[None]:
     with initialize_config_module("verl.trainer.config", version_base=None):
+        yield
+
+
+def composed(*overrides: str) -> DictConfig:
+    with verls_config():
         return compose("ppo_trainer", overrides=list(overrides))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_composes_and_passes_verls_validation(recipe: str) -> None:
+@pytest.fixture(scope="module")
+def recipes() -> dict[str, tuple[DictConfig, dict[str, str]]]:
+    """Each recipe's own part of the config, and the choices of the groups, by Hydra."""
+    found = {}
+    with initialize_config_module("ssl4rl_plugin.recipes", version_base=None):
+        for name in RECIPES:
+            own = compose(f"recipe/{name}", return_hydra_config=True)
+            choices = {key: value for key, value in own.hydra.runtime.choices.items() if key.startswith("ssl4rl/")}
+            OmegaConf.set_struct(own, False)
+            del own["hydra"]
+            found[name] = (own, choices)
+    return found
+
+
+@pytest.fixture(scope="module")
+def verls() -> DictConfig:
+    return composed()
+
+
+def laid_over(verls: DictConfig, own: DictConfig) -> DictConfig:
+    config = OmegaConf.merge(verls)
+    OmegaConf.set_struct(config, False)
+    config.merge_with(own)
+    return config
+
+
+def validated(config: DictConfig) -> DictConfig:
+    """The config, after verl's validation, as main_ppo calls it, and ours of what needs no images."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-    config = composed("+plugin=ssl4rl", f"recipe={recipe}", SOURCE, MODEL)
-    OmegaConf.resolve(config)
+    for key, value in (override.split("=") for override in (SOURCE, MODEL)):
+        OmegaConf.update(config, key, value)
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
-    omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    assert config.data.custom_cls.name == "SSLDataset"
-    assert config.reward.custom_reward_function.path == "pkg://ssl4rl_plugin.rewards"
-    assert config.data.ssl4rl == config.ssl4rl
+    for part in (config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor, config.algorithm):
+        omega_conf_to_dataclass(part)
+    preflight.check_data_keys(config)
+    preflight.check_reward(config, config.ssl4rl.answer_format)
+    preflight.check_batches(config)
+    return config
+
+
+def read_by_validation(own: DictConfig) -> str:
+    """All of a recipe that verl's validation can tell from another one's."""
+    content: Any = OmegaConf.to_container(own)
+    del content["ssl4rl"], content["trainer"]["experiment_name"]
+    content["actor_rollout_ref"].get("model", {}).pop("path", None)
+    return json.dumps(content, sort_keys=True)
+
+
+def test_every_recipe_passes_verls_validation_and_ours(recipes: dict[str, Any], verls: DictConfig) -> None:
+    seen = set()
+    for name, (own, _) in recipes.items():
+        assert own.trainer.experiment_name == name
+        assert own.data.custom_cls.name == "SSLDataset"
+        assert own.reward.custom_reward_function.path == "pkg://ssl4rl_plugin.rewards"
+        section: Any = OmegaConf.to_container(own.ssl4rl)
+        settings = Settings.from_config({**section, "benchmarks": []})  # every task, level and option exists
+        assert (max(getattr(arm.level, "rows", 1) * getattr(arm.level, "cols", 1) for arm in settings.arms)) <= (
+            own.actor_rollout_ref.rollout.limit_images
+        )
+        if (key := read_by_validation(own)) not in seen:
+            seen.add(key)
+            validated(laid_over(verls, own))
+    assert len(seen) < len(recipes) / 2
+
+
+@pytest.mark.parametrize("recipe", ["cpu_demo", "mmbench_rotation", "seedbench_jigsaw_5x5", "images_qwen3_vl_2b"])
+def test_verls_composition_is_the_recipe_laid_over_verls_defaults(
+    recipe: str, recipes: dict[str, Any], verls: DictConfig
+) -> None:
+    whole = composed("+plugin=ssl4rl", f"recipe={recipe}")
+    assert whole == laid_over(verls, recipes[recipe][0])
+
+
+def test_the_listing_is_what_hydra_composes(recipes: dict[str, Any]) -> None:
+    for name, (own, choices) in recipes.items():
+        listed, groups = catalogue.composed(name)
+        del listed["hydra"]
+        assert (listed, groups) == (own, choices), name
+
+
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_batches_divide_on_every_machine(hardware: str) -> None:
+    recipe = "images" if hardware != "cpu" else "cpu_demo"
+    config = validated(composed("+plugin=ssl4rl", f"recipe={recipe}", f"ssl4rl/hardware={hardware}"))
+    OmegaConf.resolve(config)  # as the task runner does
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    assert config.data.train_batch_size % actor.ppo_mini_batch_size == 0
+    assert actor.ppo_mini_batch_size * rollout.n % (gpus * actor.ppo_micro_batch_size_per_gpu) == 0
+    rows = config.data.train_batch_size * rollout.n // gpus
+    for part in (rollout, config.actor_rollout_ref.ref):
+        assert rows % (part.log_prob_micro_batch_size_per_gpu or 1) == 0
+    assert gpus % rollout.tensor_model_parallel_size == 0
+    assert config.ssl4rl.gpu_memory == {"cpu": None, "gpu_1x24gb": 24}.get(hardware, 80)
+    assert (config.actor_rollout_ref.model.lora_rank > 0) == (hardware == "gpu_1x24gb")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_algorithms_are_one_word(algorithm: str) -> None:
+    config = validated(composed("+plugin=ssl4rl", "recipe=mmbench_rotation", f"ssl4rl/algorithm={algorithm}"))
+    actor, own = config.actor_rollout_ref.actor, config.algorithm
+    assert own.adv_estimator == ("grpo" if algorithm == "dapo" else algorithm)
+    assert actor.use_kl_loss == (algorithm == "grpo")
+    assert own.use_kl_in_reward == (algorithm in ("rloo", "reinforce_plus_plus"))
+    assert own.filter_groups.enable == (algorithm == "dapo")
+    if algorithm == "dapo":
+        assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.loss_agg_mode) == (0.2, 0.28, "token-mean")
+        assert config.reward.reward_manager.name == "dapo"
+        assert config.reward.reward_kwargs.max_resp_len == config.data.max_response_length
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        ("qwen2_5_vl", {"text_config": {"num_hidden_layers": 1}, "vision_config": {"depth": 1}}),
+        ("qwen3_vl", {"text_config": {"num_hidden_layers": 1}, "vision_config": {"depth": 1}}),
+    ],
+)
+def test_lora_leaves_the_vision_tower_alone(model: str, shape: dict[str, Any]) -> None:
+    """Adapters as verl adds them with the recipe's settings, on the real architectures."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    settings = composed("+plugin=ssl4rl", "recipe=images", "ssl4rl/finetuning=lora").actor_rollout_ref.model
+    with torch.device("meta"):
+        plain = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model, **shape))
+        assert any("visual" in name for name, _ in plain.named_modules())
+        adapted = get_peft_model(
+            plain,
+            LoraConfig(
+                r=settings.lora_rank, target_modules=settings.target_modules, exclude_modules=settings.exclude_modules
+            ),
+        )
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert trained and all("lora_" in name and "visual" not in name for name in trained)
+    parts = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert all(any(part in name for name in trained) for part in parts)
+
+
+def test_recipes_are_short_and_name_what_they_change() -> None:
+    for name in RECIPES:
+        text = (ROOT / "recipe" / f"{name}.yaml").read_text()
+        assert text.startswith("# @package _global_\n# ")
+        assert name.startswith(("cpu_", "graph_cpu_")) or len(text.splitlines()) < 15, name
+
+
+def test_the_papers_grid_is_there_and_every_part_of_it_has_a_twin() -> None:
+    entries = {entry["name"]: entry for entry in catalogue.recipe_entries()}
+    for benchmark in ("mmbench", "seedbench"):
+        for task in ("rotation", "jigsaw", "position", "contrastive", "mixture"):
+            entry, twin = entries[f"{benchmark}_{task}"], entries[f"{benchmark}_{task}_inductive"]
+            assert entry["transductive"] and entry["source"] == benchmark
+            assert not twin["transductive"] and twin["source"] == "imagenet"
+            assert entry["tasks"] == twin["tasks"] and entry["benchmarks"] == twin["benchmarks"] == [benchmark]
+            assert entry["model"] == twin["model"] == "qwen2_5_vl_3b"
+            if task != "mixture":
+                assert entries[f"{benchmark}_{task}_7b"]["model"] == "qwen2_5_vl_7b"
+    # Whatever trains on a benchmark's images says so.
+    for entry in entries.values():
+        assert entry["transductive"] or entry["source"] not in entry["benchmarks"]
+        assert not entry["reproduces"] or entry["reproduces"].startswith("SSL4RL: ")
+
+
+def test_a_part_of_the_data_makes_as_many_samples_as_all_of_it(recipes: dict[str, Any]) -> None:
+    parts = [own.ssl4rl for own, _ in recipes.values() if isinstance(own.ssl4rl.source.train_size, float)]
+    assert len(parts) == 6 and all(part.epochs * part.source.train_size == 20 for part in parts)
 
 
 def test_order_of_precedence_whatever_the_order_of_arguments() -> None:
@@ -54,7 +234,9 @@ def test_the_papers_settings(task: str) -> None:
     OmegaConf.resolve(c)
     actor, rollout = c.actor_rollout_ref.actor, c.actor_rollout_ref.rollout
     assert list(c.ssl4rl.tasks) == [task] and c.ssl4rl.transductive and c.ssl4rl.epochs == 20
+    assert c.ssl4rl.benchmarks == [{"name": "mmbench", "path": "/data/photos"}]
     assert c.actor_rollout_ref.model.path == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert c.actor_rollout_ref.model.use_remove_padding and c.actor_rollout_ref.model.enable_gradient_checkpointing
     assert (actor.optim.lr, actor.ppo_mini_batch_size, actor.ppo_micro_batch_size_per_gpu) == (1e-6, 128, 10)
     assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
     assert actor.entropy_coeff == 0 and not c.algorithm.use_kl_in_reward
@@ -63,9 +245,8 @@ def test_the_papers_settings(task: str) -> None:
     assert (c.trainer.n_gpus_per_node, c.trainer.nnodes) == (8, 1)
 
 
-def test_plain_verl_is_as_before() -> None:
-    config = composed()
-    assert "ssl4rl" not in config and config.data.custom_cls.path is None
+def test_plain_verl_is_as_before(verls: DictConfig) -> None:
+    assert "ssl4rl" not in verls and verls.data.custom_cls.path is None
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:

@@ -126,9 +126,34 @@ def test_a_checkpoint_of_other_samples_is_refused(section: dict) -> None:
     state = dataset(section).state_dict()
     dataset(section).load_state_dict(state)
     dataset({**section, "epochs": 9}).load_state_dict(state)  # more of the same samples
-    for changed in ({"seed": 5}, {"tasks": ["jigsaw"]}):
-        with pytest.raises(SettingsError, match=r"checkpoint was made with other (seed|tasks)"):
+    part = {"source": {**section["source"], "train_size": 0.5}}
+    for changed in ({"seed": 5}, {"tasks": ["jigsaw"]}, part):
+        with pytest.raises(SettingsError, match=r"checkpoint was made with other (seed|tasks|train_size)"):
             dataset({**section, **changed}).load_state_dict(state)
+
+
+def test_a_part_of_the_training_images_is_nested_seeded_and_leaves_the_held_out_ones_alone(section: dict) -> None:
+    def used(size: float | None, split: str = "train", seed: int = 0) -> list[str]:
+        found = stream({**section, "source": {**section["source"], "train_size": size}}, split, seed=seed)
+        return [item.id for item in pickle.loads(pickle.dumps(found)).items]
+
+    everything = used(None)
+    for small, large in itertools.pairwise([used(1), used(3), used(0.25), used(0.5), used(1.0)]):
+        assert set(small) < set(large)
+    assert used(1.0) == everything == [item for item in everything if item in set(used(1.0))]
+    assert len(used(0.5)) == round(len(everything) / 2) and len(used(3)) == 3
+    assert used(3) == used(3) == [item for item in everything if item in used(3)]
+    assert used(10) != used(10, seed=1)
+    assert used(3, "val") == used(None, "val")
+    with pytest.raises(SampleError, match=f"train_size is 1000, and there are {len(everything)}"):
+        used(1000)
+
+
+def test_every_sample_of_a_part_shows_an_image_of_it(section: dict) -> None:
+    section = {**section, "source": {**section["source"], "train_size": 6}, "tasks": ["contrastive"], "epochs": 3}
+    found = stream(section)
+    assert len(found) == 18
+    assert {found[index].item_id for index in range(18)} <= {item.id for item in found.items}
 
 
 # What the user is told.
@@ -163,6 +188,9 @@ def test_images_that_do_not_fit_are_said_to(section: dict, tmp_path: Path) -> No
         ({"val_samples": None}, "ssl4rl.val_samples"),
         ({"format_weight": 1.0}, "ssl4rl.format_weight"),
         ({"partial_credit": -0.1}, "ssl4rl.partial_credit"),
+        ({"source": {"name": "folder", "path": "x", "max_pixels": 10_000, "train_size": 1.5}}, "train_size.*1.5"),
+        ({"source": {"name": "folder", "path": "x", "max_pixels": 10_000, "train_size": 0}}, "train_size.*got 0"),
+        ({"benchmarks": [{"name": "mmbench", "path": "???"}]}, r"ssl4rl\.benchmarks\.0\.path="),
     ],
 )
 def test_wrong_settings_name_the_key_and_the_remedy(section: dict, changes: dict, message: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from importlib import resources
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from ssl4rl_plugin.cli.tables import show, show_json, table
@@ -63,33 +65,87 @@ def source_entries() -> list[dict[str, Any]]:
 
 
 def recipe_entries() -> list[dict[str, Any]]:
-    """Every recipe of the package, with its first comment line and what its defaults list names."""
-    folder = resources.files("ssl4rl_plugin.recipes") / "recipe"
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return [_recipe(file.name.removesuffix(".yaml"), file.read_text(encoding="utf-8")) for file in files]
+    """Every recipe of the package: what it trains on and validates on, with which model, and what it reproduces."""
+    names = sorted(
+        file.name.removesuffix(".yaml") for file in (RECIPES / "recipe").iterdir() if file.name.endswith(".yaml")
+    )
+    return [_recipe(name) for name in names]
 
 
-def _recipe(name: str, text: str) -> dict[str, Any]:
-    comments = [line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#")]
-    content = yaml.safe_load(text) or {}
-    chosen: dict[str, str] = {}
-    for entry in content.get("defaults", []):
-        if isinstance(entry, dict):
-            for group, value in entry.items():
-                # Keys look like /ssl4rl/model, or `override /ssl4rl/model` in a recipe on top of another one.
-                chosen[str(group).rpartition("/")[2]] = str(value)
-        elif str(entry).startswith("/recipe/"):
-            chosen["extends"] = str(entry).removeprefix("/recipe/")
-    tasks = (content.get("ssl4rl") or {}).get("tasks")
+def _recipe(name: str) -> dict[str, Any]:
+    text, _ = _yaml(f"recipe/{name}")
+    comments = [line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("# ")][1:]
+    reproduces = next((line for line in comments if line.startswith("Reproduces: ")), "")
+    config, groups = composed(name)
+    section = config.ssl4rl
     return {
         "name": name,
-        "summary": next((line for line in comments if line and not line.startswith("@package")), ""),
-        "task": chosen.get("task") or ", ".join(map(str, tasks or [])),
-        "source": chosen.get("source", ""),
-        "model": chosen.get("model", ""),
-        "hardware": chosen.get("hardware", ""),
-        "extends": chosen.get("extends") or chosen.get("recipe", ""),
+        "summary": comments[0],
+        "tasks": OmegaConf.to_container(section.tasks),
+        "task_group": groups.get("ssl4rl/task", ""),
+        "source": section.source.name,
+        "benchmarks": [entry.name for entry in section.benchmarks],
+        "model": groups.get("ssl4rl/model", ""),
+        "hardware": groups.get("ssl4rl/hardware", ""),
+        "algorithm": groups.get("ssl4rl/algorithm", ""),
+        "finetuning": groups.get("ssl4rl/finetuning", ""),
+        "transductive": section.transductive,
+        "reproduces": reproduces.removeprefix("Reproduces: "),
     }
+
+
+RECIPES = resources.files("ssl4rl_plugin.recipes")
+
+
+@functools.cache
+def _yaml(path: str) -> tuple[str, dict[str, Any]]:
+    """The text and the content of a file of the recipes."""
+    text = (RECIPES / f"{path}.yaml").read_text(encoding="utf-8")
+    return text, yaml.safe_load(text) or {}
+
+
+def composed(name: str) -> tuple[DictConfig, dict[str, str]]:
+    """A recipe's own part of the config, and which file of each group it is made of.
+
+    Follows the defaults lists as Hydra does, for a listing without an import of verl in a fraction of Hydra's time. The
+    tests hold it against Hydra for every recipe.
+    """
+    overridden: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    parts: list[dict[str, Any]] = []
+
+    def defaults(path: str) -> list[tuple[str, str]]:
+        """The (group, file) pairs of a defaults list; the group is empty for a file named in full."""
+        entries = _yaml(path)[1].get("defaults", ["_self_"])
+        return [("", entry) if isinstance(entry, str) else next(iter(entry.items())) for entry in entries]
+
+    def child(group: str, file: str) -> str:
+        return f"{group}/{overridden.get(group, file)}".strip("/")
+
+    def note_overrides(path: str) -> None:
+        """What stands further out wins."""
+        for group, file in defaults(path):
+            if group.startswith("override /"):
+                overridden.setdefault(group.removeprefix("override /"), file)
+        for group, file in defaults(path):
+            if file != "_self_" and not group.startswith("override /"):
+                note_overrides(child(group.removeprefix("/"), file))
+
+    def visit(path: str) -> None:
+        for group, file in defaults(path):
+            if file == "_self_":
+                parts.append({key: value for key, value in _yaml(path)[1].items() if key != "defaults"})
+            elif not group.startswith("override /"):
+                inner = child(group.removeprefix("/"), file)
+                if group:
+                    chosen[group.removeprefix("/")] = inner.rpartition("/")[2]
+                visit(inner)
+
+    note_overrides(f"recipe/{name}")
+    visit(f"recipe/{name}")
+    config = OmegaConf.merge(*parts)
+    assert isinstance(config, DictConfig)
+    return config, chosen
 
 
 def show_tasks(as_json: bool) -> None:
@@ -120,17 +176,41 @@ def _chance(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
+COLUMNS = ("recipe", "tasks", "trains on", "validates on", "model", "hardware", "transductive", "reproduces")
+
+
+def _cells(entry: dict[str, Any]) -> list[str]:
+    """A recipe as a row of `COLUMNS`."""
+    tasks = [task if isinstance(task, str) else entry["task_group"] for task in entry["tasks"]]
+    return [
+        entry["name"],
+        ", ".join(tasks) if len(tasks) < 6 else f"{len(tasks)} ({entry['task_group']})",
+        entry["source"],
+        ", ".join(entry["benchmarks"]),
+        entry["model"],
+        entry["hardware"],
+        "yes" if entry["transductive"] else "no",
+        entry["reproduces"],
+    ]
+
+
 def show_recipes(as_json: bool) -> None:
     """Print the recipes."""
     entries = recipe_entries()
     if as_json:
         return show_json(entries)
-    listing = table("recipe", "task", "source", "model", "hardware", "what it is")
+    listing = table(*COLUMNS)
     for entry in entries:
-        summary = entry["summary"] + (f" (on top of {entry['extends']})" if entry["extends"] else "")
-        cells = [escape(entry[key]) for key in ("task", "source", "model", "hardware")]
-        listing.add_row(f"[bold]{escape(entry['name'])}", *cells, escape(summary))
+        name, *cells = (escape(cell) for cell in _cells(entry))
+        listing.add_row(f"[bold]{name}", *cells)
     return show(listing)
+
+
+def recipe_table() -> str:
+    """The recipes as a Markdown table, for the documentation."""
+    rows = [[f"`{name}`", *cells] for name, *cells in map(_cells, recipe_entries())]
+    header = [column.capitalize() for column in COLUMNS]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
 
 
 def show_sources(as_json: bool) -> None:
