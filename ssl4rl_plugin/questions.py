@@ -19,9 +19,9 @@ from PIL import Image
 from ssl4rl_plugin.answers import AnswerFormat
 from ssl4rl_plugin.data_builders.manifest import Manifest
 from ssl4rl_plugin.data_builders.source import Question, SourceError
-from ssl4rl_plugin.grading import letters
+from ssl4rl_plugin.grading import letters, question_grader
 from ssl4rl_plugin.images import ImageError, open_rgb
-from ssl4rl_plugin.rewards import encode_question, question_grader
+from ssl4rl_plugin.rewards import encode_question
 from ssl4rl_plugin.rows import PROBES, Row
 from ssl4rl_plugin.seeding import digest, rng_for
 

@@ -18,8 +18,7 @@ from typing import Any
 from ssl4rl_plugin.answers import answer_format
 from ssl4rl_plugin.consistency import DEGENERATE, last_named, repetition
 from ssl4rl_plugin.core import Score, grade
-from ssl4rl_plugin.grading import Choice, Grader, Words, letters
-from ssl4rl_plugin.grading.exact import normal
+from ssl4rl_plugin.grading import Grader, question_grader
 from ssl4rl_plugin.tasks import resolve
 
 INVALID = Score(0.0, correct=False, valid=False, similarity=0.0)
@@ -132,22 +131,6 @@ def _grader(truth: dict[str, Any]) -> Grader[Any]:
 @functools.lru_cache(maxsize=256)
 def _task_at(name: str, level: str, options: str) -> tuple[Any, Any]:
     return resolve(name, level, json.loads(options))
-
-
-def question_grader(choices: tuple[str, ...]) -> Grader[Any]:
-    """The grader of a benchmark's question with such option texts: their letters, or words where there are none.
-
-    An option's text counts as its letter, unless two options read alike.
-    """
-    if not choices:
-        return Words()
-    labels = letters(len(choices))
-    texts = [normal(choice) for choice in choices]
-    aliases = {
-        text: label for text, label in zip(texts, labels, strict=True)
-        if text and texts.count(text) == 1 and text.upper() not in labels
-    }  # fmt: skip
-    return Choice(tuple(labels), aliases)
 
 
 def encode_truth(task: str, level: str, options: dict[str, Any], truth: Any, sample: str) -> str:

@@ -22,8 +22,9 @@ from ssl4rl_plugin.grading import (
     Ordering,
     Permutation,
     Words,
+    question_grader,
 )
-from ssl4rl_plugin.rewards import compute_score, encode_question, encode_truth, question_grader
+from ssl4rl_plugin.rewards import compute_score, encode_question, encode_truth
 
 ABCD = Choice(tuple("ABCD"))
 PLACES = Choice(("top-left", "top-right", "bottom-left"), {"upper left": "top-left"})

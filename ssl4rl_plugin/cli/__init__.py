@@ -217,6 +217,49 @@ def overlap(
     raise typer.Exit(run_overlap(one, other, source, other_source, as_json))
 
 
+export = typer.Typer(no_args_is_help=True, help="Write what other tools evaluate.")
+app.add_typer(export, name="export")
+
+
+@export.command()
+def vlmevalkit(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder in Hugging Face's layout, or a name on the Hub.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write: LMUData/ with the sets, and config.json.")],
+    task: Annotated[
+        list[str] | None, typer.Option("--task", "-t", metavar="TASK[:LEVEL]", help="May be given repeatedly.")
+    ] = None,
+    bench: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="mmbench, ..., or a set of VLMEvalKit's own.")
+    ] = None,
+    path: Annotated[Path | None, typer.Option(help="Images for the tasks. Default: built-in samples.")] = None,
+    source: Annotated[str | None, typer.Option(help=SOURCE_HELP)] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Questions of each task and level.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Other samples for another seed.")] = 0,
+    val_fraction: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share held out, of which the questions are made.")
+    ] = 0.1,
+    answer_format: Annotated[
+        str, typer.Option(help="think_answer, answer_only or boxed, as in training.")
+    ] = "think_answer",
+    model_class: Annotated[
+        str | None, typer.Option("--class", help="VLMEvalKit's class for the model. Default: told from it.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of a response.")] = 2048,
+    as_json: AsJson = False,
+) -> None:
+    """Pretext tasks as multiple-choice sets, and a config, for an unmodified VLMEvalKit; prints how to start it."""
+    from ssl4rl_plugin.cli.export import export_vlmevalkit
+
+    raise typer.Exit(
+        export_vlmevalkit(
+            model, task or [], bench or [], out, path=path, source=source, count=count, seed=seed,
+            val_fraction=val_fraction, form=answer_format, base=model_class, max_new_tokens=max_new_tokens, as_json=as_json,
+        )
+    )  # fmt: skip
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder: metrics*.jsonl, validation/, hydra/, ...")],

@@ -27,12 +27,12 @@ grader says otherwise. Tests over the whole registry draw truths and check that 
 
 from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, letters, strip_form
 from ssl4rl_plugin.grading.counts import Counts
-from ssl4rl_plugin.grading.exact import Angle, Choice, Words
+from ssl4rl_plugin.grading.exact import Angle, Choice, Words, question_grader
 from ssl4rl_plugin.grading.orders import LabelSet, Ordering, Permutation
 from ssl4rl_plugin.grading.regions import Box, Interval, Point
 from ssl4rl_plugin.grading.sequences import OpenWord, Ranking, Sequences
 
 __all__ = [
     "MAX_ANSWER_CHARS", "Angle", "Box", "Choice", "Counts", "Grader", "Interval", "LabelSet", "OpenWord", "Ordering",
-    "Permutation", "Point", "Ranking", "Sequences", "Words", "letters", "strip_form",
+    "Permutation", "Point", "Ranking", "Sequences", "Words", "letters", "question_grader", "strip_form",
 ]  # fmt: skip

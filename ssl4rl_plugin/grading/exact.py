@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, strip_form
+from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, letters, strip_form
 
 
 def normal(text: str) -> str:
@@ -92,6 +92,22 @@ class Words(Grader[str]):
 
     def values(self) -> Iterator[str]:
         return iter(())
+
+
+def question_grader(choices: tuple[str, ...]) -> Choice | Words:
+    """The grader of a benchmark's question with such option texts: their letters, or words where there are none.
+
+    An option's text counts as its letter, unless two options read alike.
+    """
+    if not choices:
+        return Words()
+    labels = letters(len(choices))
+    texts = [normal(choice) for choice in choices]
+    aliases = {
+        text: label for text, label in zip(texts, labels, strict=True)
+        if text and texts.count(text) == 1 and text.upper() not in labels
+    }  # fmt: skip
+    return Choice(tuple(labels), aliases)
 
 
 @dataclass(frozen=True)

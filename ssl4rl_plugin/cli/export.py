@@ -1,0 +1,111 @@
+"""`ssl4rl export`: what other tools evaluate."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ssl4rl_plugin.answers import answer_format
+from ssl4rl_plugin.cli.sources_for import source_for
+from ssl4rl_plugin.cli.tables import show_json
+from ssl4rl_plugin.data_builders.parts import write_aside
+from ssl4rl_plugin.export.config import ExportError, data_section, model_section
+from ssl4rl_plugin.export.mcq import set_name, unfit, write_set
+from ssl4rl_plugin.samples import SampleError, SampleStream, load_manifest
+from ssl4rl_plugin.settings import Settings, parse_arms
+
+PHOTO_CROPS = 25
+"""Crops of each sample photograph, where no path is given."""
+
+
+def export_vlmevalkit(
+    model: str,
+    arms: Sequence[str],
+    benchmarks: Sequence[str],
+    out: Path,
+    *,
+    path: Path | None,
+    source: str | None,
+    count: int,
+    seed: int,
+    val_fraction: float,
+    form: str,
+    base: str | None,
+    max_new_tokens: int,
+    as_json: bool,
+) -> int:
+    """Write sets and config; returns the exit code.
+
+    Args:
+        model: folder or name of the model to evaluate.
+        arms: `task`, `task:level` or `task:*`; those that are no multiple-choice sets are left out and counted.
+        benchmarks: names of benchmarks that VLMEvalKit has.
+        out: folder; gets LMUData/ and config.json.
+        path, source: where the pretext tasks' items come from; as of `ssl4rl preview`.
+        count: rows of each set.
+        seed: of the samples and the split.
+        val_fraction: share held out, where the source has no splits: the sets are made of it.
+        form: the answer format that the model was trained with.
+        base: class of VLMEvalKit; None to tell it from the model.
+        max_new_tokens: of a response.
+        as_json: print a summary as JSON.
+
+    Raises:
+        ValueError, SampleError: bad input, or nothing to export.
+    """
+    if not arms and not benchmarks:
+        raise ExportError("nothing to export: name a pretext task with --task, or a benchmark with --bench")
+    section = model_section(model, out, base, answer_format(form).name, max_new_tokens)
+    parsed = parse_arms(list(arms)) if arms else ()
+    left_out = {arm.key: reason for arm in parsed if (reason := unfit(arm)) is not None}
+    kept = [arm for arm in parsed if arm.key not in left_out]
+    if arms and not kept and not benchmarks:
+        reasons = ", ".join(f"{key} ({reason})" for key, reason in left_out.items())
+        raise ExportError(f"none of these tasks is a multiple-choice set: {reasons}")
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+        transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    sets: dict[str, bool] = {}
+    with bar:
+        for arm in kept:
+            try:
+                settings = Settings(
+                    seed=seed,
+                    arms=(arm,),
+                    source=source_for(arm.task.kind, path, source, PHOTO_CROPS, val_fraction),
+                    answer_format=answer_format(form),
+                    epochs=1,
+                    val_samples=count,
+                    system_prompt=None,
+                )
+                job = bar.add_task(arm.key, total=count)
+                stream = SampleStream(settings, load_manifest(settings), "val")
+                write_set(stream, count, out / "LMUData", partial(bar.advance, job))
+            except (SampleError, ValueError) as error:
+                raise ExportError(f"{arm.key}: {error}") from error
+            sets[set_name(arm)] = arm.task.kind != "graph"
+    config = {"model": section, "data": data_section(sets, benchmarks)}
+    text = json.dumps(config, indent=4, ensure_ascii=False) + "\n"
+    write_aside(out / "config.json", lambda file: file.write(text.encode()) and None)
+    command = (
+        f"LMUData={shlex.quote(str((out / 'LMUData').resolve()))} python -m ssl4rl_plugin.export.vlmevalkit "
+        f"VLMEvalKit/run.py --config {shlex.quote(str((out / 'config.json').resolve()))} --judge exact_matching"
+    )
+    for reason, number in Counter(left_out.values()).most_common():
+        names = ", ".join(key for key, why in left_out.items() if why == reason)
+        console.print(f"left out, {reason}: {number} ({names})", highlight=False, soft_wrap=True)
+    if as_json:
+        show_json({"config": str(out / "config.json"), "sets": list(sets), "left_out": left_out, "command": command})
+    else:
+        console.print(f"{len(sets)} sets of {count} rows. With a copy of VLMEvalKit beside you:", highlight=False)
+        print(command)
+    return 0
