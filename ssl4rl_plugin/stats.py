@@ -1,13 +1,21 @@
-"""How sure a measured accuracy is: the Wilson score interval, used wherever a share is reported."""
+"""How sure a measured accuracy is, and whether two of them differ.
+
+The Wilson score interval wherever a share is reported; the bootstrap for differences, and where several questions are
+about one picture; McNemar's test for two models that answered the same questions.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 Z_95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution: two-sided 95 % intervals."""
+
+RESAMPLES = 10_000
+"""Of a bootstrap."""
+_BATCH = 2**22  # numbers held at once while resampling
 
 
 @dataclass(frozen=True)
@@ -60,3 +68,86 @@ def proportion(values: Iterable[float]) -> Proportion:
     """The mean of observations in [0, 1], each independent of the others, with its interval."""
     observed = list(values)
     return wilson(math.fsum(observed), len(observed))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval."""
+
+    mean: float
+    """NaN without observations."""
+    low: float
+    """NaN where there is nothing to resample: fewer than two groups."""
+    high: float
+    """The same for the upper end."""
+    groups: int
+    """What was resampled: independent groups of observations."""
+
+
+def bootstrap(
+    values: Sequence[float], groups: Sequence[Hashable] | None = None, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """The mean of observations with its percentile bootstrap interval.
+
+    Whole groups are drawn with replacement (the cluster bootstrap), so that questions about one picture, which are
+    right or wrong together, do not count as so many pictures. From B. Efron and R. J. Tibshirani, "An Introduction to
+    the Bootstrap" (1993), chapter 13; Davison and Hinkley, "Bootstrap Methods and their Application" (1997), 3.8. For
+    the difference of two models, give each question's difference: that is the paired bootstrap.
+
+    Args:
+        values: finite observations.
+        groups: which group each observation belongs to; None where each is one by itself.
+        resamples: how often is drawn.
+        seed: same seed, same interval.
+
+    Raises:
+        ValueError: not as many groups as values.
+
+    Example:
+        >>> bootstrap([1.0, 0.0, 1.0, 1.0]).mean
+        0.75
+    """
+    import numpy as np
+    from scipy import stats
+
+    observed = np.asarray(values, dtype=float)
+    labels: Sequence[Hashable] = range(len(observed)) if groups is None else groups
+    if len(labels) != len(observed):
+        raise ValueError(f"{len(observed)} values and {len(labels)} groups")
+    if not len(observed):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    codes = np.array([numbers[label] for label in labels])
+    sums, counts = np.bincount(codes, weights=observed), np.bincount(codes)
+    mean = math.fsum(observed) / len(observed)
+    if len(sums) < 2:
+        return Interval(mean, math.nan, math.nan, len(sums))
+
+    def mean_of(sums: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
+        return sums.sum(axis=axis) / counts.sum(axis=axis)
+
+    found = stats.bootstrap(
+        (sums, counts.astype(float)), mean_of, paired=True, vectorized=True, n_resamples=resamples, method="percentile",
+        batch=max(1, _BATCH // len(sums)), rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Interval(mean, float(found.low), float(found.high), len(sums))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The two-sided p-value of McNemar's exact test: whether two models that answered the same questions differ.
+
+    Of the questions that one of them alone got right, each model should have half, if they are equally good. From
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12 (1947), with the binomial distribution in place of its approximation by chi-squared.
+
+    Args:
+        gained: questions that the second model alone got right.
+        lost: questions that the first model alone got right.
+
+    Example:
+        >>> mcnemar(5, 0)  # 2 * (1/2) ** 5
+        0.0625
+    """
+    from scipy import stats
+
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

@@ -261,6 +261,63 @@ def vlmevalkit(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Hugging Face name or folder, or a checkpoint of verl.")
+    ],
+    bench: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="Benchmark; may be given repeatedly.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", "-t", metavar="TASK[:LEVEL]", help="Pretext task, as a benchmark.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Ask what this run validates on, as it asks it.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL_OR_DIR", help="Compare with this model, or with its evaluation.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; the same command again goes on. Default: evaluations/MODEL.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples of each level. Default: 128.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Where the images of tasks are. Default: built-in samples.")] = None,
+    source: Annotated[str | None, typer.Option(help=SOURCE_HELP)] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of `ssl4rl` in a recipe.")
+    ] = None,
+    answer_format: Annotated[str | None, typer.Option(help="think_answer (default), answer_only or boxed.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the samples, and of answers that are drawn.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Default: 0, the likeliest answer.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=1, help="Answers to each question.")] = None,
+    max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Default: 4096.")] = None,
+    max_response_tokens: Annotated[int | None, typer.Option(min=1, help="Default: 2048.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto (the model's own), bfloat16, float16 or float32.")] = None,
+    tensor_parallel: Annotated[int | None, typer.Option(min=1, help="GPUs of one engine.")] = None,
+    engines: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one for each GPU.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put benchmarks and pretext tasks to a model with vLLM, scored as in training, and compare it with another one.
+
+    Interrupted, the same command goes on. A checkpoint of verl is merged first, with verl's own model merger.
+    """
+    from ssl4rl_plugin.cli.evaluate import benchmark, run_evaluate
+    from ssl4rl_plugin.cli.options import key_values
+    from ssl4rl_plugin.evaluation.exam import Wishes
+
+    wishes = Wishes(
+        [benchmark(text) for text in bench or ()], task or (), limit, samples, answer_format, seed, temperature, top_p, n,
+        max_prompt_tokens, max_response_tokens, dtype, tensor_parallel, engines,
+    )  # fmt: skip
+    run_evaluate(
+        model, wishes, run=run, base=base, out=out, path=path, source=source, changes=key_values(change, "--set"),
+        as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder: metrics*.jsonl, validation/, hydra/, ...")],
     out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: report.html in RUN.")] = None,

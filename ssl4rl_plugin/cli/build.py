@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ssl4rl_plugin.audit import Subject, audit, needs_sklearn
 from ssl4rl_plugin.audit.draw import ManifestPool
 from ssl4rl_plugin.cli.audit import as_value
+from ssl4rl_plugin.cli.section import section_for
 from ssl4rl_plugin.cli.sources_for import named_source
 from ssl4rl_plugin.cli.tables import show_json, table
 from ssl4rl_plugin.data_builders.build import Built, Done, build, plain_errors
@@ -24,7 +23,7 @@ from ssl4rl_plugin.data_builders.plan import SPLITS, Plan, make_plan
 from ssl4rl_plugin.data_builders.pool import cores
 from ssl4rl_plugin.data_builders.shards import Codec
 from ssl4rl_plugin.samples import load_manifest
-from ssl4rl_plugin.settings import Settings, SettingsError
+from ssl4rl_plugin.settings import Settings
 
 
 def run_build(
@@ -93,29 +92,6 @@ def _place(where: str, path: Path | None, source: str | None) -> tuple[str, Path
             raise ValueError(f"{where} is a manifest, which names its source: leave --path and --source away")
         return Manifest.load(where).source.name, Path(where)
     return named_source(where, path, source)
-
-
-def section_for(
-    source: str, path: Path | None, tasks: Sequence[str], options: dict[str, Any], changes: dict[str, Any]
-) -> dict[str, Any]:
-    """The `ssl4rl` section of the base recipe, with the user's choices; one epoch, if they do not say otherwise.
-
-    Raises ValueError for an unknown key.
-    """
-    text = (resources.files("ssl4rl_plugin.recipes") / "ssl4rl" / "base.yaml").read_text(encoding="utf-8")
-    section: dict[str, Any] = yaml.safe_load(text)["ssl4rl"]
-    section["epochs"] = 1
-    section["tasks"] = list(tasks)
-    section["source"] |= {"name": source, "path": None if path is None else str(path), "options": options}
-    for key, value in changes.items():
-        place = section
-        *outer, last = key.split(".")
-        for part in outer:
-            place = place.get(part) or {} if isinstance(place, dict) else {}
-        if not isinstance(place, dict) or (last not in place and outer != ["options"]):
-            raise SettingsError(f"--set {key}: there is no key ssl4rl.{key}")
-        place[last] = value
-    return section
 
 
 def _with_progress(console: Console, plan: Plan, manifest: Manifest, out: Path, **engine: Any) -> Built:

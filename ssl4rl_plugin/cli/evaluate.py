@@ -1,0 +1,165 @@
+"""`ssl4rl evaluate`: which exam a user means, progress, and the table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ssl4rl_plugin.cli.section import section_for
+from ssl4rl_plugin.cli.sources_for import source_for
+from ssl4rl_plugin.cli.tables import show, show_json, table
+from ssl4rl_plugin.data_builders.source import registry as sources
+from ssl4rl_plugin.evaluation.exam import Wishes, exam_from, exam_of_run
+from ssl4rl_plugin.evaluation.results import Difference, Group
+from ssl4rl_plugin.evaluation.run import base_lines, evaluate, results
+from ssl4rl_plugin.settings import parse_arms
+from ssl4rl_plugin.stats import Proportion
+
+CROPS = 200
+"""Crops of each sample photograph, as in the recipes."""
+
+
+def run_evaluate(
+    model: str,
+    wishes: Wishes,
+    *,
+    run: Path | None,
+    base: str | None,
+    out: Path | None,
+    path: Path | None,
+    source: str | None,
+    changes: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Evaluate, print the table, and the path of the results.
+
+    Args:
+        model: name, folder or checkpoint.
+        wishes: what is asked and how.
+        run: folder of the run whose validation is repeated; None for none.
+        base: another model, or the folder of its evaluation.
+        out: folder to write; None for one of the model's name.
+        path: where the items of tasks are.
+        source: name of their source.
+        changes: keys of the `ssl4rl` section, dotted, with the values that they get.
+        as_json: print the results as JSON.
+
+    Raises:
+        ValueError: bad input, or an evaluation that cannot go on; the message says what to do.
+    """
+    console = Console(stderr=True)
+    if run is not None:
+        if path is not None or source is not None or changes:
+            raise ValueError("--run has a config of its own: leave --path, --source and --set away")
+        exam = exam_of_run(run, wishes)
+    else:
+        exam = exam_from(wishes, lambda tasks: _sections(tasks, path, source, changes))
+    out = (out or Path("evaluations") / _slug(model)).expanduser().resolve()
+
+    def say(text: str) -> None:
+        console.print(escape(text), soft_wrap=True, highlight=False)
+
+    theirs = None
+    try:
+        lines = _with_bar(console, len(exam.rows), lambda advance: evaluate(model, exam, out, say, advance))
+        if base is not None:
+            say(f"the base model: {base}")
+            theirs = _with_bar(console, len(exam.rows), lambda advance: base_lines(base, exam, out, say, advance))
+    except KeyboardInterrupt:
+        say("interrupted; start the same command again, and it goes on from what is answered")
+        raise
+    groups, value = results(model, exam, out, lines, base, theirs)
+    if as_json:
+        show_json(value)
+        return
+    show(results_table(groups))
+    _say_what_failed(say, lines)
+    print(out / "results.json")
+
+
+def _sections(
+    tasks: Sequence[str], path: Path | None, source: str | None, changes: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A section for each source that the tasks need, in the order of the tasks."""
+    if not tasks:
+        return [section_for("folder", None, ["rotation"], {}, changes)]  # for benchmarks alone: neither is looked at
+    found: dict[str, tuple[Any, list[str]]] = {}
+    for name in tasks:
+        kind = parse_arms([name])[0].task.kind
+        chosen = source_for(kind, path, source, CROPS)
+        found.setdefault(chosen.name, (chosen, []))[1].append(name)
+    return [
+        section_for(chosen.name, chosen.path and Path(chosen.path), names, chosen.options, changes)
+        for chosen, names in found.values()
+    ]
+
+
+def benchmark(text: str) -> tuple[str, str]:
+    """`NAME=PATH` of `--bench`. Raises ValueError."""
+    name, sign, path = text.partition("=")
+    if not sign or not path:
+        raise ValueError(f"--bench {text}: write it as NAME=PATH, e.g. mmbench=/data/MMBench_DEV_EN.tsv")
+    sources.get(name)  # an unknown one is said before anything is loaded
+    return name, path
+
+
+def _slug(model: str) -> str:
+    """A folder's name for a model: its name, or the last parts of its path."""
+    parts = [part for part in re.split(r"[/\\]", model) if part not in ("", ".", "..", "~")]
+    return re.sub(r"[^\w.-]", "_", "-".join(parts[-2:])) or "model"
+
+
+def _with_bar(console: Console, total: int, work: Any) -> Any:
+    """Work with a bar that counts rows."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        job = bar.add_task("looking at the questions", total=total)
+        return work(lambda count, text: bar.update(job, advance=count, description=text))
+
+
+def results_table(groups: Sequence[Group]) -> Any:
+    """The table for the terminal: a line for each benchmark or task, with its categories below it."""
+    compared = any(group.against for group in groups)
+    made = table(
+        "asked", "questions", "accuracy (95 %)", "chance", "format",
+        *(("base (95 %)", "difference (95 %)", "McNemar p") if compared else ()),
+    )  # fmt: skip
+    for group in groups:
+        indent = {"all": "", "l2_category": "  ", "category": "    "}[group.by]
+        made.add_row(
+            escape(indent + (group.name or group.kind)),
+            str(group.accuracy.n),
+            _rate(group.accuracy),
+            "" if group.chance is None else f"{group.chance:.3f}",
+            f"{group.means['format']:.3f}",
+            *(_against(group.against) if compared else ()),
+            style="bold" if group.by == "all" else None,
+        )
+    return made
+
+
+def _rate(rate: Proportion) -> str:
+    return f"{rate.mean:.3f} ({rate.low:.3f} to {rate.high:.3f})"
+
+
+def _against(found: Difference | None) -> tuple[str, str, str]:
+    if found is None:
+        return "", "", ""
+    change = found.change
+    sure = f" ({change.low:+.3f} to {change.high:+.3f})" if change.groups > 1 else ""
+    return _rate(found.base), f"{change.mean:+.3f}{sure}", "" if found.p is None else f"{found.p:.3g}"
+
+
+def _say_what_failed(say: Any, lines: Sequence[dict[str, Any]]) -> None:
+    """Questions that were not asked or not scored, by kind of reason."""
+    failed = [line for line in lines if line["error"]]
+    if failed:
+        say(
+            f"{len(failed)} answers count as wrong because of an error; the first: {failed[0]['id']}: {failed[0]['error']}"
+        )
