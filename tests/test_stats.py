@@ -1,12 +1,15 @@
-"""The Wilson interval: known values, its promised coverage, and the ends of its range."""
+"""Intervals and tests: known values, by hand, against scipy, and the coverage that they promise."""
 
 from __future__ import annotations
 
 import math
+from itertools import product
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from ssl4rl_plugin.stats import proportion, wilson
+from ssl4rl_plugin.stats import bootstrap, mcnemar, proportion, wilson
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,69 @@ def test_the_interval_always_holds_the_mean():
         for k in range(n + 1):
             found = wilson(k, n)
             assert 0.0 <= found.low <= found.mean <= found.high <= 1.0
+
+
+def test_bootstrap_of_single_observations_is_scipys():
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=60)
+    found = bootstrap(values.tolist(), resamples=4000)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1))
+    assert found.mean == pytest.approx(values.mean()) and found.groups == 60
+    assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.03)
+    assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.03)
+    assert bootstrap(values.tolist(), resamples=4000) == found, "same seed, same interval"
+
+
+def test_bootstrap_by_hand_where_all_resamples_can_be_listed():
+    """Three groups of unequal size: 27 equally likely draws of groups; no interval of a mean is wider than their ends."""
+    values, groups = [1.0, 1.0, 0.0, 0.0, 0.0, 1.0], ["a", "a", "a", "b", "b", "c"]
+    sums, counts = {"a": 2, "b": 0, "c": 1}, {"a": 3, "b": 2, "c": 1}
+    means = sorted(sum(sums[g] for g in drawn) / sum(counts[g] for g in drawn) for drawn in product("abc", repeat=3))
+    found = bootstrap(values, groups)
+    assert found.mean == 0.5 and found.groups == 3
+    # 1 draw in 27 is more than 2.5 %: the ends are the smallest and the largest mean there is.
+    assert (found.low, found.high) == (means[0], means[-1]) == (0.0, 1.0)
+
+
+def test_questions_about_one_picture_make_the_interval_wider():
+    values = [float(k % 2) for k in range(50) for _ in range(6)]
+    alone, together = bootstrap(values), bootstrap(values, [k // 6 for k in range(300)])
+    assert alone.mean == together.mean == 0.5
+    assert 2 < (together.high - together.low) / (alone.high - alone.low) < 3  # sqrt(6) = 2.45
+
+
+def test_bootstrap_of_too_little():
+    assert math.isnan(bootstrap([]).mean)
+    alone = bootstrap([1.0, 0.0], ["a", "a"])
+    assert alone.mean == 0.5 and math.isnan(alone.low) and alone.groups == 1
+    with pytest.raises(ValueError, match="2 values and 1 groups"):
+        bootstrap([1.0, 0.0], ["a"])
+
+
+def test_bootstrap_of_differences_covers_the_true_one():
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        pictures = np.repeat(rng.normal(size=40), 2)
+        differences = 0.3 + pictures + rng.normal(size=80)
+        found = bootstrap(differences.tolist(), np.repeat(np.arange(40), 2).tolist(), resamples=500)
+        inside += found.low <= 0.3 <= found.high
+    assert 0.89 < inside / 200 < 0.98
+
+
+def test_mcnemar_by_hand_and_against_its_approximation():
+    assert mcnemar(5, 0) == 2 / 2**5 and mcnemar(0, 0) == 1.0 and mcnemar(3, 3) == 1.0
+    # 2 or fewer of 10 heads, or 8 or more: 2 * (1 + 10 + 45) / 1024
+    assert mcnemar(2, 8) == mcnemar(8, 2) == pytest.approx(112 / 1024)
+    # Agresti, "Categorical Data Analysis" (3rd ed., 2013), section 11.1: approval of a prime minister, 86 and 150 changed
+    # their mind; z squared is 17.36 there.
+    chi_squared = (86 - 150) ** 2 / (86 + 150)
+    assert round(chi_squared, 2) == 17.36
+    assert mcnemar(86, 150) == pytest.approx(stats.chi2.sf((abs(86 - 150) - 1) ** 2 / (86 + 150), df=1), rel=0.1)
+    assert mcnemar(86, 150) == pytest.approx(2 * stats.binom.cdf(86, 236, 0.5))
+
+
+@pytest.mark.parametrize("n", [1, 7, 30])
+def test_mcnemar_rejects_equal_models_at_most_as_often_as_it_says(n):
+    """Exact: the weight of the outcomes with p <= 0.05 where both models are equally good."""
+    assert sum(math.comb(n, k) / 2**n for k in range(n + 1) if mcnemar(k, n - k) <= 0.05) <= 0.05

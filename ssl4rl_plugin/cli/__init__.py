@@ -281,6 +281,9 @@ def evaluate(
         Path | None, typer.Option(help="Folder to write; the same command again goes on. Default: evaluations/MODEL.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark.")] = None,
+    circular: Annotated[
+        bool, typer.Option("--circular", help="Ask questions in every order of their options (MMBench's CircularEval).")
+    ] = False,
     samples: Annotated[int | None, typer.Option(min=1, help="Samples of each level. Default: 128.")] = None,
     path: Annotated[Path | None, typer.Option(help="Where the images of tasks are. Default: built-in samples.")] = None,
     source: Annotated[str | None, typer.Option(help=SOURCE_HELP)] = None,
@@ -308,8 +311,10 @@ def evaluate(
     from ssl4rl_plugin.evaluation.exam import Wishes
 
     wishes = Wishes(
-        [benchmark(text) for text in bench or ()], task or (), limit, samples, answer_format, seed, temperature, top_p, n,
-        max_prompt_tokens, max_response_tokens, dtype, tensor_parallel, engines,
+        benchmarks=[benchmark(text) for text in bench or ()], tasks=task or (), limit=limit, circular=circular,
+        samples=samples, answer_format=answer_format, seed=seed, temperature=temperature, top_p=top_p, n=n,
+        max_prompt_tokens=max_prompt_tokens, max_response_tokens=max_response_tokens, dtype=dtype,
+        tensor_parallel=tensor_parallel, engines=engines,
     )  # fmt: skip
     run_evaluate(
         model, wishes, run=run, base=base, out=out, path=path, source=source, changes=key_values(change, "--set"),

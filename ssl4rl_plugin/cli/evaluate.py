@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ssl4rl_plugin.benchmark_results import OVERALL, SCOPES
 from ssl4rl_plugin.cli.section import section_for
 from ssl4rl_plugin.cli.sources_for import source_for
 from ssl4rl_plugin.cli.tables import show, show_json, table
@@ -125,21 +126,25 @@ def _with_bar(console: Console, total: int, work: Any) -> Any:
 
 def results_table(groups: Sequence[Group]) -> Any:
     """The table for the terminal: a line for each benchmark or task, with its categories below it."""
+    circular = any(group.circular for group in groups)
     compared = any(group.against for group in groups)
     made = table(
-        "asked", "questions", "accuracy (95 %)", "chance", "format",
+        "asked", "questions", "accuracy (95 %)",
+        *(("circular (95 %)",) if circular else ()),
+        "chance", "format",
         *(("base (95 %)", "difference (95 %)", "McNemar p") if compared else ()),
     )  # fmt: skip
     for group in groups:
-        indent = {"all": "", "l2_category": "  ", "category": "    "}[group.by]
+        indent = "  " * SCOPES.index(group.scope)
         made.add_row(
             escape(indent + (group.name or group.kind)),
             str(group.accuracy.n),
             _rate(group.accuracy),
+            *((_rate(group.circular) if group.circular else "",) if circular else ()),
             "" if group.chance is None else f"{group.chance:.3f}",
             f"{group.means['format']:.3f}",
             *(_against(group.against) if compared else ()),
-            style="bold" if group.by == "all" else None,
+            style="bold" if group.scope == OVERALL else None,
         )
     return made
 

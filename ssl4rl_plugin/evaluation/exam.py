@@ -34,6 +34,8 @@ class Wishes:
     """`task`, `task:level` or `task:*`."""
     limit: int | None = None
     """Questions of each benchmark."""
+    circular: bool = False
+    """Ask benchmarks' questions in every order of their options."""
     samples: int | None = None
     """Samples of each task and level."""
     answer_format: str | None = None
@@ -49,7 +51,10 @@ class Wishes:
 
     def benchmark_entries(self) -> list[dict[str, Any]]:
         """As in `ssl4rl.benchmarks`."""
-        return [{"name": name, "path": path, "limit": self.limit} for name, path in self.benchmarks]
+        return [
+            {"name": name, "path": path, "limit": self.limit, "circular": self.circular}
+            for name, path in self.benchmarks
+        ]
 
 
 def exam_from(wishes: Wishes, sections: Callable[[Sequence[str]], Sequence[Mapping[str, Any]]]) -> Exam:
@@ -109,8 +114,11 @@ def exam_of_run(run: Path, wishes: Wishes) -> Exam:
         changed |= {"arms": parse_arms(list(wishes.tasks)), "data": None}
     if wishes.benchmarks:
         changed["benchmarks"] = parse_benchmarks(wishes.benchmark_entries(), asdict(settings.source))
-    elif wishes.limit is not None:
-        changed["benchmarks"] = tuple(replace(one, limit=wishes.limit) for one in settings.benchmarks)
+    else:
+        changed["benchmarks"] = tuple(
+            replace(one, limit=wishes.limit or one.limit, circular=wishes.circular or one.circular)
+            for one in settings.benchmarks
+        )
     settings = replace(settings, **changed)
     everything = not wishes.tasks and not wishes.benchmarks
     parts: list[Rows] = []

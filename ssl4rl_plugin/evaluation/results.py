@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssl4rl_plugin.benchmark_results import OVERALL, SCOPES, Answered, answered, circular_accuracy
+from ssl4rl_plugin.benchmark_results import benchmark_results as results_of_benchmarks
 from ssl4rl_plugin.evaluation.predictions import Line
 from ssl4rl_plugin.stats import Interval, Proportion, bootstrap, mcnemar, proportion
 
-BY = ("all", "l2_category", "category")
-"""What questions of one kind are grouped by, in the order of the table."""
-MEANS = ("score", "format", "valid")
+MEANS = ("score", "format", "valid", "consistent", "inconsistent", "degenerate")
 """Figures of `compute_score` that are averaged beside the accuracy."""
 
 
@@ -22,29 +22,39 @@ class ResultsError(ValueError):
 
 @dataclass(frozen=True)
 class Question:
-    """All answers to one question."""
+    """One question with all that was answered to it: in every order of its options that was asked, perhaps repeatedly."""
 
-    row: int
-    line: Line
-    """The first of its lines; they differ in the answer alone."""
-    accuracy: float
-    """Share of its answers that are right."""
-    means: Mapping[str, float]
-    """The other figures, each the mean over its answers."""
+    kind: str
+    """Benchmark, or task and level."""
+    lines: Sequence[Line]
+    answers: Sequence[Answered]
+    """The same lines as answers to a benchmark's question; empty for a pretext task."""
+
+    def name(self, scope: str) -> str | None:
+        """Its category in a scope; empty overall, None where it has none."""
+        return "" if scope == OVERALL else self.lines[0].get(scope)
 
     @property
-    def group(self) -> tuple[str, ...]:
+    def pictures(self) -> tuple[str, ...]:
         """What it shares with other questions about the same pictures; itself where there are none."""
-        return tuple(self.line["images"]) or (self.line["id"],)
+        return tuple(self.lines[0]["images"]) or (self.lines[0]["id"],)
+
+    @property
+    def accuracy(self) -> float:
+        """1.0 if it is right; the mean of several answers. A question that was asked in every order of its options is
+        right if all answers are (`benchmark_results.circular_accuracy`)."""
+        if self.answers:
+            return circular_accuracy(self.answers) or 0.0
+        return math.fsum(line["acc"] for line in self.lines) / len(self.lines)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A model against a base model, on the questions that both were asked."""
+    """A model against a base model, on the questions that both were asked; of the circular accuracy where there is one."""
 
     base: Proportion
     change: Interval
-    """Accuracy minus the base's: resampled by picture."""
+    """Accuracy minus the base's, questions about the same pictures resampled together."""
     gained: int
     """Questions that the base got wrong and the model right; with several answers to each, more often right."""
     lost: int
@@ -58,34 +68,37 @@ class Group:
 
     kind: str
     """Benchmark, or task and level."""
-    by: str
-    """One of `BY`."""
+    scope: str
+    """One of `benchmark_results.SCOPES`; tasks have no categories."""
     name: str
-    """The category; empty for all."""
+    """The category; empty overall."""
     accuracy: Proportion
-    """With the Wilson interval, which takes questions as independent; several answers to one question count as one."""
+    """With the Wilson interval, which takes questions as independent; several answers to one question count as one. Of a
+    circular evaluation, in the benchmark's own order of options."""
+    circular: Proportion | None
+    """Of questions that were asked in every order of their options."""
     by_picture: Interval
-    """The same mean with the bootstrap interval, questions about the same pictures resampled together."""
+    """The mean (circular where there is that) with the bootstrap interval, questions about the same pictures resampled
+    together."""
     means: Mapping[str, float]
+    """Over all answers."""
     errors: int
-    """Questions that were not asked or not scored."""
+    """Answers that count as wrong because something failed."""
     chance: float | None
     """Of the best blind guesser; None where it is unknown."""
     against: Difference | None
 
 
-def questions_of(lines: Iterable[Line]) -> dict[int, Question]:
-    """Row number -> question, in order."""
-    found: dict[int, list[Line]] = {}
+def questions_of(lines: Iterable[Line]) -> dict[tuple[str, str], Question]:
+    """Kind and id -> question, in the order of the lines."""
+    found: dict[tuple[str, str], list[tuple[Line, Answered | None]]] = {}
     for line in lines:
-        found.setdefault(line["row"], []).append(line)
-
-    def mean(lines: Sequence[Line], name: str) -> float:
-        return math.fsum(float(line[name]) for line in lines) / len(lines)
-
+        answer = answered(line["ground_truth"], line["acc"])
+        key = (line["kind"], line["id"]) if answer is None else (answer.benchmark, answer.question)
+        found.setdefault(key, []).append((line, answer))
     return {
-        row: Question(row, of[0], mean(of, "acc"), {name: mean(of, name) for name in MEANS})
-        for row, of in sorted(found.items())
+        key: Question(key[0], [line for line, _ in of], [answer for _, answer in of if answer is not None])
+        for key, of in found.items()
     }
 
 
@@ -95,7 +108,7 @@ def groups_of(
     chances: Mapping[str, float] | None = None,
     draws: int = 1,
 ) -> list[Group]:
-    """The table: each kind of question with its categories.
+    """The table: each kind of question, then its l2-categories, then its categories, in the order of their names.
 
     Args:
         lines: the model's predictions.
@@ -110,59 +123,60 @@ def groups_of(
     theirs = None if base is None else questions_of(base)
     if theirs is not None:
         _check_same(mine, theirs)
-    members: dict[tuple[str, str, str], list[int]] = {}
-    for row, question in mine.items():
-        for by in BY:
-            name = "" if by == "all" else question.line.get(by)
-            if name is not None:
-                members.setdefault((question.line["kind"], by, name), []).append(row)
-    kinds = list(dict.fromkeys(kind for kind, _, _ in members))
-    order = sorted(members, key=lambda key: (kinds.index(key[0]), BY.index(key[1]), key[2]))
-    return [_group(key, members[key], mine, theirs, (chances or {}).get(key[0]), draws) for key in order]
+    members: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for key, question in mine.items():
+        for scope in SCOPES:
+            if (name := question.name(scope)) is not None:
+                members.setdefault((question.kind, scope, name), []).append(key)
+    kinds = list(dict.fromkeys(question.kind for question in mine.values()))
+    order = sorted(members, key=lambda key: (kinds.index(key[0]), SCOPES.index(key[1]), key[2]))
+    published = {
+        (result.benchmark, result.scope, result.name): result
+        for result in results_of_benchmarks(answer for question in mine.values() for answer in question.answers)
+    }
+    found = []
+    for place in order:
+        chosen = [mine[key] for key in members[place]]
+        result = published.get(place)
+        old = None if theirs is None else [theirs[key] for key in members[place]]
+        every = [line for question in chosen for line in question.lines]
+        found.append(
+            Group(
+                *place,
+                accuracy=result.plain if result else proportion(question.accuracy for question in chosen),
+                circular=result.circular if result else None,
+                by_picture=bootstrap([q.accuracy for q in chosen], [q.pictures for q in chosen]),
+                means={name: math.fsum(line[name] for line in every) / len(every) for name in MEANS},
+                errors=sum(bool(line["error"]) for line in every),
+                chance=(chances or {}).get(place[0]),
+                against=None if old is None else _difference(chosen, old, draws),
+            )
+        )
+    return found
 
 
-def _check_same(mine: Mapping[int, Question], theirs: Mapping[int, Question]) -> None:
+def _check_same(mine: Mapping[tuple[str, str], Question], theirs: Mapping[tuple[str, str], Question]) -> None:
     if mine.keys() != theirs.keys():
         raise ResultsError(
             f"the base model answered {len(theirs)} questions, and this one {len(mine)}: evaluate it anew"
         )
-    for row, question in mine.items():
-        for key in ("id", "prompt", "truth"):
-            if question.line[key] != theirs[row].line[key]:
+    for key, question in mine.items():
+        for name in ("prompt", "ground_truth"):
+            if question.lines[0][name] != theirs[key].lines[0][name]:
                 raise ResultsError(
-                    f"question {question.line['id']} has another {key} for the base model: evaluate it anew"
+                    f"question {key[1]} of {key[0]} has another {name} for the base model: evaluate it anew"
                 )
 
 
-def _group(
-    key: tuple[str, str, str],
-    rows: Sequence[int],
-    mine: Mapping[int, Question],
-    theirs: Mapping[int, Question] | None,
-    chance: float | None,
-    draws: int,
-) -> Group:
-    chosen = [mine[row] for row in rows]
-    pictures = [question.group for question in chosen]
-    against = None
-    if theirs is not None:
-        pairs = [(mine[row].accuracy, theirs[row].accuracy) for row in rows]
-        gained, lost = sum(new > old for new, old in pairs), sum(new < old for new, old in pairs)
-        against = Difference(
-            base=proportion(old for _, old in pairs),
-            change=bootstrap([new - old for new, old in pairs], pictures),
-            gained=gained,
-            lost=lost,
-            p=mcnemar(gained, lost) if draws == 1 else None,
-        )
-    return Group(
-        *key,
-        accuracy=proportion(question.accuracy for question in chosen),
-        by_picture=bootstrap([question.accuracy for question in chosen], pictures),
-        means={name: math.fsum(question.means[name] for question in chosen) / len(chosen) for name in MEANS},
-        errors=sum(bool(question.line["error"]) for question in chosen),
-        chance=chance if key[1] == "all" else None,
-        against=against,
+def _difference(new: Sequence[Question], old: Sequence[Question], draws: int) -> Difference:
+    pairs = [(one.accuracy, other.accuracy) for one, other in zip(new, old, strict=True)]
+    gained, lost = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
+    return Difference(
+        base=proportion(other for _, other in pairs),
+        change=bootstrap([one - other for one, other in pairs], [question.pictures for question in new]),
+        gained=gained,
+        lost=lost,
+        p=mcnemar(gained, lost) if draws == 1 else None,
     )
 
 
@@ -170,11 +184,13 @@ def as_value(group: Group) -> dict[str, Any]:
     """A line of the table as JSON: NaN becomes null."""
     value: dict[str, Any] = {
         "kind": group.kind,
-        "by": group.by,
+        "scope": group.scope,
         "name": group.name,
         "questions": group.accuracy.n,
         "accuracy": group.accuracy.mean,
         "interval": [group.accuracy.low, group.accuracy.high],
+        "circular": group.circular and group.circular.mean,
+        "circular_interval": group.circular and [group.circular.low, group.circular.high],
         "interval_by_picture": [_number(group.by_picture.low), _number(group.by_picture.high)],
         "pictures": group.by_picture.groups,
         **group.means,

@@ -10,8 +10,10 @@ base/              the same of the base model
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +31,7 @@ from ssl4rl_plugin.evaluation.worker import Job
 
 IDENTITY = "evaluation.json"
 RESULTS = "results.json"
+_LOCK = ".lock"
 
 Advance = Callable[[int, str], None]
 """Told of so many more rows, and what goes on."""
@@ -55,6 +58,11 @@ def evaluate(given: str, exam: Exam, out: Path, say: Callable[[str], None], adva
         ModelError, EngineError, EvaluationError, SettingsError, SourceError: the message says what to do.
     """
     out.mkdir(parents=True, exist_ok=True)
+    with _claimed(out):
+        return _evaluate(given, exam, out, say, advance)
+
+
+def _evaluate(given: str, exam: Exam, out: Path, say: Callable[[str], None], advance: Advance) -> list[Line]:
     model = resolve(given, out, say)
     file = out / predictions.FILE
     draws = exam.protocol.sampling.n
@@ -79,6 +87,19 @@ def evaluate(given: str, exam: Exam, out: Path, say: Callable[[str], None], adva
         done = predictions.complete(done, draws)
         predictions.write(file, done)
     return done
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold the folder for this evaluation alone. Raises EvaluationError."""
+    with open(folder / _LOCK, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends
+        except BlockingIOError:
+            raise EvaluationError(
+                f"another evaluation is at work in {folder}: wait for it, or choose another --out"
+            ) from None
+        yield
 
 
 def _job(model: Model, exam: Exam, numbers: tuple[int, ...]) -> Job:

@@ -252,6 +252,7 @@ def record(row: Row, number: int, draw: int, response: str | None, protocol: Pro
         "response": response,
         "answer": blocks[-1].strip() if blocks else None,
         "truth": row.info["gold"],
+        "ground_truth": row.ground_truth,
         **{key: value for key, value in scored.items() if key != "sample"},
         "error": problem or scored["error"],
     }
