@@ -7,6 +7,7 @@ group in memory instead of all rows, and sends no encoded copy of a picture alon
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,16 +15,24 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ssl4rl_plugin.data_builders.plan import Plan, PlanError, makers, read_plan
 from ssl4rl_plugin.data_builders.shards import ShardError, row_from
 from ssl4rl_plugin.data_builders.source import SourceError
 from ssl4rl_plugin.images import ImageError
 from ssl4rl_plugin.rows import PROBES, Row, Rows
 from ssl4rl_plugin.samples import SampleError
+from ssl4rl_plugin.settings import Arm, arm_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+
+GROUPS = 8
+"""Row groups in memory at most, where a curriculum jumps between arms."""
 
 
 class BuiltError(ValueError):
@@ -61,7 +70,9 @@ class BuiltRows:
                 "`ssl4rl build` again with the same arguments, and it makes what is missing"
             )
         self._open: tuple[int, pq.ParquetFile, list[int]] | None = None
-        self._group: tuple[tuple[int, int], pa.Table] | None = None
+        self._kept = 1
+        self._groups: dict[tuple[int, int], pa.Table] = {}
+        """Row groups that were read last, by shard and place."""
 
     def __len__(self) -> int:
         return self.plan.rows.get(self.split, 0)
@@ -103,12 +114,48 @@ class BuiltRows:
             group = bisect_right(ends, place)
             if group == len(ends):
                 raise BuiltError(f"{path} has {ends[-1] if ends else 0} rows, row {place} is missing; build it anew")
-            if self._group is None or self._group[0] != (number, group):
-                self._group = (number, group), file.read_row_group(group, use_threads=False)
-            table = self._group[1]
+            table = self._groups.pop((number, group), None)
+            if table is None:
+                table = file.read_row_group(group, use_threads=False)
+            while len(self._groups) >= self._kept:
+                del self._groups[next(iter(self._groups))]
+            self._groups[number, group] = table
             return table.slice(place - (ends[group - 1] if group else 0), 1).to_pylist()[0]
         except (pa.ArrowException, OSError) as error:
             raise BuiltError(f"{path} cannot be read ({error}): delete it, and start `ssl4rl build` again") from error
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """What the rows were drawn from."""
+        return self.plan.settings().arms
+
+    def of_arm(self, index: int, arm: int, use: int) -> Row:
+        """Row number `use` of those from arm number `arm`, from the first again behind the last.
+
+        Raises BuiltError if the build has none.
+        """
+        numbers = self._by_arm[arm]
+        if not len(numbers):
+            raise BuiltError(
+                f"{self.folder} has no {self.split} rows of {self.arms[arm].key}: build more rows, or without it"
+            )
+        # Each arm is at a place of its own.
+        self._kept = min(len(self._by_arm), GROUPS)
+        return self[int(numbers[use % len(numbers)])]
+
+    @cached_property
+    def _by_arm(self) -> list[npt.NDArray[np.int64]]:
+        """Row numbers of each arm."""
+        import pyarrow.parquet as pq
+
+        numbers = {arm.key: number for number, arm in enumerate(self.arms)}
+        found = []
+        for shard in self._shards:
+            table = pq.read_table(self.folder / shard.name, columns=["reward_model.ground_truth"])
+            for value in table.column("reward_model").to_pylist():
+                truth = json.loads(value["ground_truth"])
+                found.append(numbers[arm_key(truth["task"], truth["level"], truth.get("options") or {})])
+        return [np.flatnonzero(np.array(found) == number) for number in range(len(numbers))]
 
     @cached_property
     def _made(self) -> Rows:
@@ -131,7 +178,7 @@ class BuiltRows:
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files stay behind; a loader's worker opens its own.
-        return self.__dict__ | {"_open": None, "_group": None}
+        return self.__dict__ | {"_open": None, "_groups": {}}
 
 
 __all__ = ["BuiltError", "BuiltRows", "PlanError"]

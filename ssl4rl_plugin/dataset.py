@@ -25,6 +25,7 @@ from verl.utils.tokenizer import build_multimodal_processor_inputs
 
 from ssl4rl_plugin.built import BuiltRows
 from ssl4rl_plugin.core import Clip
+from ssl4rl_plugin.curriculum.rows import steered
 from ssl4rl_plugin.graphs.questions import GraphQuestionRows
 from ssl4rl_plugin.graphs.source import GraphManifest
 from ssl4rl_plugin.questions import QuestionRows
@@ -63,7 +64,11 @@ class SSLDataset(RLHFDataset):
         split = split_of(data_files)
         self.settings = Settings.from_config(config.ssl4rl)
         own = own_rows(self.settings, split)
-        self.rows: Rows = JoinedRows([own, *questions(own, self.settings)]) if split == "val" else own
+        self.rows: Rows = own
+        if split == "val":
+            self.rows = JoinedRows([own, *questions(own, self.settings)])
+        elif self.settings.curriculum is not None:
+            self.rows = steered(own, self.settings.curriculum, self.settings.seed)
         self.length = min(len(self.rows), max_samples) if max_samples > 0 else len(self.rows)
         self.tokenizer = tokenizer
         self.processor = processor

@@ -170,7 +170,7 @@ def check_data_keys(config: DictConfig) -> None:
     if by_group and (config.algorithm.filter_groups.enable or config.actor_rollout_ref.rollout.multi_turn.enable):
         raise PreflightError(
             "group rollouts know neither algorithm.filter_groups nor multi_turn: set "
-            "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null and trainer.v1.sampler.custom_sampler.path=null"
+            "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null"
         )
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ssl4rl_plugin.core import Clip, pieces
 from ssl4rl_plugin.samples import Made, SampleStream, extra_info
+from ssl4rl_plugin.settings import Arm
 
 PROBES = 4
 """Rows of each kind that are looked at before a run starts."""
@@ -86,6 +87,15 @@ class OnlineRows:
 
     def __getitem__(self, index: int) -> Row:
         return row_of(self.stream[index])
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """What the rows are drawn from."""
+        return self.stream.settings.arms
+
+    def of_arm(self, index: int, arm: int, use: int) -> Row:
+        """Row `index`, from arm number `arm`; images come in the same order whatever the arm, so `use` does not matter."""
+        return row_of(self.stream.of_arm(index, self.arms[arm]))
 
     def probes(self) -> Iterator[Row]:
         """Some of every arm in the validation stream, and as they come in the training stream."""

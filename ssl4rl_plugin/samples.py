@@ -131,15 +131,16 @@ class SampleStream:
 
     def __getitem__(self, index: int) -> Made:
         """Make sample `index`. Raises IndexError outside of the stream, SampleError if no item fits the task."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of a stream of {len(self)}")
+        self._check(index)
         if self.split == "val":
-            arm_number, position = divmod(index, self.settings.val_samples)
-            arm = self.settings.arms[arm_number]
-        else:
-            position = index
-            rng = rng_for(self.settings.seed, self.split, "arm", index)
-            arm = rng.choices(self.settings.arms, [arm.weight for arm in self.settings.arms])[0]
+            return self.of_arm(index, self.settings.arms[index // self.settings.val_samples])
+        rng = rng_for(self.settings.seed, self.split, "arm", index)
+        return self.of_arm(index, rng.choices(self.settings.arms, [arm.weight for arm in self.settings.arms])[0])
+
+    def of_arm(self, index: int, arm: Arm) -> Made:
+        """Make sample `index` from an arm of the caller's choice, whatever the weights say. Raises as `[]` does."""
+        self._check(index)
+        position = index % self.settings.val_samples if self.split == "val" else index
         epoch, place = divmod(position, len(self.items))
         order = self._order(epoch)
         refused: list[str] = []
@@ -172,6 +173,10 @@ class SampleStream:
             f"task {arm.key} refused {len(refused)} draws in a row from the {self.split} images ({reasons}): "
             "these images do not fit the task at this level"
         )
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of a stream of {len(self)}")
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 -- the stream lives as long as its run
     def _order(self, epoch: int) -> list[int]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ssl4rl_plugin.answers import AnswerFormat, answer_format
 from ssl4rl_plugin.core import Task
+from ssl4rl_plugin.curriculum.director import CurriculumSettings
+from ssl4rl_plugin.curriculum.evidence import ArmInfo, ladder
 from ssl4rl_plugin.tasks import get_task
 
 
@@ -98,6 +100,8 @@ class Settings:
     """What is validated on beside the pretext tasks."""
     transductive: bool = False
     """Images of these benchmarks may be trained on."""
+    curriculum: CurriculumSettings | None = None
+    """What decides how often each arm is drawn; None for the arms' weights."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -115,10 +119,13 @@ class Settings:
             value = section.get(key, low)
             if not isinstance(value, int | float) or not low <= value < 1:
                 raise SettingsError(f"ssl4rl.{key} must be in [0, 1), got {value!r}")
+        curriculum = CurriculumSettings.from_config(section.get("curriculum"))
         return cls(
             seed=_integer(section, "seed", 0),
             arms=parse_arms(
-                section["tasks"], {k: v for k, v in (section.get("options") or {}).items() if v is not None}
+                section["tasks"],
+                {k: v for k, v in (section.get("options") or {}).items() if v is not None},
+                every_level=curriculum is not None,
             ),
             source=SourceSettings(
                 name=source["name"],
@@ -137,13 +144,34 @@ class Settings:
             data=section.get("data"),
             benchmarks=parse_benchmarks(section.get("benchmarks") or [], source),
             transductive=bool(section.get("transductive", False)),
+            curriculum=curriculum,
         )
 
 
-def parse_arms(entries: Any, common_options: Mapping[str, Any] | None = None) -> tuple[Arm, ...]:
+def arm_infos(arms: Sequence[Arm]) -> tuple[ArmInfo, ...]:
+    """What a curriculum knows of each arm, in the same order; several arms at one level are told apart by their options."""
+    labels = [f"{arm.task.name}/{arm.level_name}" for arm in arms]
+    return ladder(
+        [
+            ArmInfo(
+                key=arm.key,
+                label=label if labels.count(label) == 1 else arm.key.replace(":", "/", 1),
+                task=arm.task.name,
+                rung=list(arm.task.levels).index(arm.level_name),
+                chance=arm.task.chance(arm.level),
+                weight=arm.weight,
+            )
+            for arm, label in zip(arms, labels, strict=True)
+        ]
+    )
+
+
+def parse_arms(
+    entries: Any, common_options: Mapping[str, Any] | None = None, every_level: bool = False
+) -> tuple[Arm, ...]:
     """The arms that `ssl4rl.tasks` names.
 
-    Each entry is `rotation` (its default level), `rotation:pair_45`, `rotation:*` (every level), or a mapping with
+    Each entry is `rotation` (its default level, or, with `every_level`, every level), `rotation:pair_45`, `rotation:*` (every level), or a mapping with
     `task`, and perhaps `level`, `weight` (0 or more) and `options` (fields of the level). `common_options` apply to
     every arm whose level has such a field. Raises SettingsError.
     """
@@ -164,7 +192,8 @@ def parse_arms(entries: Any, common_options: Mapping[str, Any] | None = None) ->
             raise SettingsError(f"ssl4rl.tasks: weight of {name!r} must be a number from 0, got {weight!r}")
         try:
             task = get_task(name)
-            for level_name in task.levels if level == "*" else (level or task.default_level,):
+            every = level == "*" or (every_level and not level)
+            for level_name in task.levels if every else (level or task.default_level,):
                 fields = {field.name for field in dataclasses.fields(task.level(level_name))}
                 shared = {key: value for key, value in (common_options or {}).items() if key in fields}
                 arm = Arm(task, level_name, shared | dict(spec.get("options") or {}), float(weight))

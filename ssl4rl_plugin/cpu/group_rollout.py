@@ -6,8 +6,6 @@ two thirds of a training step (docs/cpu.md has the profile). A single-turn promp
 one request with n samples. verl offers the places to say so:
 
     actor_rollout_ref.rollout.agent.agent_loop_manager_class = ssl4rl_plugin.cpu.group_rollout.GroupRolloutManager
-    trainer.v1.sampler.custom_sampler                        = {path: pkg://ssl4rl_plugin.cpu.group_rollout,
-                                                                name: QuickReplayBuffer}
 
 Needs the server of `ssl4rl_plugin.cpu.rollout`. Single-turn prompts without tools and audio only.
 """
@@ -28,7 +26,6 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopO
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, apply_greedy_sampling_params
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 logger = logging.getLogger(__name__)
 
@@ -161,11 +158,3 @@ class GroupRolloutManager(AgentLoopManagerTQ):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(GroupRolloutWorker)
-
-
-class QuickReplayBuffer(ReplayBuffer):
-    """verl's replay buffer, which looks for finished rollouts ten times a second instead of every two seconds."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("poll_interval", 0.1)
-        super().__init__(*args, **kwargs)

@@ -26,7 +26,7 @@ PARTS = {
 WAYS = {
     "verl's agent loop": (
         "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null",
-        "trainer.v1.sampler.custom_sampler.path=null",
+        "trainer.v1.sampler.sampler_kwargs.poll_interval=2.0",
     ),
     "group rollouts": (),
 }
