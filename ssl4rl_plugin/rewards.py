@@ -22,6 +22,8 @@ from ssl4rl_plugin.grading import Grader, question_grader
 from ssl4rl_plugin.tasks import resolve
 
 INVALID = Score(0.0, correct=False, valid=False, similarity=0.0)
+SHOWN = 128
+"""Characters of an answer in the log."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class _Judged:
     """1.0 if the form is exact and the answer valid."""
     agrees: bool | None = None
     """Whether the last value named in the reasoning is the answer; None where there is nothing to compare."""
+    answer: str = ""
+    """The answer in canonical form; empty for none that is possible."""
 
 
 def compute_score(
@@ -71,6 +75,7 @@ def compute_score(
         failed: 1.0 if the response could not be scored at all (see `error`), else 0.0.
         questions: of a benchmark's row, how many questions its data source has in this validation; None otherwise, which
             verl leaves out of its means.
+        answer: the answer in canonical form ("" for none that is possible), from which the diversity of answers is counted.
         level, sample, error: strings ("" for none), for verl's rollout dumps.
     """
     level = sample = error = ""
@@ -99,6 +104,7 @@ def compute_score(
         "degenerate": float(repeated > DEGENERATE),
         "failed": float(bool(error)),
         "questions": questions,
+        "answer": judged.answer,
         "level": level,
         "sample": sample,
         "error": error,
@@ -116,8 +122,9 @@ def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credi
         return _Judged()  # several answers that disagree: hedging is not answering
     score = scores[-1]
     named = last_named(grader, found.reasoning) if score.valid else None
-    agrees = None if named is None else bool(named == grader.parse(found.texts[-1]))
-    return _Judged(score, float(found.exact and score.valid), agrees)
+    answer = grader.parse(found.texts[-1])
+    agrees = None if named is None else bool(named == answer)
+    return _Judged(score, float(found.exact and score.valid), agrees, str(answer)[:SHOWN] if score.valid else "")
 
 
 def _grader(truth: dict[str, Any]) -> Grader[Any]:

@@ -171,9 +171,9 @@ def parse_arms(
 ) -> tuple[Arm, ...]:
     """The arms that `ssl4rl.tasks` names.
 
-    Each entry is `rotation` (its default level, or, with `every_level`, every level), `rotation:pair_45`, `rotation:*` (every level), or a mapping with
-    `task`, and perhaps `level`, `weight` (0 or more) and `options` (fields of the level). `common_options` apply to
-    every arm whose level has such a field. Raises SettingsError.
+    Each entry is `rotation` (its default level; every level, if `every_level`), `rotation:pair_45`, `rotation:*` (every
+    level), or a mapping with `task`, and perhaps `level`, `weight` (0 or more) and `options` (fields of the level).
+    `common_options` apply to every arm whose level has such a field. Raises SettingsError.
     """
     if isinstance(entries, str):
         entries = [entries]

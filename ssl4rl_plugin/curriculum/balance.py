@@ -1,9 +1,9 @@
 """Rewards of several tasks on one scale, for advantage estimators that do not divide by the group's spread.
 
 GRPO divides a group's advantages by the standard deviation of its rewards, so there every task counts alike. RLOO,
-REINFORCE++ without whitening and GRPO with `norm_adv_by_std_in_grpo=false` (Dr. GRPO, arXiv:2503.20783) do not: a task with
-all-or-nothing rewards then has larger advantages than one with graded rewards, and drowns it. Multiplying a task's rewards by
-the same factor multiplies its advantages by it, and leaves the order within a group as it is.
+REINFORCE++ and GRPO with `norm_adv_by_std_in_grpo=false` (Dr. GRPO, arXiv:2503.20783) do not: a task with all-or-nothing
+rewards then has larger advantages than one with graded rewards, and drowns it. Multiplying a task's rewards by a factor
+multiplies its advantages by the same, and leaves the order within a group as it is.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Balance:
             self.groups[self.arms[number].task] += evidence.effective
 
     def scales(self) -> dict[str, float]:
-        """Task -> factor for its rewards; the mean spread over its own, within [1 / LIMIT, LIMIT], 1 where nothing is known."""
+        """Task -> factor for its rewards: mean spread over its own, in [1 / LIMIT, LIMIT]; 1 where nothing is known."""
         known = {task: self.spread[task] / self.groups[task] for task in self.spread if self.groups[task] >= 1}
         known = {task: spread for task, spread in known.items() if spread > 0}
         if not known:

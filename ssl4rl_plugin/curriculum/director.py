@@ -25,7 +25,7 @@ class CurriculumSettings:
     warm_up: int = 0
     """Steps at the start in which arms are drawn by the weights of `ssl4rl.tasks`."""
     revisit: float = 0.1
-    """Share of the prompts that goes to all arms evenly, whatever the policy says, in [0, 1]: so none is forgotten unseen."""
+    """Share of the prompts that all arms get evenly, whatever the policy says, in [0, 1]: none is forgotten unseen."""
     floors: Mapping[str, float] = field(default_factory=dict)
     """Task -> least share of the prompts."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class CurriculumSettings:
 
     @classmethod
     def from_config(cls, value: Any) -> CurriculumSettings | None:
-        """Read `ssl4rl.curriculum`: null, a policy's name, or a mapping with `policy` and what else differs from the defaults.
+        """Read `ssl4rl.curriculum`: null, a policy's name, or a mapping with `policy` and what differs from the defaults.
 
         Keys that are not ours are the policy's options. Raises PolicyError.
         """
@@ -103,8 +103,8 @@ class Director:
         floors, ceilings = self._bounds()
         if floors.sum() > 1 + 1e-9 or ceilings.sum() < 1 - 1e-9 or np.any(floors > ceilings):
             raise PolicyError(
-                f"ssl4rl.curriculum: floors {dict(settings.floors)} and ceilings {dict(settings.ceilings)} cannot all be kept: "
-                "floors must add up to 1 at most, ceilings (1 where none is given) to 1 at least"
+                f"ssl4rl.curriculum: floors {dict(settings.floors)} and ceilings {dict(settings.ceilings)} cannot all be "
+                "kept: floors must add up to 1 at most, ceilings (1 where none is given) to 1 at least"
             )
 
     def observe(self, shown: Mapping[int, Evidence]) -> None:

@@ -29,7 +29,7 @@ class ArmInfo:
 
 def ladder(arms: Sequence[ArmInfo]) -> tuple[ArmInfo, ...]:
     """The same arms, with rungs 0, 1, 2, ... within each task, in the order of the rungs that they came with."""
-    rungs = {}
+    rungs: dict[int, int] = {}
     for task in {arm.task for arm in arms}:
         same = sorted((arm.rung, number) for number, arm in enumerate(arms) if arm.task == task)
         rungs |= {number: rung for rung, (_, number) in enumerate(same)}

@@ -221,8 +221,8 @@ class LearningProgress(Tracking):
     The absolute slope of an arm's accuracy says that it is being learnt, or being forgotten; an arm that is solved or too
     hard has none (Oudeyer et al. 2007, doi:10.1109/TEVC.2006.890271; Graves et al. 2017, arXiv:1704.03003; Matiisen et al.
     2017, arXiv:1707.00183). The slope is that of a Bayesian linear regression over the remembered steps with a normal prior
-    around 0, whose width follows the ladder as in `Tracking`; an arm's worth is how often its draw is the largest. Slopes are
-    changes over the memory of 1 / (1 - discount) steps.
+    around 0, whose width follows the ladder as in `Tracking`; an arm's worth is how often its draw is the largest. Slopes
+    are changes over the memory of 1 / (1 - discount) steps.
     """
 
     defaults = {**Tracking.defaults, "width": 0.3}
@@ -276,8 +276,8 @@ class Staged(Tracking):
     """Stages with thresholds, the curriculum that most people write by hand: the next stage starts when this one is learnt.
 
     Without `stages`, every task climbs its own levels, and the tasks share the prompts evenly. `stages` is a list of
-    {arms: [task:level, ...], until: skill}, with `until` (here and as an option of its own) an accuracy corrected for chance. A
-    stage draws its arms evenly; arms of stages that are over share `review` of its prompts; nothing comes after the last stage.
+    {arms: [task:level, ...], until: skill}, with `until` (here and as an option of its own) an accuracy corrected for chance.
+    A stage draws its arms evenly; arms of stages that are over share `review` of its prompts; the last stage does not end.
     """
 
     defaults = {**Tracking.defaults, "stages": None, "until": 0.8, "review": 0.2}

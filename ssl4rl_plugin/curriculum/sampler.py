@@ -4,7 +4,7 @@
 
 verl asks it for every training batch. Having let verl choose the batch, it reads the rewards, adds per-arm and per-task
 figures to the step's log, and, where `ssl4rl.curriculum` is set, lets the director decide and announces the decision to the
-dataset. Groups that DAPO's filter throws away are watched too: that all rollouts of a group agree is evidence like any other.
+dataset. Groups that DAPO's filter throws away are watched too: that all rollouts of a prompt agree is evidence as well.
 verl hands a custom sampler neither the filter's settings nor the batch sizes, so `sampler_kwargs` carries them.
 """
 
@@ -269,7 +269,7 @@ def _resumed_from(given: Mapping[str, Any]) -> Path | None:
     return None if found is None else Path(found)
 
 
-class SaveJournal(CheckpointCallback):  # type: ignore[misc]
+class SaveJournal(CheckpointCallback):
     """Puts the journal into every checkpoint (trainer.checkpoint_callback_class)."""
 
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **_: Any) -> None:

@@ -62,7 +62,7 @@ class Schedule:
         """
         shares = np.asarray(probabilities, float)
         if shares.shape != (self.arms,) or not (np.all(shares >= 0) and abs(shares.sum() - 1) < 1e-6):
-            raise ValueError(f"not probabilities of {self.arms} arms: {probabilities}")
+            raise ValueError(f"not probabilities of {self.arms} arms: {shares.tolist()}")
         count = self._decisions
         uses = np.zeros(self.arms)
         if count:
@@ -122,7 +122,7 @@ _current: Schedule | None = None
 
 
 def publish(schedule: Schedule) -> None:
-    """Make a schedule that of this process: verl constructs the sampler, then the dataset, and passes neither to the other."""
+    """Make a schedule that of this process: verl constructs the sampler, then the dataset, and neither knows the other."""
     global _current
     _current = schedule
 

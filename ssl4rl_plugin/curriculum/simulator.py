@@ -70,7 +70,7 @@ MIXED = World(
         SimulatedTask("impossible", (8.0, 12.0), rate=0.0),
     )
 )
-"""One of everything: a task solved from the start, ladders that start near and far, one with a gap, one that nobody learns."""
+"""One of everything: a task solved from the start, ladders that start near and far, one with a gap, one never learnt."""
 
 
 class Learner:
@@ -178,8 +178,8 @@ def _groups(rollouts: int) -> tuple[Evidence, ...]:
 def oracle(world: World, steps: int, ahead: int = 40) -> Simulated:
     """The policy that knows the learner.
 
-    Within a task it trains the level with the largest signal, which raises the ability fastest; of the tasks it takes the one
-    that raises the mean skill most within `ahead` steps of it alone.
+    Within a task it trains the level with the largest signal, which raises the ability fastest; of the tasks it takes the
+    one that raises the mean skill most within `ahead` steps of it alone.
     """
     learner, trial, arms = Learner(world), Learner(world), world.arms()
     one_hot = np.eye(len(arms))
