@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -89,11 +89,11 @@ class Evidence:
         )
 
     def __add__(self, other: Evidence) -> Evidence:
-        return Evidence(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Evidence(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def times(self, count: int) -> Evidence:
         """The evidence of so many groups like this."""
-        return Evidence(*(count * value for value in astuple(self)))
+        return Evidence(*(count * value for value in vars(self).values()))
 
 
 def corrected(accuracy: npt.ArrayLike, chance: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -192,6 +192,8 @@ class DiversityAware(Goldilocks):
 
     def __init__(self, arms: Sequence[ArmInfo], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(arms, rollouts, options)
+        if not 0 < self.options["floor"] <= 1:
+            raise PolicyError(f"DiversityAware: floor must be in (0, 1], got {self.options['floor']}")
         self.spread_out = np.zeros(len(self.arms))
 
     def observe(self, shown: Mapping[int, Evidence]) -> None:
@@ -277,7 +279,7 @@ class Staged(Tracking):
 
     Without `stages`, every task climbs its own levels, and the tasks share the prompts evenly. `stages` is a list of
     {arms: [task:level, ...], until: skill}, with `until` (here and as an option of its own) an accuracy corrected for chance.
-    A stage draws its arms evenly; arms of stages that are over share `review` of its prompts; the last stage does not end.
+    A stage draws its arms evenly; arms of earlier stages share `review` of its prompts; the last stage does not end.
     """
 
     defaults = {**Tracking.defaults, "stages": None, "until": 0.8, "review": 0.2}

@@ -159,9 +159,8 @@ def simulate(world: World, settings: CurriculumSettings, steps: int, seed: int, 
 def _evidence(right: Array, rollouts: int) -> Evidence:
     """Evidence of groups with so many right answers each."""
     counts = np.bincount(right.astype(int), minlength=rollouts + 1)
-    return sum(
-        (group.times(int(count)) for group, count in zip(_groups(rollouts), counts, strict=True)), start=Evidence()
-    )
+    parts = (group.times(int(count)) for group, count in zip(_groups(rollouts), counts, strict=True) if count)
+    return sum(parts, start=Evidence())
 
 
 @functools.lru_cache
