@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl4rl_plugin.samples import Made, SampleError, SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, SettingsError
+from ssl4rl_plugin.settings import Arm, Settings, SettingsError
 from ssl4rl_plugin.stats import Proportion, wilson
 from ssl4rl_plugin.tasks import resolve
 
@@ -53,6 +53,11 @@ class ArmKey:
     def label(self) -> str:
         """`task:level`."""
         return f"{self.task}:{self.level}" if self.level else self.task
+
+    @classmethod
+    def of(cls, arm: Arm) -> ArmKey:
+        """The key of an arm of the settings."""
+        return cls(arm.task.name, arm.level_name, json.dumps(arm.options, sort_keys=True))
 
     @cached_property
     def chance(self) -> float | None:
@@ -310,7 +315,10 @@ class RunLog:
         if split not in ("train", "val") or not number.isdecimal():
             raise RunError(f"the response of step {row.step} does not say which sample it answers ({row.sample!r})")
         try:
-            made = self._stream(split)[int(number)]
+            stream = self._stream(split)
+            # A curriculum's decisions are not in the config; what was drawn is in the row.
+            arm = next((arm for arm in self.settings.arms if row.arm == ArmKey.of(arm)), None)
+            made = stream[int(number)] if arm is None else stream.of_arm(int(number), arm)
         except IndexError:
             raise RunError(f"sample {row.sample} is not in the stream that the config describes") from None
         if made.truth_json != row.truth:

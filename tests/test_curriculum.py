@@ -115,7 +115,7 @@ def test_nothing_hard_is_tried_before_something_easier_works() -> None:
         start = director(policy, arms(4)).probabilities()
         assert start[0] == max(start) and start[0] > start[3], policy
         at_chance = seen(director(policy, arms(4)), {0: 0.25})
-        assert at_chance[0] == max(at_chance) and at_chance[0] > 2 * at_chance[3], policy
+        assert at_chance[0] == max(at_chance) and at_chance[0] > 1.5 * at_chance[3], policy
 
 
 def test_all_arms_at_chance_and_all_arms_solved_keep_every_task_going() -> None:

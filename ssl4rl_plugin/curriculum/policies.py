@@ -3,7 +3,8 @@
 A policy sees accuracies corrected for chance, so an arm at chance counts as not learnt, whatever its raw accuracy. Old
 evidence fades (by `discount` each step), so an arm that is not drawn becomes uncertain again, is looked at again, and
 returns if it was forgotten. What is not known is guessed from the ladder: a level is expected to be half as well learnt as
-the level below it, so that a task starts easy and nothing hard is tried before something easier works.
+the level below it, the more firmly the more is known of that one; so a task starts easy, and nothing hard is tried for long
+before something easier works.
 
 A new policy is a subclass of `Policy` and one entry point in the group `ssl4rl.policies`.
 """
@@ -22,6 +23,10 @@ from ssl4rl_plugin.registry import Registry
 
 Array = npt.NDArray[np.float64]
 
+HANDED_UP = 0.2
+"""Of what is known of a level, the share that the guess about the next one counts for."""
+HARDER = 0.99
+"""How much of the skill of the level below a level has at most, where nothing is known of it."""
 DRAWS = 512
 """Thompson draws for one decision: shares are multiples of 1/512."""
 
@@ -119,17 +124,31 @@ class Tracking(Policy):
 
         Evidence counts by the group, not by the rollout: the rollouts of one prompt are not independent.
         """
-        prior = self.options["prior"]
         a, b = np.zeros(len(self.arms)), np.zeros(len(self.arms))
         for number in self.order:
-            easier = self.below[number]
-            skill = (
-                1.0 if easier is None else float(corrected(a[easier] / (a[easier] + b[easier]), self.chance[easier]))
-            )
+            prior, skill = self.options["prior"], 1.0
+            if (easier := self.below[number]) is not None:
+                known = a[easier] + b[easier]
+                prior += HANDED_UP * known
+                skill = float(corrected(a[easier] / known, self.chance[easier]))
             guess = self.chance[number] + (1 - self.chance[number]) * skill / 2
             a[number] = self.solved[number] + prior * guess
             b[number] = self.groups[number] - self.solved[number] + prior * (1 - guess)
         return a, b
+
+    def draws(self, rng: np.random.Generator) -> Array:
+        """Thompson draws of each arm's accuracy, corrected for chance, shape (DRAWS, arms).
+
+        A level is taken to be harder than the one below it, unless it has shown otherwise itself: of levels that have shown
+        nothing yet, the easiest comes first, and not the one of which least is known.
+        """
+        a, b = self.beliefs()
+        skill = corrected(rng.beta(a, b, size=(DRAWS, len(self.arms))), self.chance)
+        shown = corrected(self.solved / (self.groups + self.options["prior"]), self.chance)
+        for number in self.order:
+            if (easier := self.below[number]) is not None:
+                skill[:, number] = np.maximum(np.minimum(skill[:, number], HARDER * skill[:, easier]), shown[number])
+        return skill
 
     def skill(self) -> Array:
         """Each arm's accuracy, corrected for chance, shape (arms,)."""
@@ -160,9 +179,7 @@ class Goldilocks(Tracking):
     """
 
     def weights(self, rng: np.random.Generator) -> Array:
-        a, b = self.beliefs()
-        accuracy = rng.beta(a, b, size=(DRAWS, len(self.arms)))
-        return _shares_of_best(-np.abs(corrected(accuracy, self.chance) - 0.5))
+        return _shares_of_best(-np.abs(self.draws(rng) - 0.5))
 
 
 class GradientSignal(Tracking):
@@ -174,8 +191,7 @@ class GradientSignal(Tracking):
     """
 
     def weights(self, rng: np.random.Generator) -> Array:
-        a, b = self.beliefs()
-        skill = corrected(rng.beta(a, b, size=(DRAWS, len(self.arms))), self.chance)
+        skill = self.draws(rng)
         return (1.0 - skill**self.rollouts - (1.0 - skill) ** self.rollouts).mean(axis=0)
 
 
@@ -278,7 +294,7 @@ class Staged(Tracking):
     """Stages with thresholds, the curriculum that most people write by hand: the next stage starts when this one is learnt.
 
     Without `stages`, every task climbs its own levels, and the tasks share the prompts evenly. `stages` is a list of
-    {arms: [task:level, ...], until: skill}, with `until` (here and as an option of its own) an accuracy corrected for chance.
+    {arms: [task:level, ...], until: skill}; `until`, here and as an option, is an accuracy corrected for chance.
     A stage draws its arms evenly; arms of earlier stages share `review` of its prompts; the last stage does not end.
     """
 
