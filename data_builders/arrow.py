@@ -71,6 +71,10 @@ class ArrowSource(TableSource):
     @abstractmethod
     def _schema(self, part: str) -> pa.Schema: ...
 
+    def first_schema(self) -> pa.Schema:
+        """Columns, types and header of the first part."""
+        return self._schema(next(iter(self._parts())))
+
     @abstractmethod
     def _length(self, part: str) -> int:
         """Number of rows."""

@@ -5,12 +5,15 @@ Their pictures can be trained on; their questions, with the labels, are for vali
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+from ssl4rl_plugin.data_builders.arrow import ArrowSource
+from ssl4rl_plugin.data_builders.class_names import names_in, names_near, solution_near
 from ssl4rl_plugin.data_builders.folder import FolderSource
 from ssl4rl_plugin.data_builders.hf import HfSource, is_saved
 from ssl4rl_plugin.data_builders.imagefolder import ImageFolderSource
@@ -19,6 +22,7 @@ from ssl4rl_plugin.data_builders.parquet import ParquetSource, parquet_files
 from ssl4rl_plugin.data_builders.source import Hub, Question, Record, Source, SourceError
 from ssl4rl_plugin.data_builders.table import Columns, Row, TableSource, questions_of
 from ssl4rl_plugin.data_builders.tsv import TsvSource
+from ssl4rl_plugin.seeding import rng_for
 
 CARD = "see the dataset card: https://huggingface.co/datasets/{}"
 
@@ -283,13 +287,24 @@ class CapArena(Benchmark):
 
 
 class ImageNet(Benchmark):
-    """ImageNet-1k. Only its pictures: the names of its classes are not part of the files."""
+    """ImageNet-1k: pictures, and on request classification as multiple choice.
+
+    A question shows a picture and the names of `choices` classes: its own, and others drawn by a hash of the picture's ref,
+    in a drawn order. A free answer could not be graded exactly: the 1000 classes have several names each, and share some.
+    Training pictures are asked about only where there are no others; a test picture without a class is not.
+
+    Args:
+        path: the folder or file.
+        use_splits: as of every benchmark.
+        choices: how many classes a question names, 2 to 26; 0 for no questions.
+    """
 
     name: ClassVar[str] = "imagenet"
-    summary: ClassVar[str] = "ImageNet-1k (ILSVRC 2012), pictures only"
+    summary: ClassVar[str] = "ImageNet-1k (ILSVRC 2012): pictures, and classification with `choices`"
     schema: ClassVar[str] = (
         "train/nXXXXXXXX/*.JPEG with val/*.JPEG or val/nXXXXXXXX/*.JPEG (below ILSVRC/Data/CLS-LOC or not), or the parquet "
-        "files of the Hugging Face Hub"
+        "files of the Hugging Face Hub; questions need LOC_synset_mapping.txt beside the folders, and for val/*.JPEG "
+        "LOC_val_solution.csv"
     )
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     licence: ClassVar[str] = "non-commercial research and education only (https://image-net.org/download)"
@@ -299,9 +314,62 @@ class ImageNet(Benchmark):
     )
     hub: ClassVar[Hub | None] = Hub("ILSVRC/imagenet-1k", ("data/*.parquet",))
 
+    def __init__(self, path: str | Path | None, use_splits: bool | None = None, choices: int = 0) -> None:
+        super().__init__(path, use_splits)
+        if isinstance(choices, bool) or not isinstance(choices, int) or not (choices == 0 or 2 <= choices <= 26):
+            raise SourceError(
+                f"source {self.name!r}: choices must be 0 (no questions) or from 2 to 26, got {choices!r}"
+            )
+        self.options["choices"] = choices
+
     def _folder(self, place: Path, use_splits: bool | None) -> Source:
         inner = (place / folder for folder in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"))
         return ImageFolderSource(next((folder for folder in inner if folder.is_dir()), place), use_splits)
 
     def questions(self) -> Iterator[Question]:
-        return iter(())
+        if not self.options["choices"]:
+            return
+        names, pictures = self._classified()
+        every = sorted(set(names.values()))
+        count = self.options["choices"]
+        if len(every) < count:
+            raise SourceError(f"source {self.name!r}: choices={count}, and {self.path} names {len(every)} classes")
+        for ref, split, found in pictures:
+            name = names.get(found)
+            rng = rng_for("imagenet question", ref)
+            options = rng.sample([other for other in every if other != name], count - 1) if name else []
+            options.insert(rng.randrange(count), name or "")
+            yield Question(
+                id=ref,
+                refs=(ref,),
+                text="Which of these does the picture show?",
+                options=tuple(options) if name else (),
+                answer=string.ascii_uppercase[options.index(name)] if name else None,
+                split=split,
+            )
+
+    def _classified(self) -> tuple[Mapping[Any, str], Iterator[tuple[str, str | None, Any]]]:
+        """The names of the classes, and each picture that is asked about: its ref, its split, and its class."""
+        if isinstance(self.files, ArrowSource):
+            names: Mapping[Any, str] = names_in(self.files.first_schema(), "label")
+            if not names:
+                raise SourceError(
+                    f"source {self.name!r}: {self.path} has no column `label` with the names of its classes"
+                )
+            rows = [(row.refs[0], row.split, row.values.get("label")) for row in self.files.rows() if row.refs]
+            return names, self._asked(rows)
+        place = self.existing_path()
+        folders = [place, *place.parents[:3]]
+        names, solution = names_near(folders), solution_near(folders)
+        found = ((record, PurePosixPath(record.ref)) for record in self.files.records())
+        rows = [
+            (record.ref, record.split, path.parent.name if path.parent.name in names else solution.get(path.stem))
+            for record, path in found
+        ]
+        return names, self._asked(rows)
+
+    @staticmethod
+    def _asked(rows: list[tuple[str, str | None, Any]]) -> Iterator[tuple[str, str | None, Any]]:
+        """All but the training pictures, unless there are no others."""
+        others = [row for row in rows if not (row[1] or "").startswith("train")]
+        return iter(others or rows)

@@ -286,6 +286,78 @@ def test_every_published_layout(
         assert {record.split for record in records} == {None}
 
 
+CLASSES = {f"n0144{i}{i}{i}{i}": f"kind {i}, other name" for i in range(6)} | {"n01450000": "kind 0, other name"}
+
+
+def _check_imagenet(source: Source, truth: dict[str, str]) -> None:
+    """Every picture that is asked about has four distinct names, its own among them under the answer's letter."""
+    questions = list(source.questions())
+    assert {question.refs[0]: question.options["ABCD".index(question.answer or "")] for question in questions} == truth
+    for question in questions:
+        assert len(set(question.options)) == 4 and set(question.options) <= set(CLASSES.values())
+    assert list(source.questions()) == questions
+    assert len({question.answer for question in questions}) > 1  # the right name is not always at one place
+
+
+def test_imagenet_as_classification(tmp_path: Path) -> None:
+    """Sorted validation folders, unsorted ones with Kaggle's list, and the Hub's files."""
+    synsets = "".join(f"{key} {name}\n" for key, name in CLASSES.items())
+    ids = list(CLASSES)[:6]
+    root = tmp_path / "sorted"
+    files(
+        root,
+        [
+            *(f"train/{key}/{key}_1.JPEG" for key in ids),
+            *(f"val/{key}/ILSVRC2012_val_{i}.JPEG" for i, key in enumerate(ids)),
+        ],
+    )
+    (root / "LOC_synset_mapping.txt").write_text(synsets)
+    of = {f"{key}/ILSVRC2012_val_{i}.JPEG": CLASSES[key] for i, key in enumerate(ids)}
+    _check_imagenet(load_source("imagenet", root, choices=4), {f"val/{ref}": name for ref, name in of.items()})
+    _check_imagenet(load_source("imagenet", root / "val", choices=4), of)
+    flat = tmp_path / "flat"
+    files(flat / "ILSVRC/Data/CLS-LOC", [f"train/{ids[0]}/a.JPEG", *(f"val/ILSVRC2012_val_{i}.JPEG" for i in range(7))])
+    (flat / "LOC_synset_mapping.txt").write_text(synsets)
+    (flat / "LOC_val_solution.csv").write_text(
+        "ImageId,PredictionString\n"
+        + "".join(f"ILSVRC2012_val_{i},{key} 85 1 499 272 {key} 1 1 2 2\n" for i, key in enumerate(ids))
+    )
+    source = load_source("imagenet", flat, choices=4)
+    (unknown,) = [question for question in source.questions() if question.answer is None]
+    assert unknown.refs == ("val/ILSVRC2012_val_6.JPEG",) and not unknown.options
+    parquet = tmp_path / "hub" / "data"
+    parquet.mkdir(parents=True)
+    for split, labels in (("train", [0, 1]), ("validation", [5, 4, 3, 2, 1, 0])):
+        pictures = pa.array([{"bytes": data, "path": None} for data in JPEGS[: len(labels)]], PICTURE)
+        table = pa.table({"image": pictures, "label": pa.array(labels)})
+        features = {"info": {"features": {"label": {"names": list(CLASSES.values())[:6], "_type": "ClassLabel"}}}}
+        pq.write_table(
+            table.replace_schema_metadata({"huggingface": json.dumps(features)}),
+            parquet / f"{split}-00000-of-00001.parquet",
+        )
+    source = load_source("imagenet", tmp_path / "hub", choices=4)
+    refs = [record.ref for record in source.records() if "validation" in record.ref]
+    _check_imagenet(source, {ref: f"kind {5 - i}, other name" for i, ref in enumerate(refs)})
+
+
+def test_imagenet_says_what_it_lacks(tmp_path: Path) -> None:
+    imagenet_folders(tmp_path / "a")
+    with pytest.raises(SourceError, match=r"questions need the names of the classes: put LOC_synset_mapping\.txt"):
+        list(load_source("imagenet", tmp_path / "a", choices=4).questions())
+    (tmp_path / "a" / "LOC_synset_mapping.txt").write_text("tench\n")
+    with pytest.raises(SourceError, match="has no lines like"):
+        list(load_source("imagenet", tmp_path / "a", choices=4).questions())
+    (tmp_path / "a" / "LOC_synset_mapping.txt").write_text("n01440000 a\nn01440001 b\n")
+    with pytest.raises(SourceError, match=r"choices=4, and .* names 2 classes"):
+        list(load_source("imagenet", tmp_path / "a", choices=4).questions())
+    imagenet_hub(tmp_path / "b")
+    with pytest.raises(SourceError, match="no column `label` with the names"):
+        list(load_source("imagenet", tmp_path / "b", choices=4).questions())
+    for choices in (1, 27, True, "4"):
+        with pytest.raises(SourceError, match="choices must be 0"):
+            load_source("imagenet", tmp_path / "a", choices=choices)
+
+
 def questions_at(
     name: str, folder: Path, write: Callable[[Path], None], **options: object
 ) -> tuple[Source, list[Question]]:
