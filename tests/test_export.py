@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -26,6 +27,7 @@ from typer.testing import CliRunner
 from ssl4rl_plugin.answers import FORMATS
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.sources_for import source_for
+from ssl4rl_plugin.evaluation.model import Model, resolve
 from ssl4rl_plugin.export.config import CLASSES, ExportError, data_section, model_section
 from ssl4rl_plugin.export.mcq import READ_AS_EMPTY, row_of, set_name, unfit, without_marks, write_set
 from ssl4rl_plugin.export.vlmevalkit import model_class, options_in, unwrap
@@ -247,22 +249,27 @@ def test_the_launcher_runs_their_script_with_our_class_in_place(tmp_path: Path) 
 def _model(folder: Path, kind: str) -> str:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    (folder / "model.safetensors").touch()
     return str(folder)
 
 
+def _section(model: str, out: Path, base: str | None = None) -> dict[str, dict[str, Any]]:
+    return model_section(resolve(model, out, lambda _: None), out, base, "boxed", 512)
+
+
 def test_the_config_names_model_and_sets(tmp_path: Path) -> None:
-    section = model_section(_model(tmp_path / "step_10", "qwen2_5_vl"), tmp_path, None, "boxed", 512)
+    section = _section(_model(tmp_path / "step_10", "qwen2_5_vl"), tmp_path)
     (name,) = section
     place = Path(section[name]["model_path"])
     assert place.resolve() == tmp_path / "step_10" and "2.5" in str(place)  # their class tells the model by its path
     assert section[name] | {"model_path": ""} == {
         "class": "SSL4RLChat", "base": "Qwen2VLChat", "answer_format": "boxed", "model_path": "", "max_new_tokens": 512,
     }  # fmt: skip
-    assert model_section(str(tmp_path / "step_10"), tmp_path, None, "boxed", 512) == section  # again
+    assert _section(str(tmp_path / "step_10"), tmp_path) == section  # again
     for kind, base in CLASSES.items():
-        made = model_section(_model(tmp_path / f"m_2.5_{kind}", kind), tmp_path, None, "boxed", 512)
+        made = _section(_model(tmp_path / f"m_2.5_{kind}", kind), tmp_path)
         assert next(iter(made.values()))["base"] == base
-    hub = model_section("Qwen/Qwen3-VL-4B-Instruct", tmp_path, None, "boxed", 512)["Qwen3-VL-4B-Instruct"]
+    hub = _section("Qwen/Qwen3-VL-4B-Instruct", tmp_path)["Qwen3-VL-4B-Instruct"]
     assert hub["base"] == "Qwen3VLChat" and hub["model_path"] == "Qwen/Qwen3-VL-4B-Instruct"
     assert data_section({"a": True, "b": False}, ["mmbench", "AI2D_TEST"]) == {
         "a": {"class": "CustomMCQDataset", "dataset": "a"},
@@ -273,19 +280,22 @@ def test_the_config_names_model_and_sets(tmp_path: Path) -> None:
 
 
 def test_models_that_cannot_be_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     for model, message in (
         (str(tmp_path / "none"), "there is no model folder"),
-        (str(tmp_path), "has no config.json.*model_merger merge"),
+        (str(tmp_path / "empty"), "is no model"),
         (_model(tmp_path / "llava", "llava"), "is of type llava: say with --class"),
         ("some/model", "is of type unknown: say with --class"),
     ):
-        with pytest.raises(ExportError, match=message):
-            model_section(model, tmp_path, None, "boxed", 512)
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "config.json").write_text("{")
+        with pytest.raises(ValueError, match=message):
+            _section(model, tmp_path)
+    bad = Path(_model(tmp_path / "bad", "qwen3_vl"))
+    (bad / "config.json").write_text("{")
     with pytest.raises(ExportError, match="cannot be read"):
-        model_section(str(tmp_path / "bad"), tmp_path, None, "boxed", 512)
-    assert model_section("some/model", tmp_path, "LLaVA", "boxed", 512)["model"]["base"] == "LLaVA"
+        _section(str(bad), tmp_path)
+    assert _section("some/model", tmp_path, "LLaVA")["model"]["base"] == "LLaVA"
+    with pytest.raises(ExportError, match="load no adapters"):
+        model_section(Model("run/actor", str(bad), str(bad / "lora_adapter"), ""), tmp_path, None, "boxed", 512)
 
 
 def test_the_command(tmp_path: Path, photo_folder: Path) -> None:

@@ -16,6 +16,7 @@ from ssl4rl_plugin.answers import answer_format
 from ssl4rl_plugin.cli.sources_for import source_for
 from ssl4rl_plugin.cli.tables import show_json
 from ssl4rl_plugin.data_builders.parts import write_aside
+from ssl4rl_plugin.evaluation.model import resolve
 from ssl4rl_plugin.export.config import ExportError, data_section, model_section
 from ssl4rl_plugin.export.mcq import set_name, unfit, write_set
 from ssl4rl_plugin.samples import SampleError, SampleStream, load_manifest
@@ -44,7 +45,7 @@ def export_vlmevalkit(
     """Write sets and config; returns the exit code.
 
     Args:
-        model: folder or name of the model to evaluate.
+        model: the model to evaluate: a name, a folder or a checkpoint of verl, as of `ssl4rl evaluate`.
         arms: `task`, `task:level` or `task:*`; those that are no multiple-choice sets are left out and counted.
         benchmarks: names of benchmarks that VLMEvalKit has.
         out: folder; gets LMUData/ and config.json.
@@ -62,7 +63,6 @@ def export_vlmevalkit(
     """
     if not arms and not benchmarks:
         raise ExportError("nothing to export: name a pretext task with --task, or a benchmark with --bench")
-    section = model_section(model, out, base, answer_format(form).name, max_new_tokens)
     parsed = parse_arms(list(arms)) if arms else ()
     left_out = {arm.key: reason for arm in parsed if (reason := unfit(arm)) is not None}
     kept = [arm for arm in parsed if arm.key not in left_out]
@@ -70,6 +70,9 @@ def export_vlmevalkit(
         reasons = ", ".join(f"{key} ({reason})" for key, reason in left_out.items())
         raise ExportError(f"none of these tasks is a multiple-choice set: {reasons}")
     console = Console(stderr=True)
+    form = answer_format(form).name
+    found = resolve(model, out, lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False))
+    section = model_section(found, out, base, form, max_new_tokens)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
         transient=True, disable=not console.is_terminal,

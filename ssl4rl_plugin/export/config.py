@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.evaluation.model import Model
 from ssl4rl_plugin.export.vlmevalkit import CLASS
 
 CLASSES = {
@@ -34,29 +35,36 @@ class ExportError(ValueError):
     """Something that cannot be exported; the message says what to do."""
 
 
-def model_section(model: str, out: Path, base: str | None, answer_format: str, max_new_tokens: int) -> dict[str, Any]:
+def model_section(
+    model: Model, out: Path, base: str | None, answer_format: str, max_new_tokens: int
+) -> dict[str, dict[str, Any]]:
     """The `model` section: one model, run by our class on top of VLMEvalKit's.
 
     Args:
-        model: folder in Hugging Face's layout, or a name on the Hub.
+        model: as `evaluation.model.resolve` found it.
         out: where a link is made for a Qwen2.5-VL whose path does not say so: VLMEvalKit tells it by its path.
         base: VLMEvalKit's class; None to tell it from the model.
         answer_format: what the model was trained to answer in.
         max_new_tokens: of a response.
 
     Raises:
-        ExportError: the folder is no model, or no class is known for it.
+        ExportError: no class is known for the model, or it is one that VLMEvalKit's classes do not load.
     """
-    folder = Path(model).expanduser()
-    kind = _kind(model, folder)
+    if model.adapter is not None:
+        raise ExportError(
+            f"{model.given} is a LoRA adapter beside its base model, and VLMEvalKit's classes load no adapters: merge it "
+            "into the weights first (`merge_and_unload` of peft), and export the result"
+        )
+    folder, place = Path(model.path), model.path
+    kind = _kind(folder) if folder.is_dir() else _named(model.path)
     base = base or CLASSES.get(kind)
     if base is None:
         raise ExportError(
-            f"{model} is of type {kind or 'unknown'}: say with --class which class of VLMEvalKit runs it (see vlmeval/vlm; "
-            f"known here: {', '.join(CLASSES)})"
+            f"{model.given} is of type {kind or 'unknown'}: say with --class which class of VLMEvalKit runs it (see "
+            f"vlmeval/vlm; known here: {', '.join(CLASSES)})"
         )
-    place = str(folder.resolve()) if folder.is_dir() else model
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(place).name)
+    given = Path(model.given).expanduser()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", (given.parent if given.name == "actor" else given).name)
     if kind == "qwen2_5_vl" and not any(part in place.lower() for part in ("2.5", "2_5", "qwen25")):
         name = f"Qwen2.5-VL-{name}"
         link = out / "models" / name
@@ -68,21 +76,17 @@ def model_section(model: str, out: Path, base: str | None, answer_format: str, m
     return {name: {"class": CLASS, "base": base, "answer_format": answer_format, **options}}
 
 
-def _kind(model: str, folder: Path) -> str:
-    """The model's type, from its config.json or from its name; empty if neither tells."""
-    if folder.is_dir():
-        try:
-            return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
-        except FileNotFoundError:
-            raise ExportError(
-                f"{model} has no config.json: give a model in Hugging Face's layout; a checkpoint of verl becomes one with "
-                "`python -m verl.model_merger merge --backend fsdp --local_dir .../actor --target_dir DIR`"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ExportError(f"{folder / 'config.json'} cannot be read: {error!r}") from error
-    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise ExportError(f"there is no model folder {model}")
-    written = re.sub(r"[^a-z0-9]+", "_", model.lower())
+def _kind(folder: Path) -> str:
+    """The type of a model in a folder."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder / 'config.json'} cannot be read: {error!r}") from error
+
+
+def _named(name: str) -> str:
+    """The type of a model on the Hub, as its name says; empty if it does not."""
+    written = re.sub(r"[^a-z0-9]+", "_", name.lower())
     return next((kind for kind in sorted(CLASSES, key=len, reverse=True) if kind in written), "")
 
 
