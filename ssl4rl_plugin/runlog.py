@@ -3,12 +3,14 @@
 A run folder looks like this; everything in it is optional, and what is absent is simply empty here:
 
     metrics*.jsonl              verl's file logger (VERL_FILE_LOGGER_PATH=RUN/metrics.jsonl, trainer.logger=[file])
+    *.log                       verl's output, read where there are no metrics*.jsonl (trainer.logger=[console])
     validation/{step}.jsonl     trainer.validation_data_dir=RUN/validation
     rollouts/{step}.jsonl       trainer.rollout_data_dir=RUN/rollouts
     hydra/.hydra/config.yaml    hydra.run.dir=RUN/hydra
+    curriculum.jsonl            the curriculum's journal; in trainer.default_local_dir, RUN/checkpoints of the demo
 
-The files of a run that is still going on, or was killed, may end in the middle of a line: such lines are skipped and
-counted.
+In place of a folder it can be one file of metrics: JSON lines, or verl's output. The files of a run that is still going on,
+or was killed, may end in the middle of a line: such lines are skipped and counted.
 """
 
 from __future__ import annotations
@@ -17,16 +19,20 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ssl4rl_plugin.benchmark_results import CATEGORY, OVERALL, SCOPES, Answered, answered, circular_accuracy
 from ssl4rl_plugin.samples import Made, SampleError, SampleStream, load_manifest
 from ssl4rl_plugin.settings import Arm, Settings, SettingsError
-from ssl4rl_plugin.stats import Proportion, wilson
+from ssl4rl_plugin.stats import Interval, Proportion, bootstrap, mcnemar, proportion, wilson
 from ssl4rl_plugin.tasks import resolve
+
+if TYPE_CHECKING:
+    from ssl4rl_plugin.rows import Row, Rows
 
 HOW_TO_RECORD = (
     "VERL_FILE_LOGGER_PATH=RUN/metrics.jsonl python -m verl.trainer.main_ppo ... hydra.run.dir=RUN/hydra "
@@ -69,6 +75,33 @@ class ArmKey:
             return None
 
 
+@dataclass(frozen=True, order=True)
+class BenchmarkKey:
+    """A benchmark, or one of its categories."""
+
+    benchmark: str
+    place: int
+    """Of the scope among `benchmark_results.SCOPES`: all, l2-category, category."""
+    name: str
+    """Of the category; empty for the whole benchmark."""
+    circular: bool = False
+    """A question counts as right only if it is answered rightly in every order of its options."""
+
+    @property
+    def scope(self) -> str:
+        """One of `benchmark_results.SCOPES`."""
+        return SCOPES[self.place]
+
+    @property
+    def label(self) -> str:
+        """`mmbench / attribute reasoning (circular)`."""
+        name = f"{self.benchmark} / {self.name}" if self.name else self.benchmark
+        return f"{name} (circular)" if self.circular else name
+
+
+Kind = TypeVar("Kind", ArmKey, BenchmarkKey)
+
+
 @dataclass(frozen=True)
 class Response:
     """One line of verl's dumps: a response of the model with what it earned."""
@@ -81,9 +114,11 @@ class Response:
     score: float
     """The reward; NaN if verl recorded none."""
     arm: ArmKey | None
-    """None for a line whose ground truth is not of this package."""
+    """None for a line that is not of a pretext task of this package."""
+    answered: Answered | None
+    """What it says about a benchmark; None if it is none of a benchmark's questions, or was not scored."""
     sample: str
-    """`val:17`: number 17 of the validation stream; empty if unknown."""
+    """`val:17`, number 17 of the validation stream, or `mmbench:17`, a benchmark's question; empty if unknown."""
     truth: str
     """The ground truth as `rewards.encode_truth` wrote it."""
     uid: str
@@ -98,6 +133,8 @@ class Response:
         """The right answer as text; None if the task is not installed or the truth is unreadable."""
         try:
             truth = json.loads(self.truth)
+            if self.answered:
+                return str(truth["truth"])
             task, level = resolve(truth["task"], truth["level"], truth.get("options") or {})
             return task.gold(truth["truth"], level)
         except Exception:  # see ArmKey.chance
@@ -110,82 +147,161 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Generic[Kind]):
     """Share of right answers of one kind of question in one validation."""
 
     step: int
-    arm: ArmKey
+    kind: Kind
     rate: Proportion
     """Its interval treats questions as independent, and several answers to one question as one. Without a count (verl's
     metrics only), n is 0 and the interval [0, 1]."""
 
 
 @dataclass(frozen=True)
-class Headline:
+class Difference:
+    """How accuracy changed between two sets of answers to the same questions."""
+
+    change: Interval
+    """Second minus first, with the bootstrap interval over questions."""
+    gained: int
+    """Questions that were answered better the second time."""
+    lost: int
+    p: float | None
+    """McNemar's exact test; None where a question has several answers."""
+
+
+@dataclass(frozen=True)
+class Headline(Generic[Kind]):
     """A line of the result table: one kind of question before and after training."""
 
-    arm: ArmKey
+    kind: Kind
     chance: float | None
-    before: Accuracy | None
+    """None where it is unknown."""
+    before: Accuracy[Kind] | None
     """The run's first validation, if it came before the first update (step 0)."""
-    after: Accuracy | None
+    after: Accuracy[Kind] | None
     """The last validation, if training lay before it."""
+    change: Difference | None
+    """After against before on the same questions; None where single answers were not recorded."""
+
+    @property
+    def last(self) -> Accuracy[Kind] | None:
+        """The latest that is known."""
+        return self.after or self.before
 
     @property
     def verdict(self) -> str:
         """What the last interval says: `above chance`, `at chance`, `below chance`, or empty if it cannot be told."""
-        last = self.after or self.before
-        if last is None or self.chance is None or not last.rate.n:
+        if self.last is None or self.chance is None or not self.last.rate.n:
             return ""
-        if last.rate.low > self.chance:
+        if self.last.rate.low > self.chance:
             return "above chance"
-        return "below chance" if last.rate.high < self.chance else "at chance"
+        return "below chance" if self.last.rate.high < self.chance else "at chance"
+
+
+Outcomes = Mapping[str, float]
+"""Question -> share of right answers to it."""
+
+
+def difference(first: Outcomes, second: Outcomes) -> Difference | None:
+    """The change from the first to the second answers, on the questions that both have; None if there are none."""
+    pairs = [(first[key], second[key]) for key in first.keys() & second.keys()]
+    if not pairs:
+        return None
+    gained, lost = sum(new > old for old, new in pairs), sum(new < old for old, new in pairs)
+    single = all(value in (0.0, 1.0) for pair in pairs for value in pair)
+    changes = sorted(new - old for old, new in pairs)  # sorted: the order of a set is not the same every time
+    return Difference(bootstrap(changes), gained, lost, mcnemar(gained, lost) if single else None)
 
 
 class RunLog:
     """A run folder, opened for reading; files are read when they are asked for, and not kept open.
 
     Args:
-        folder: the run folder (see the module).
+        run: the run folder, or one file of metrics (see the module).
 
     Raises:
-        RunError: there is no such folder, or nothing of a run is in it.
+        RunError: there is no such folder or file, or nothing of a run is in it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser().resolve()
+    def __init__(self, run: str | Path) -> None:
+        self.path = Path(run).expanduser().resolve()
         self._torn: set[tuple[Path, int]] = set()
-        if not self.folder.is_dir():
-            raise RunError(f"{self.folder} is not a folder: give the run folder of a training")
+        self.metric_files: list[Path]
+        if self.path.is_file():
+            self.folder, self.name = self.path.parent, self.path.stem
+            self.metric_files, self.validations, self.rollouts = [self.path], {}, {}
+            if not self.metrics:
+                raise RunError(f"{self.path} holds no metrics of verl: give a run folder, or what verl's logger wrote")
+            return
+        if not self.path.is_dir():
+            raise RunError(f"{self.path} is not a folder: give the run folder of a training")
+        self.folder, self.name = self.path, self.path.name
         self.metric_files = sorted(self.folder.glob("metrics*.jsonl"), key=_natural)
         self.validations = _steps(self.folder / "validation")
         """Step -> file of the validation at that step, in order."""
         self.rollouts = _steps(self.folder / "rollouts")
         """Step -> file of the training rollouts of that step, in order."""
+        if not self.metric_files:
+            self.metric_files = sorted(self.folder.glob("*.log"), key=_natural)
         if not (self.metric_files or self.validations or self.rollouts):
             raise RunError(
                 f"{self.folder} holds no metrics, validations or rollouts; record a run with {HOW_TO_RECORD}"
             )
 
     @cached_property
-    def metrics(self) -> dict[int, dict[str, float]]:
-        """Step -> verl's metrics at that step, ordered by step; values that are no finite numbers are left out.
+    def _logged(self) -> dict[int, dict[str, float]]:
+        """Step -> verl's metrics at that step, ordered by step; NaN for what is no finite number.
 
         A resumed run writes a new file. Files count in the order of their names (numbers by value), and where a step
         is in several, the later file wins, name by name.
         """
         merged: dict[int, dict[str, float]] = {}
         for path in self.metric_files:
-            for line in self._lines(path):
-                step, data = line.get("step"), line.get("data")
-                if isinstance(step, int) and isinstance(data, dict):
-                    numbers = {name: value for name, value in data.items() if _is_number(value)}
-                    merged.setdefault(step, {}).update(numbers)
+            for step, data in self._json_steps(path) if path.suffix == ".jsonl" else _console_steps(path):
+                merged.setdefault(step, {}).update(data)
         return dict(sorted(merged.items()))
 
-    def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one of verl's metrics; both empty if it was never logged."""
-        points = [(step, data[name]) for step, data in self.metrics.items() if name in data]
+    def _json_steps(self, path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+        """What verl's file logger wrote: steps with their numbers."""
+        for line in self._lines(path):
+            step, data = line.get("step"), line.get("data")
+            if isinstance(step, int) and isinstance(data, dict):
+                values: dict[str, float] = {}
+                for name, value in data.items():
+                    if _is_number(value):
+                        values[name] = float(value)
+                    elif value is None or isinstance(value, float):  # null is how it writes NaN
+                        values[name] = math.nan
+                yield step, values
+
+    @cached_property
+    def metrics(self) -> dict[int, dict[str, float]]:
+        """Step -> verl's metrics at that step, ordered by step; values that are no finite numbers are left out."""
+        return {
+            step: {name: value for name, value in data.items() if math.isfinite(value)}
+            for step, data in self._logged.items()
+        }
+
+    @cached_property
+    def gaps(self) -> dict[str, list[int]]:
+        """Metric -> steps at which verl logged something that is no finite number."""
+        found: dict[str, list[int]] = {}
+        for step, data in self._logged.items():
+            for name, value in data.items():
+                if not math.isfinite(value):
+                    found.setdefault(name, []).append(step)
+        return found
+
+    def curve(self, name: str, gaps: bool = False) -> tuple[list[int], list[float]]:
+        """Steps and values of one of verl's metrics; both empty if it was never logged.
+
+        With `gaps`, a step at which it was no finite number has NaN; otherwise it is left out.
+        """
+        source = self._logged if gaps else self.metrics
+        points = [(step, data[name]) for step, data in source.items() if name in data]
+        if all(math.isnan(value) for _, value in points):
+            return [], []
         return [step for step, _ in points], [value for _, value in points]
 
     def names(self, prefix: str) -> list[str]:
@@ -202,66 +318,103 @@ class RunLog:
         return [_response(line, step) for line in self._lines(self.rollouts[step])]
 
     @cached_property
-    def accuracies(self) -> list[Accuracy]:
-        """Accuracy of every kind of question in every validation, ordered by kind, then by step.
+    def outcomes(self) -> dict[int, dict[ArmKey, Outcomes]]:
+        """Step -> kind of question -> question -> accuracy, from the validation dumps."""
+        return {step: _task_outcomes(self.validation(step)) for step in self.validations}
+
+    @cached_property
+    def benchmark_outcomes(self) -> dict[int, dict[BenchmarkKey, Outcomes]]:
+        """The same for benchmarks and their categories; circular ones only where every order has an answer."""
+        return {step: _benchmark_outcomes(self.validation(step)) for step in self.validations}
+
+    @cached_property
+    def arms(self) -> dict[ArmKey, list[Accuracy[ArmKey]]]:
+        """The validation curve of every kind of question, ordered by kind.
 
         From the validation dumps; where there are none, from verl's own metrics, without levels and intervals.
         """
-        found: list[Accuracy] = []
-        for step in self.validations:
-            by_arm: dict[ArmKey, dict[str, list[float]]] = {}
-            for number, row in enumerate(self.validation(step)):
-                acc = row.figures.get("acc")
-                if row.arm and acc is not None:
-                    answers = by_arm.setdefault(row.arm, {})
-                    answers.setdefault(row.sample or f"row {number}", []).append(acc)
-            for arm, samples in by_arm.items():
-                means = [math.fsum(answers) / len(answers) for answers in samples.values()]
-                found.append(Accuracy(step, arm, wilson(min(math.fsum(means), len(means)), len(means))))
+        found = _accuracies(self.outcomes)
         if not found:
-            pattern = re.compile(r"val-core/ssl4rl/([^/]+)/acc/mean@\d+")
-            for name in self.names("val-core/ssl4rl/"):
-                if match := pattern.fullmatch(name):
-                    for step, value in zip(*self.curve(name), strict=True):
-                        found.append(Accuracy(step, ArmKey(match[1], ""), Proportion(value, 0.0, 1.0, 0)))
-        return sorted(found, key=lambda point: (point.arm, point.step))
+            for task, (steps, values) in self.task_figure("acc").items():
+                arm = ArmKey(task, "")
+                found[arm] = [
+                    Accuracy(step, arm, Proportion(value, 0.0, 1.0, 0))
+                    for step, value in zip(steps, values, strict=True)
+                ]
+        return dict(sorted(found.items()))
 
     @cached_property
-    def arms(self) -> dict[ArmKey, list[Accuracy]]:
-        """The validation curve of every kind of question."""
-        curves: dict[ArmKey, list[Accuracy]] = {}
-        for point in self.accuracies:
-            curves.setdefault(point.arm, []).append(point)
-        return curves
+    def benchmarks(self) -> dict[BenchmarkKey, list[Accuracy[BenchmarkKey]]]:
+        """The validation curve of every benchmark and category, a benchmark's categories after itself.
 
-    def headline(self) -> list[Headline]:
+        From the validation dumps; where there are none, from verl's own metrics: categories, and the whole if they say how
+        many questions each has.
+        """
+        return dict(sorted((_accuracies(self.benchmark_outcomes) or self._logged_benchmarks()).items()))
+
+    def _logged_benchmarks(self) -> dict[BenchmarkKey, list[Accuracy[BenchmarkKey]]]:
+        found: dict[BenchmarkKey, list[Accuracy[BenchmarkKey]]] = {}
+        whole: dict[tuple[str, int], list[Proportion]] = {}
+        sizes = self._validated("bench/([^/]+)/([^/]+)", "questions")
+        for (benchmark, category), (steps, values) in self._validated("bench/([^/]+)/([^/]+)", "acc").items():
+            counts = dict(zip(*sizes.get((benchmark, category), ((), ())), strict=True))
+            for step, value in zip(steps, values, strict=True):
+                count = round(counts.get(step, 0))
+                rate = wilson(min(value, 1.0) * count, count) if count else Proportion(value, 0.0, 1.0, 0)
+                whole.setdefault((benchmark, step), []).append(rate)
+                kind = BenchmarkKey(benchmark, SCOPES.index(CATEGORY), category)
+                found.setdefault(kind, []).append(Accuracy(step, kind, rate))
+        for (benchmark, step), rates in whole.items():
+            if all(rate.n for rate in rates):
+                count = sum(rate.n for rate in rates)
+                kind = BenchmarkKey(benchmark, SCOPES.index(OVERALL), "")
+                right = min(math.fsum(rate.mean * rate.n for rate in rates), count)
+                found.setdefault(kind, []).append(Accuracy(step, kind, wilson(right, count)))
+        return found
+
+    def headline(self) -> list[Headline[ArmKey]]:
         """The result: every kind of question before the first update and after the last validated one."""
-        return [
-            Headline(
-                arm=arm,
-                chance=arm.chance,
-                before=points[0] if points[0].step == 0 else None,
-                after=points[-1] if points[-1].step > 0 else None,
-            )
-            for arm, points in self.arms.items()
-        ]
+        return [_headline(kind, kind.chance, points, self.outcomes) for kind, points in self.arms.items()]
 
-    @cached_property
-    def rates(self) -> dict[str, tuple[list[int], list[float]]]:
-        """Mean of `format` and `valid` over all responses of each validation: name -> (steps, values)."""
+    def benchmark_headline(self) -> list[Headline[BenchmarkKey]]:
+        """The same for benchmarks and their categories."""
+        return [_headline(kind, None, points, self.benchmark_outcomes) for kind, points in self.benchmarks.items()]
+
+    def task_figure(self, name: str) -> dict[str, tuple[list[int], list[float]]]:
+        """Task -> steps and values of a figure of its validations, of those that `rewards.compute_score` returns.
+
+        From verl's metrics; of `acc`, `format`, `valid` and `similarity` from the dumps where there are no metrics.
+        """
+        logged = {task: curve for (task,), curve in self._validated("ssl4rl/([^/]+)", name).items()}
+        return logged or self._dumped(name)
+
+    def _validated(self, data_source: str, name: str) -> dict[tuple[str, ...], tuple[list[int], list[float]]]:
+        """Curves of a validation figure by what the pattern of data sources captures."""
+        pattern = re.compile(rf"val-(?:core|aux)/{data_source}/{re.escape(name)}/mean@\d+")
+        found = {
+            match.groups(): self.curve(metric) for metric in self.names("val-") if (match := pattern.fullmatch(metric))
+        }
+        return {key: curve for key, curve in found.items() if curve[0]}
+
+    def _dumped(self, name: str) -> dict[str, tuple[list[int], list[float]]]:
         curves: dict[str, tuple[list[int], list[float]]] = {}
         for step in self.validations:
-            for name in ("format", "valid"):
-                values = [v for row in self.validation(step) if (v := row.figures.get(name)) is not None]
-                if values:
-                    steps, means = curves.setdefault(name, ([], []))
-                    steps.append(step)
-                    means.append(math.fsum(values) / len(values))
+            by_task: dict[str, list[float]] = {}
+            for row in self.validation(step):
+                value = row.figures.get(name)
+                if row.arm and value is not None:
+                    by_task.setdefault(row.arm.task, []).append(value)
+            for task, values in by_task.items():
+                steps, means = curves.setdefault(task, ([], []))
+                steps.append(step)
+                means.append(math.fsum(values) / len(values))
         return curves
 
     @cached_property
     def config_file(self) -> Path | None:
         """The composed config that Hydra wrote; None if it is not in the run folder."""
+        if self.path.is_file():
+            return None  # what lies beside it need not belong to it
         candidates = (self.folder / "hydra" / ".hydra" / "config.yaml", self.folder / ".hydra" / "config.yaml")
         return next((path for path in candidates if path.is_file()), None)
 
@@ -281,6 +434,24 @@ class RunLog:
             return None
 
     @cached_property
+    def config_values(self) -> dict[str, Any]:
+        """The composed config as nested values, interpolations as they stand; empty if there is none to be read."""
+        from omegaconf import OmegaConf
+
+        try:
+            values = OmegaConf.to_container(self._config, resolve=False)
+        except Exception:  # of YAML's and OmegaConf's own kinds
+            return {}
+        return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
+
+    def journal(self) -> Iterator[dict[str, Any]]:
+        """The lines of the curriculum's journal; none if it has none."""
+        for folder in () if self.path.is_file() else (self.folder, self.folder / "checkpoints"):
+            if (folder / "curriculum.jsonl").is_file():
+                yield from self._lines(folder / "curriculum.jsonl")
+                return
+
+    @cached_property
     def settings(self) -> Settings:
         """The `ssl4rl:` section of the config.
 
@@ -295,9 +466,10 @@ class RunLog:
                 "made again; start runs with hydra.run.dir=RUN/hydra"
             )
         source = section.get("source") or {}
-        for key in ("path", "manifest"):
-            if isinstance(source.get(key), str):
-                source[key] = self._from_where_it_ran(source[key])
+        for of in (source, *(section.get("benchmarks") or [])):
+            for key in ("path", "manifest"):
+                if isinstance(of.get(key), str):
+                    of[key] = self._from_where_it_ran(of[key])
         try:
             return Settings.from_config(section)
         except (KeyError, TypeError) as error:
@@ -324,6 +496,47 @@ class RunLog:
         if made.truth_json != row.truth:
             raise RunError(f"sample {row.sample} comes out differently now: its images or the package have changed")
         return made
+
+    def asked(self, row: Response) -> Row:
+        """What a response answers, made again or read again, with its pictures: a sample or a benchmark's question.
+
+        Raises:
+            RunError: it is unknown, or what comes out is not what the model saw.
+            SettingsError, SourceError, SampleError, BuiltError: the settings or the images are no longer usable.
+        """
+        from ssl4rl_plugin.rows import row_of
+
+        if row.answered is None and self.settings.data is None:
+            return row_of(self.sample_of(row))
+        if row.answered is None:
+            from ssl4rl_plugin.built import BuiltRows
+
+            split, _, number = row.sample.partition(":")
+            made = BuiltRows(Path(self._from_where_it_ran(str(self.settings.data))), split)[int(number)]
+        else:
+            told = row.answered
+            place = self._questions.get((told.benchmark, told.question, told.rotation))
+            if place is None:
+                raise RunError(f"question {row.sample} is in none of the benchmarks (ssl4rl.benchmarks) of the config")
+            made = place[0][place[1]]
+        if made.ground_truth != row.truth:
+            raise RunError(f"{row.sample} comes out differently now: its images or the package have changed")
+        return made
+
+    @cached_property
+    def _questions(self) -> dict[tuple[str, str, int], tuple[Rows, int]]:
+        """Benchmark, question and rotation -> the rows that it is in, and its number there; not of built ones."""
+        from ssl4rl_plugin.dataset import GraphQuestionRows, QuestionRows, own_rows, questions  # here: it imports verl
+
+        found: dict[tuple[str, str, int], tuple[Rows, int]] = {}
+        for rows in questions(own_rows(self.settings, "val"), self.settings):
+            if isinstance(rows, QuestionRows):
+                name = rows.manifest.source.name
+                found |= {(name, one.question.id, one.rotation): (rows, n) for n, one in enumerate(rows.asked)}
+            elif isinstance(rows, GraphQuestionRows):
+                name = rows.manifest.graph.name
+                found |= {(name, f"{one.sort}:{one.node}", 0): (rows, n) for n, one in enumerate(rows.asked)}
+        return found
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _stream(self, split: str) -> SampleStream:
@@ -388,6 +601,74 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
+def _console_steps(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """What verl's console logger wrote among its output: `step:12 - name:value - ...`."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                # Ray puts the worker's name in front.
+                if match := re.search(r"(?:^|\s)step:(\d+) - (\S.*)", line):
+                    numbers = (re.fullmatch(_PRINTED, part) for part in match[2].strip().split(" - "))
+                    values = {found[1]: float(found[2]) for found in numbers if found}
+                    yield int(match[1]), {name: v if math.isfinite(v) else math.nan for name, v in values.items()}
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+
+
+_PRINTED = r"(\S.*):(?:np\.\w+\()?(-?(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf))\)?"
+"""`name:0.5`, `name:np.float64(0.5)`."""
+
+
+def _accuracies(outcomes: Mapping[int, Mapping[Kind, Outcomes]]) -> dict[Kind, list[Accuracy[Kind]]]:
+    """The curve of every kind of question."""
+    found: dict[Kind, list[Accuracy[Kind]]] = {}
+    for step, kinds in outcomes.items():
+        for kind, questions in kinds.items():
+            found.setdefault(kind, []).append(Accuracy(step, kind, proportion(questions.values())))
+    return found
+
+
+def _headline(
+    kind: Kind, chance: float | None, points: list[Accuracy[Kind]], outcomes: Mapping[int, Mapping[Kind, Outcomes]]
+) -> Headline[Kind]:
+    before = points[0] if points[0].step == 0 else None
+    after = points[-1] if points[-1].step > 0 else None
+    change = None
+    if before and after and {before.step, after.step} <= outcomes.keys():
+        change = difference(outcomes[before.step].get(kind, {}), outcomes[after.step].get(kind, {}))
+    return Headline(kind, chance, before, after, change)
+
+
+def _task_outcomes(rows: Iterable[Response]) -> dict[ArmKey, Outcomes]:
+    """Accuracy of every question, by kind; a question is a sample with its truth, so that runs can be compared."""
+    found: dict[ArmKey, dict[str, list[float]]] = {}
+    for number, row in enumerate(rows):
+        acc = row.figures.get("acc")
+        if row.arm and acc is not None:
+            question = f"{row.sample} {row.truth}" if row.sample else f"row {number}"
+            found.setdefault(row.arm, {}).setdefault(question, []).append(acc)
+    return {arm: {key: math.fsum(of) / len(of) for key, of in questions.items()} for arm, questions in found.items()}
+
+
+def _benchmark_outcomes(rows: Iterable[Response]) -> dict[BenchmarkKey, Outcomes]:
+    """Accuracy of every question, by benchmark and category, plain and circular (see `benchmark_results`)."""
+    by_question: dict[tuple[str, str], list[Answered]] = {}
+    for row in rows:
+        if row.answered:
+            by_question.setdefault((row.answered.benchmark, row.answered.question), []).append(row.answered)
+    found: dict[BenchmarkKey, dict[str, float]] = {}
+    for (benchmark, question), answers in by_question.items():
+        plain = [answer.acc for answer in answers if answer.rotation == 0]
+        figures = {False: math.fsum(plain) / len(plain) if plain else None}
+        if any(answer.rotations > 1 for answer in answers):
+            figures[True] = circular_accuracy(answers)
+        for place, name in enumerate(("", answers[0].l2_category, answers[0].category)):
+            for circular, figure in figures.items():
+                if name is not None and figure is not None:
+                    found.setdefault(BenchmarkKey(benchmark, place, name, circular), {})[question] = figure
+    return dict(found)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -402,6 +683,7 @@ def _response(line: dict[str, Any], step: int) -> Response:
         except (ValueError, RecursionError):
             truth = None
     arm, sample = None, line.get("sample")
+    acc = line.get("acc")
     if isinstance(truth, dict) and {"task", "level", "truth"} <= truth.keys():
         options = json.dumps(truth.get("options") or {}, sort_keys=True)
         arm = ArmKey(str(truth["task"]), str(truth["level"]), options)
@@ -412,6 +694,7 @@ def _response(line: dict[str, Any], step: int) -> Response:
         output=_text(line.get("output")),
         score=float(line["score"]) if _is_number(line.get("score")) else math.nan,
         arm=arm,
+        answered=answered(gts, acc if _is_number(acc) else None) if isinstance(gts, str) and arm is None else None,
         sample=_text(sample),
         truth=_text(gts),
         uid=_text(line.get("uid")),

@@ -8,18 +8,25 @@ import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from test_build import tsv
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
-from ssl4rl_plugin.report import report_html, step_times, write_report
-from ssl4rl_plugin.report.page import picture, prompt_parts, readable
+from ssl4rl_plugin.dataset import benchmark_rows
+from ssl4rl_plugin.report import MOST_RUNS, report_html, write_report
+from ssl4rl_plugin.report.curriculum import arms_of
+from ssl4rl_plugin.report.curves import step_times
+from ssl4rl_plugin.report.figures import moving_average
+from ssl4rl_plugin.report.page import picture, prompt_parts, readable, short_names
 from ssl4rl_plugin.rewards import compute_score
-from ssl4rl_plugin.runlog import ArmKey, RunError, RunLog
+from ssl4rl_plugin.runlog import ArmKey, RunError, RunLog, difference
 from ssl4rl_plugin.samples import SampleStream, load_manifest
 from ssl4rl_plugin.settings import Settings
+from ssl4rl_plugin.stats import wilson
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(1)> \u202egnp.exe \x00 {{ 7 * 7 }} &amp; \ud800"
 
@@ -144,6 +151,12 @@ def finished(images, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.fixture(scope="module")
+def page(finished, tmp_path_factory) -> str:
+    """The page of the finished run."""
+    return write_report(finished, tmp_path_factory.mktemp("pages") / "new" / "page.html").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def bare(tmp_path) -> Path:
     """A run with one step of metrics and nothing else."""
@@ -185,7 +198,8 @@ def test_metrics_survive_torn_lines_nan_and_a_resumed_run(tmp_path):
     assert [path.name for path in log.metric_files] == ["metrics.jsonl", "metrics-2.jsonl", "metrics-10.jsonl"]
     assert log.curve("a") == ([1, 2, 3], [1.0, 21.0, 3])
     assert log.metrics[1] == {"a": 1.0} and log.metrics[2]["only"] == 1
-    assert log.curve("b") == log.curve("unknown") == ([], [])
+    assert log.curve("b") == log.curve("b", gaps=True) == log.curve("unknown") == ([], [])
+    assert log.gaps == {"b": [1], "c": [1]}
     assert log.torn_lines == 2
 
 
@@ -201,18 +215,21 @@ def test_accuracy_counts_questions_and_not_answers(tmp_path):
     rows = [response(acc=1.0), response(acc=0.0), response(acc=0.0, gts=json.dumps(other)), response(acc=None)]
     write_lines(tmp_path / "validation" / "0.jsonl", rows, tail='{"input": "half')
     log = RunLog(tmp_path)
-    (point,) = log.accuracies
-    assert (point.step, point.arm, point.rate.n, point.rate.mean) == (0, ArmKey("rotation", "pair_90"), 2, 0.25)
-    assert log.torn_lines == 1
-    assert log.rates == {"format": ([0], [1.0]), "valid": ([0], [1.0])}
+    ((arm, (point,)),) = log.arms.items()
+    assert (point.step, point.kind, point.rate.n, point.rate.mean) == (0, ArmKey("rotation", "pair_90"), 2, 0.25)
+    assert arm == point.kind and log.torn_lines == 1
+    assert log.task_figure("format") == {"rotation": ([0], [1.0])}
 
 
 def test_headline_compares_first_and_last_validation(finished):
     first, second = RunLog(finished).headline()
-    assert (first.arm.label, second.arm.label) == ("altered_patch:2x2_mask", "rotation:pair_90")
-    assert first.chance == 0.25 and json.loads(first.arm.options) == {"side": 56}
+    assert (first.kind.label, second.kind.label) == ("altered_patch:2x2_mask", "rotation:pair_90")
+    assert first.chance == 0.25 and json.loads(first.kind.options) == {"side": 56}
     assert (first.before.step, first.after.step, first.after.rate.n) == (0, 12, 20)
     assert first.verdict == "above chance"
+    assert first.change.change.mean == pytest.approx(first.after.rate.mean - first.before.rate.mean)
+    assert first.change.gained - first.change.lost == round(20 * first.change.change.mean)
+    assert first.change.p is not None and first.change.change.low > 0
 
 
 def test_without_dumps_the_accuracy_comes_from_the_metrics(tmp_path):
@@ -228,7 +245,7 @@ def test_rows_of_another_kind_are_left_alone(tmp_path):
     rows = [*(response(gts=truth) for truth in truths), {"score": None}]
     write_lines(tmp_path / "validation" / "0.jsonl", rows)
     log = RunLog(tmp_path)
-    assert log.accuracies == [] and [row.arm for row in log.validation(0)] == [None] * 5
+    assert log.arms == {} and [row.arm for row in log.validation(0)] == [None] * 5
     assert "No validation was recorded" in report_html(log)
 
 
@@ -272,27 +289,24 @@ def test_step_times_add_up_to_the_step(finished):
 # The page.
 
 
-def test_the_page_shows_all_of_a_finished_run(finished, tmp_path):
-    page = write_report(finished, tmp_path / "new" / "page.html")
-    html = page.read_text(encoding="utf-8")
-    text = visible(html)
+def test_the_page_shows_all_of_a_finished_run(page):
+    text = visible(page)
     for title in ("altered_patch", "pair_90", "above chance", "Learnt", "Training reward", "Where the time goes",
-                  "Rollout against trainer", "One training group", "Form of the answers", "/models/tiny"):  # fmt: skip
+                  "Rollout against trainer", "One training group", "Exact form", "/models/tiny"):  # fmt: skip
         assert title in text, title
-    assert html.count("<svg") >= 9 and "data:image/png;base64," in html
+    assert page.count("<svg") >= 9 and "data:image/png;base64," in page
     assert "What to know about this run" not in text and "No picture" not in text
-    assert len(html) < 3_000_000
+    assert len(page) < 3_000_000
 
 
-def test_the_page_loads_nothing_and_hides_secrets(finished):
-    html = report_html(RunLog(finished))
-    assert "default-src 'none'" in html
-    assert not re.search(r"<script|<link|@import|(src|href)=\"(?!data:|#)|url\((?!#)", html)
-    assert "0123456789abcdef" not in html and "wandb_api_key: (hidden)" in html
+def test_the_page_loads_nothing_and_hides_secrets(page):
+    assert "default-src 'none'" in page
+    assert not re.search(r"<script|<link|@import|(src|href)=\"(?!data:|#)|url\((?!#)", page)
+    assert "0123456789abcdef" not in page and "wandb_api_key: (hidden)" in page
 
 
-def test_figures_follow_the_page_into_dark_mode(finished):
-    svgs = re.findall(r"<svg.*?</svg>", report_html(RunLog(finished)), flags=re.DOTALL)
+def test_figures_follow_the_page_into_dark_mode(page):
+    svgs = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
     assert all("var(--" in svg for svg in svgs)
     assert not any(re.search("#0a0[bc]0|<metadata|#000000", svg) for svg in svgs)
     ids = [name for svg in svgs for name in set(re.findall(r'<clipPath id="([^"]+)"', svg))]
@@ -352,3 +366,198 @@ def test_text_and_pictures_of_a_page():
     small, large = picture(Image.new("RGB", (56, 28))), picture(Image.new("RGB", (4000, 1000)))
     assert small.coarse and small.width == 168 and small.uri.startswith("data:image/png")
     assert not large.coarse and large.width == 300 and large.uri.startswith("data:image/jpeg")
+
+
+# Several runs, benchmarks, curricula.
+
+
+def test_changes_on_the_same_questions_by_hand():
+    first = {"a": 0.0, "b": 0.0, "c": 1.0, "d": 1.0, "e": 0.0, "only first": 1.0}
+    second = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.0, "e": 1.0, "only second": 0.0}
+    found = difference(first, second)
+    assert (found.gained, found.lost, found.change.groups) == (3, 1, 5)
+    assert found.change.mean == pytest.approx(2 / 5)
+    assert found.p == pytest.approx(2 * (1 + 4) / 2**4)  # two-sided: 0 or 1 of 4, or as many on the other side
+    assert difference({"a": 0.5}, {"a": 1.0}).p is None and difference({"a": 1.0}, {"b": 1.0}) is None
+
+
+def test_the_output_of_verls_console_logger_is_read(finished, tmp_path):
+    from verl.utils.logger.aggregate_logger import concat_dict_to_str
+
+    log = RunLog(finished)
+    odd = {"val-core/bench/a/b - c: d/acc/mean@1": np.float64(0.25), "e": 1e-7, "x": float("nan"), "text": "no"}
+    lines = [concat_dict_to_str(data | (odd if step == 1 else {}), step=step) for step, data in log.metrics.items()]
+    text = "starting\n\x1b[36m(TaskRunner pid=7)\x1b[0m " + "\nTraining Progress:  1%\n(TaskRunner pid=7) ".join(lines)
+    (tmp_path / "run").mkdir()
+    for name in ("run/train.log", "out.txt"):
+        (tmp_path / name).write_text(text + "\n(TaskRunner pid=7) step:13 - critic/sco")
+        read = RunLog(tmp_path / name.removesuffix("/train.log"))
+        assert read.curve("critic/score/mean") == log.curve("critic/score/mean")
+        assert read.metrics[1]["e"] == 1e-7 and read.gaps == {"x": [1]}
+        assert read.metrics[0] == log.metrics[0] and "text" not in read.metrics[1]
+    html = write_report(tmp_path / "out.txt").read_text()
+    assert (tmp_path / "out.html").is_file() and "Training reward" in html
+    (tmp_path / "other.txt").write_text("no run at all")
+    with pytest.raises(RunError, match="holds no metrics of verl"):
+        RunLog(tmp_path / "other.txt")
+
+
+def test_metrics_that_are_no_numbers_are_gaps_and_said(tmp_path):
+    rows = [
+        {"step": k, "data": {"critic/score/mean": None if k in (3, 4) else 0.5, "timing_s/step": 1}}
+        for k in range(1, 8)
+    ]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    log = RunLog(tmp_path)
+    steps, values = log.curve("critic/score/mean", gaps=True)
+    assert steps == list(range(1, 8)) and [math.isnan(value) for value in values] == [k in (3, 4) for k in steps]
+    assert all(math.isnan(a) == math.isnan(b) for a, b in zip(values, moving_average(values), strict=True))
+    html = report_html(log)
+    assert "NaN or infinite at step 3, 4, a gap in the curves: critic/score/mean." in html
+    (svg,) = (svg for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL) if 'aria-label="Training reward"' in svg)
+    (path,) = re.findall(r'<path d="(M[^"]*)"[^>]*stroke: var\(--series-1\)', svg)
+    assert path.count("M") == 2, "the curve is broken where there is no number"
+
+
+@pytest.fixture(scope="module")
+def second(finished, images, tmp_path_factory) -> Path:
+    """A run like the finished one that has not learnt, with another learning rate."""
+    run = tmp_path_factory.mktemp("other") / "second"
+    write_run(run, ssl4rl_section(images, ["altered_patch", "rotation"], 20), {0: 0.0, 6: 0.0, 12: 0.1}, steps=12)
+    file = run / "hydra" / ".hydra" / "config.yaml"
+    file.write_text(file.read_text().replace("lr: 0.0005", "lr: 0.001").replace("0123456789abcdef", "fedcba9876543210"))
+    return run
+
+
+def test_several_runs_on_one_page(finished, second, tmp_path):
+    result = CliRunner().invoke(app, ["report", str(finished), str(second), "--out", str(tmp_path / "both.html")])
+    assert result.exit_code == 0, result.output
+    html = (tmp_path / "both.html").read_text(encoding="utf-8")
+    text = visible(html)
+    svgs = {name: svg for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+            for name in re.findall(r'aria-label="([^"]*)"', svg)}  # fmt: skip
+    for title in ("Training reward", "Entropy", "Response length: mean", "Held-out accuracy: rotation:pair_90"):
+        assert ">finished<" in svgs[title] and ">second<" in svgs[title], title
+    (row,) = re.findall(r"<tr><td><code>actor_rollout_ref.actor.optim.lr.*?</tr>", text)
+    assert re.findall(r"<code>([^<]*)</code>", row)[1:] == ["0.0005", "0.001"]
+    assert "fedcba" not in text and "0123456789abcdef" not in text and text.count("(hidden)") >= 4
+    assert "data.train_batch_size</code>" not in text, "what is the same is no difference"
+    assert "Against the first run" in text and "Answered differently" in text
+    ids = [name for svg in svgs.values() for name in set(re.findall(r'<clipPath id="([^"]+)"', svg))]
+    assert len(ids) == len(set(ids)) and len(html) < 5_000_000
+    last = [RunLog(run).outcomes[12] for run in (finished, second)]
+    found = [difference(last[0][arm], last[1][arm]) for arm in last[0]]
+    for one in found:
+        assert f"{one.gained} gained, {one.lost} lost" in text and one.change.groups == 20
+
+
+def test_which_runs_fit_on_a_page(bare, tmp_path):
+    with pytest.raises(RunError, match="named twice"):
+        write_report([bare, bare])
+    many = []
+    for number in range(MOST_RUNS + 1):
+        write_lines(tmp_path / str(number) / "metrics.jsonl", [{"step": 1, "data": {"actor/entropy": 0.5}}])
+        many.append(RunLog(tmp_path / str(number)))
+    with pytest.raises(RunError, match="do not fit"):
+        report_html(*many)
+    assert "8 runs" in report_html(*many[:MOST_RUNS])
+    assert short_names(["a/x", "b/x", "c"]) == ["a/x", "b/x", "c"] and short_names(["a/m.jsonl"]) == ["m"]
+
+
+@pytest.fixture(scope="module")
+def with_benchmark(images, tmp_path_factory) -> Path:
+    """A run that validates on six questions of an MMBench file, each in all orders of its options."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    pictures = [Image.open(path) for path in sorted(images.iterdir())[:6]]
+    section = ssl4rl_section(images, ["rotation"]) | {
+        "benchmarks": [{"name": "mmbench", "path": str(tsv(folder / "mmbench.tsv", pictures, 6)), "circular": True}]
+    }
+    run = folder / "run"
+    write_run(run, section, {0: 0.0, 4: 0.5}, steps=4)
+    (rows,) = benchmark_rows(Settings.from_config(section))
+    for step, right in ((0, ()), (4, ("0", "1", "2"))):
+        lines = [json.loads(line) for line in (run / "validation" / f"{step}.jsonl").read_text().splitlines()]
+        for number in range(len(rows)):
+            row, asked = rows[number], rows.asked[number]
+            # Question 2 is right in the file's own order alone.
+            knows = asked.question.id in right and not (asked.question.id == "2" and asked.rotation)
+            text = f"<answer>{row.info['gold'] if knows else 'no idea'}</answer>"
+            figures = compute_score(row.data_source, text, row.ground_truth, answer_format="answer_only")
+            lines.append({"input": row.prompt, "output": text, "gts": row.ground_truth, "step": step, **figures,
+                          "uid": f"b{number}_0_0"})  # fmt: skip
+        write_lines(run / "validation" / f"{step}.jsonl", lines)
+    return run
+
+
+def test_benchmarks_by_category_from_the_dumps(with_benchmark):
+    log = RunLog(with_benchmark)
+    rows = {row.kind.label: row for row in log.benchmark_headline()}
+    whole, circular = rows["mmbench"], rows["mmbench (circular)"]
+    assert (whole.before.rate.mean, whole.after.rate.mean, whole.after.rate.n) == (0.0, 0.5, 6)
+    assert (whole.change.gained, whole.change.lost, whole.change.p) == (3, 0, pytest.approx(0.25))
+    assert circular.after.rate.mean == pytest.approx(2 / 6)
+    by_category = {row.kind.name: row.after.rate.n for row in rows.values() if row.kind.scope == "category"}
+    assert sum(by_category.values()) == 6
+    html = report_html(log)
+    text = visible(html)
+    for words in ("Benchmarks", "mmbench", "all questions", "circular", "3 gained, 0 lost", "Benchmark: mmbench"):
+        assert words in text, words
+    assert re.search(r"<h3>mmbench / [^<]*</h3>.{0,400}<img src", html, re.DOTALL), "a question with its picture"
+    assert "Pictures are missing" not in text
+    assert log.headline()[0].kind.task == "rotation"
+
+
+def test_benchmarks_from_the_metrics_alone(tmp_path):
+    def at(step: int, *counted: tuple[str, float, int]) -> dict:
+        data = {f"val-core/bench/mmbench/{name}/acc/mean@1": acc for name, acc, _ in counted}
+        return {
+            "step": step,
+            "data": data | {f"val-aux/bench/mmbench/{name}/questions/mean@1": n for name, _, n in counted},
+        }
+
+    write_lines(
+        tmp_path / "metrics.jsonl", [at(0, ("a b", 0.25, 4), ("c", 0.5, 6)), at(5, ("a b", 0.5, 4), ("c", 1.0, 6))]
+    )
+    rows = {row.kind.label: row for row in RunLog(tmp_path).benchmark_headline()}
+    assert list(rows) == ["mmbench", "mmbench / a b", "mmbench / c"]
+    assert [(row.before.rate.mean, row.after.rate.mean, row.after.rate.n) for row in rows.values()] == [
+        (0.4, 0.8, 10), (0.25, 0.5, 4), (0.5, 1.0, 6)]  # fmt: skip
+    assert rows["mmbench"].after.rate == wilson(8, 10) and rows["mmbench"].change is None
+    assert "+40.0" in report_html(RunLog(tmp_path))
+
+
+def test_a_curriculum_is_drawn_with_its_reasons(tmp_path):
+    def at(step: int, **shares: float) -> dict:
+        data = {"curriculum/cost_s": 0.01}
+        for level in ("1x2", "2x2", "3x3"):
+            name, share = f"curriculum/jigsaw/{level}", shares.get(f"_{level}", 0.0)
+            data |= {f"{name}/share": share, f"{name}/probability": 1 / 3}
+            data |= {f"{name}/{key}": step / 10 if share else None for key in ("accuracy", "corrected", "effective")}
+        return {"step": step, "data": data | {"curriculum/jigsaw/share": 1.0}}
+
+    # Logged from hard to easy; the task says what is easy.
+    rows = [at(1, _2x2=1.0), at(2, _2x2=0.5, _3x3=0.5), at(3, _3x3=1.0)]
+    rows = [{**row, "data": dict(reversed(row["data"].items()))} for row in rows]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("data: {train_batch_size: 16}")
+    arms = {'jigsaw:3x3{"side": 56}': {"probability": 0.9, "reason": "half right <b>"}, "jigsaw:2x2": {"reason": ""}}
+    write_lines(
+        tmp_path / "checkpoints" / "curriculum.jsonl", [{"arms": ["a"]}, {"step": 3, "arms": arms}], tail='{"st'
+    )
+    log = RunLog(tmp_path)
+    easy, hard, unknown = arms_of(log)
+    assert [arm.level for arm in (easy, hard, unknown)] == ["2x2", "3x3", "1x2"]
+    assert (easy.drawn, hard.drawn, unknown.drawn) == ([1, 2], [2, 3], [])
+    assert (easy.prompts, hard.prompts, unknown.prompts) == (24, 24, 0)
+    assert hard.corrected == {2: 0.2, 3: 0.3} and unknown.accuracy == {}
+    text = visible(report_html(log))
+    for words in (
+        "What was drawn",
+        "Training accuracy above chance: jigsaw",
+        "half right &lt;b&gt;",
+        "never",
+        "30.0 %",
+    ):
+        assert words in text, words
+    assert "NaN or infinite" not in text, "a level that was not drawn has no accuracy"

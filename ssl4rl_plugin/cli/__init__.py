@@ -324,16 +324,20 @@ def evaluate(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder: metrics*.jsonl, validation/, hydra/, ...")],
-    out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: report.html in RUN.")] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, or verl's metrics (.jsonl) or output (.log).")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write. Default: report.html in RUN; for several, here.")
+    ] = None,
 ) -> None:
-    """Write one HTML page about a run: accuracy against chance, curves, answers beside their pictures."""
+    """Write one HTML page about a run, or several side by side: accuracy against chance, curves, answers, settings."""
     from rich.console import Console
 
     from ssl4rl_plugin.report import write_report
 
-    with Console(stderr=True).status("reading the run"):
-        page = write_report(run, out)
+    with Console(stderr=True).status("reading the run" if len(runs) == 1 else "reading the runs"):
+        page = write_report(runs, out)
     _done(page)
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from ssl4rl_plugin.attention.traces import METHODS, AttentionError, Box, Trace, load, trace
 from ssl4rl_plugin.cli.tables import show, show_json, table
 from ssl4rl_plugin.images import ImageError, open_rgb
-from ssl4rl_plugin.report.page import percent, readable
+from ssl4rl_plugin.report.page import percent, readable, short_names
 
 
 def run_attention(
@@ -48,7 +48,7 @@ def run_attention(
     if region:
         region.check_inside(picture.size)  # before a model is loaded
     shown, figures = [], []
-    for name, title in zip(models, _titles(models), strict=True):
+    for name, title in zip(models, short_names(models), strict=True):
         with _waiting(f"loading {name}"):
             model, processor = load(name)
         with _waiting(f"{name} answers"):
@@ -99,16 +99,6 @@ def _figures(name: str, found: Trace, heat: Any, region: Box | None) -> dict[str
         "layers": [{"layer": number, **share(found.heat(number))} for number in range(len(found.weights))],
         "heat": heat.tolist(),
     }
-
-
-def _titles(models: list[str]) -> list[str]:
-    """Names short enough for a panel: the last parts of the paths in which they differ."""
-    parts = [Path(name).parts for name in models]
-    for count in range(1, max(map(len, parts)) + 1):
-        titles = ["/".join(part[-count:]) for part in parts]
-        if len(set(titles)) == len(set(models)):
-            return titles
-    return models
 
 
 def _number(option: str, text: str, word: str) -> int | None:

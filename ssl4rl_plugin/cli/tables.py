@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ssl4rl_plugin.runlog import Accuracy, Headline
+from ssl4rl_plugin.runlog import Accuracy, ArmKey, Headline
 
 
 def table(*columns: str) -> Table:
@@ -35,15 +35,15 @@ def show_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def headline_table(rows: Iterable[Headline]) -> Table:
+def headline_table(rows: Iterable[Headline[ArmKey]]) -> Table:
     """The result of a run (`RunLog.headline()`): task, level, chance, held-out accuracy before and after, with n."""
     made = table("task", "level", "chance", "before (95 %)", "after (95 %)", "n", "")
     colours = {"above chance": "green", "below chance": "red"}
     for row in rows:
-        last = row.after or row.before
+        last = row.last
         made.add_row(
-            escape(row.arm.task),
-            escape(row.arm.level or "all"),
+            escape(row.kind.task),
+            escape(row.kind.level or "all"),
             "?" if row.chance is None else f"{row.chance:.3f}",
             _cell(row.before),
             _cell(row.after),
@@ -53,7 +53,7 @@ def headline_table(rows: Iterable[Headline]) -> Table:
     return made
 
 
-def _cell(point: Accuracy | None) -> str:
+def _cell(point: Accuracy[ArmKey] | None) -> str:
     if point is None:
         return "not recorded"
     rate = point.rate

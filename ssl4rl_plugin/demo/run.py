@@ -284,7 +284,7 @@ def summarise(out: Path, recipe: str, seconds: float) -> None:
         "recipe": recipe,
         "seconds": round(seconds),
         "tasks": {
-            line.arm.label: {
+            line.kind.label: {
                 "chance": line.chance,
                 **{
                     name: {"accuracy": p.rate.mean, "low": p.rate.low, "high": p.rate.high, "n": p.rate.n}

@@ -1,177 +1,128 @@
-"""`ssl4rl report RUN`: one HTML page that shows whether a run has learnt, and how it went.
+"""`ssl4rl report RUN...`: one HTML page that shows whether runs have learnt, how they went, and how they differ.
 
-What the page says is only what the run recorded; where something was not recorded, it says that instead.
+What the page says is only what the runs recorded; where something was not recorded, it says that instead.
+
+    results      accuracy before and after
+    curves       what is drawn over the steps
+    curriculum   what a curriculum drew, and why
+    cards        single questions with their pictures and answers
+    settings     the config
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
 import statistics
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ssl4rl_plugin import __version__
-from ssl4rl_plugin.report.page import Picture, percent, pictures, prompt_parts, readable, render, write
-from ssl4rl_plugin.runlog import HOW_TO_RECORD, Accuracy, Response, RunError, RunLog
-from ssl4rl_plugin.samples import Made, SampleError
+from ssl4rl_plugin.report import cards, curriculum, results, settings
+from ssl4rl_plugin.report.page import readable, render, short_names, write
+from ssl4rl_plugin.runlog import HOW_TO_RECORD, RunError, RunLog
 
+MOST_RUNS = 8
+"""As many as there are colours."""
+NOTED = 4
+"""Notes about metrics that were no numbers."""
 CARDS = 4
-"""Questions shown in each section."""
-GROUP_ROLLOUTS = 8
-"""Rollouts of the training group that are shown."""
-
-# The parts of timing_s/step, in the order in which they happen.
-_PARTS = {
-    "gen": "generation",
-    "reward": "reward",
-    "old_log_prob": "old log-probs",
-    "ref": "reference log-probs",
-    "values": "values",
-    "adv": "advantages",
-    "update_critic": "critic update",
-    "update_actor": "actor update",
-    "update_weights": "weight sync",
-    "save_checkpoint": "checkpoint",
-}
-_SHOWN_SETTINGS = {
-    "Model": "actor_rollout_ref.model.path",
-    "Advantage": "algorithm.adv_estimator",
-    "Learning rate": "actor_rollout_ref.actor.optim.lr",
-    "Prompts per step": "data.train_batch_size",
-    "Rollouts per prompt": "actor_rollout_ref.rollout.n",
-    "Mini-batch": "actor_rollout_ref.actor.ppo_mini_batch_size",
-    "Response length": "data.max_response_length",
-    "Images": "ssl4rl.source.name",
-    "Images from": "ssl4rl.source.path",
-    "Answer format": "ssl4rl.answer_format",
-    "Format weight": "ssl4rl.format_weight",
-    "Partial credit": "ssl4rl.partial_credit",
-    "Seed": "ssl4rl.seed",
-}
-_SECRET = re.compile(
-    r"(?im)^(\s*[\w.-]*(?:api_?key|secret|passw(?:or)?d|token)\s*:\s*)(?!\d+$|null$|true$|false$)\S{8,}.*$"
-)
+"""Questions in each section, of one run; half of them for each of several."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A response as it is shown."""
-
-    step: int
-    text: str
-    score: float
-    state: str
-    """`right`, `wrong`, `invalid`, or empty if the run did not record it."""
-    error: str
-
-
-@dataclass(frozen=True)
-class Card:
-    """One question with its pictures and what the model answered."""
-
-    label: str
-    sample: str
-    prompt: list[str | int]
-    pictures: list[Picture]
-    no_pictures: str
-    """Why there are none; empty if there are."""
-    gold: str
-    params: str
-    replies: list[Reply]
-
-
-def write_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page of a run.
+def write_report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Write the page of a run, or of several on one page.
 
     Args:
-        run: the run folder (`ssl4rl_plugin.runlog` says what may be in it).
-        out: the HTML file; None for `report.html` in the run folder.
+        runs: run folders, or files of metrics (`ssl4rl_plugin.runlog` says what may be in them).
+        out: the HTML file; None for `report.html` in the run's folder (of a file, `NAME.html` beside it), and for several
+            runs `report.html` in the working directory.
 
     Returns:
         The file written.
 
     Raises:
-        RunError: the folder holds no run.
+        RunError: one of them holds no run, or there are more than `MOST_RUNS`.
         OSError: the page cannot be written.
     """
-    log = RunLog(run)
-    return write(report_html(log), Path(out) if out else log.folder / "report.html")
+    logs = [RunLog(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    html = report_html(*logs)
+    if out is None:
+        alone = logs[0].path.with_suffix(".html") if logs[0].path.is_file() else logs[0].folder / "report.html"
+        out = alone if len(logs) == 1 else "report.html"
+    return write(html, Path(out))
 
 
-def report_html(log: RunLog) -> str:
-    """The page of a run as text."""
-    sections = _sections(log)
-    group = _training_group(log)
+def report_html(*runs: RunLog) -> str:
+    """The page of one run or several as text. Raises RunError: the same run twice, or more than `MOST_RUNS`."""
+    from ssl4rl_plugin.report import curves  # here: matplotlib takes half a second to import
+
+    if len({run.path for run in runs}) < len(runs):
+        raise RunError("the same run is named twice")
+    if not 1 <= len(runs) <= MOST_RUNS:
+        raise RunError(f"{len(runs)} runs do not fit on one page: give 1 to {MOST_RUNS}")
+    logs = dict(zip(short_names([run.path for run in runs]), runs, strict=True))
+    logs = {readable(name, 80): log for name, log in logs.items()}
+    (name, first), several = next(iter(logs.items())), len(logs) > 1
+    of_benchmarks, of_categories = curves.of_benchmarks(logs)
+    single = {run: cards.held_out(log, CARDS // 2 if several else CARDS) for run, log in logs.items()}
+    shown = {run: [card for section in sections for card in section.cards] for run, sections in single.items()}
+    arms = {run: curriculum.arms_of(log) for run, log in logs.items()}
     return render(
         "report.html.j2",
-        name=log.folder.name,
+        name=name,
         version=__version__,
-        tiles=_tiles(log),
-        table=[_line(row) for row in log.headline()],
-        figures=_figures(log),
-        sections=sections,
-        group=group,
-        settings=_settings(log),
-        tasks=_tasks(log),
-        config=_SECRET.sub(r"\1(hidden)", readable(log.config_text, limit=None)),
-        notes=_notes(log, [card for _, _, cards in sections for card in cards]),  # last: all files are read by now
+        several=several,
+        tasks={run: _tasks(log) for run, log in logs.items()},
+        tiles={run: _tiles(log) for run, log in logs.items()},
+        task_lines=results.task_lines(logs),
+        benchmark_lines=results.benchmark_lines(logs),
+        of_tasks=curves.of_tasks(logs),
+        of_benchmarks=of_benchmarks,
+        of_categories=of_categories,
+        of_training=curves.of_training(logs),
+        of_form=curves.of_form(logs),
+        curricula=[
+            {
+                "run": run if several else "",
+                "figures": curriculum.draw(drawn),
+                "table": curriculum.table(logs[run], drawn),
+            }
+            for run, drawn in arms.items()
+            if drawn
+        ],
+        apart=cards.apart(logs, 2 * CARDS) if several else [],
+        sections=single,
+        group=None if several else cards.training_group(first),
+        settings={run: settings.settings(log) for run, log in logs.items()},
+        config={run: settings.config(log) for run, log in logs.items()},
+        differences=settings.differences(logs) if several else [],
+        notes=[  # last: all files are read by now
+            f"{run}: {note}" if several else note for run, log in logs.items() for note in _notes(log, shown[run])
+        ],
     )
 
 
-def _line(row: Any) -> dict[str, Any]:
-    """One line of the result table, with the places of its marks on a scale from 0 to 100."""
-
-    def cell(point: Accuracy | None) -> dict[str, Any] | None:
-        if point is None:
-            return None
-        rate = point.rate
-        return {
-            "step": point.step,
-            "mean": percent(rate.mean),
-            "interval": f"{100 * rate.low:.1f} to {100 * rate.high:.1f}" if rate.n else "",
-            "n": rate.n,
-            "low": round(100 * rate.low, 2),
-            "width": round(100 * (rate.high - rate.low), 2) if rate.n else 0,
-            "at": round(100 * rate.mean, 2),
-        }
-
-    return {
-        "task": row.arm.task,
-        "level": row.arm.level,
-        "options": "" if row.arm.options == "{}" else row.arm.options,
-        "chance": row.chance,
-        "before": cell(row.before),
-        "after": cell(row.after),
-        "verdict": row.verdict,
-    }
-
-
-def _tiles(log: RunLog) -> list[tuple[str, str, str]]:
-    """The figures at the top: name, value, small print."""
-    tiles: list[tuple[str, str, str]] = []
+def _tiles(log: RunLog) -> dict[str, tuple[str, str]]:
+    """The figures at the top: name -> value and small print."""
+    tiles: dict[str, tuple[str, str]] = {}
     rows = [row for row in log.headline() if row.before and row.after]
     if rows:
         before = statistics.fmean(row.before.rate.mean for row in rows if row.before)
         after = statistics.fmean(row.after.rate.mean for row in rows if row.after)
         small = "before → after" if len(rows) == 1 else f"mean of {len(rows)} kinds of question, before → after"
-        tiles.append(("Held-out accuracy", f"{100 * before:.0f} % → {100 * after:.0f} %", small))
+        tiles["Held-out accuracy"] = f"{100 * before:.0f} % → {100 * after:.0f} %", small
     steps, rewards = log.curve("critic/score/mean")
     if steps:
         reach = max(1, len(rewards) // 10)
-        first, last = statistics.fmean(rewards[:reach]), statistics.fmean(rewards[-reach:])
-        tiles.append(("Training reward", f"{first:.2f} → {last:.2f}", "mean of the first and last tenth of the steps"))
+        start, end = statistics.fmean(rewards[:reach]), statistics.fmean(rewards[-reach:])
+        tiles["Training reward"] = f"{start:.2f} → {end:.2f}", "mean of the first and last tenth of the steps"
     steps, seconds = log.curve("timing_s/step")
     if steps:
         planned = log.setting("trainer.total_training_steps")
         small = f"of {planned:,} planned" if isinstance(planned, int) else ""
-        tiles.append(("Training steps", f"{len(steps):,}", small))
+        tiles["Training steps"] = f"{len(steps):,}", small
         _, testing = log.curve("timing_s/testing")
         small = f"{statistics.median(seconds):.1f} s a step (median)"
-        tiles.append(("Time", _duration(sum(seconds) + sum(testing)), small))
+        tiles["Time"] = _duration(sum(seconds) + sum(testing)), small
     return tiles
 
 
@@ -182,179 +133,6 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def _figures(log: RunLog) -> list[Any]:
-    """All drawings for which the run has data."""
-    from ssl4rl_plugin.report import figures  # here: matplotlib takes half a second to import
-
-    def named(**names: str) -> dict[str, Any]:
-        return {shown.replace("_", " "): log.curve(name) for shown, name in names.items()}
-
-    drawings = figures.accuracy(log.arms)
-    drawings += figures.lines("Training reward", "Mean over the rollouts of a step.", named(reward="critic/score/mean"))
-    if log.rates:
-        note = "Share of the validation's responses in the exact form asked for, and with a possible answer."
-        drawings += figures.lines("Form of the answers", note, log.rates, percent=True)
-    drawings += figures.lines(
-        "Rollout against trainer",
-        "How far the engine that generates is from the model that learns; near 0 while weights are in sync.",
-        named(k3_KL="rollout_corr/k3_kl", KL="rollout_corr/kl", probability_gap="training/rollout_probs_diff_mean"),
-    )
-    drawings += figures.lines(
-        "Distance from the start",
-        "KL divergence from the reference model, as the actor's loss or the reward's penalty sees it.",
-        named(KL_loss="actor/kl_loss", KL_penalty="actor/reward_kl_penalty"),
-    )
-    drawings += figures.lines(
-        "Response length",
-        "Tokens of a response.",
-        named(mean="response_length/mean", longest="response_length/max", shortest="response_length/min"),
-    )
-    drawings += figures.lines("Entropy", "Of the next token, mean over the responses.", named(entropy="actor/entropy"))
-    drawings += figures.lines("Gradient norm", "Before clipping.", named(norm="actor/grad_norm"))
-    steps, parts = step_times(log)
-    if steps:
-        medians = {name: statistics.median(values) for name, values in parts.items()}
-        largest = sorted(medians, key=lambda name: -medians[name])[:3]
-        total = statistics.median(log.curve("timing_s/step")[1])
-        note = "Median step: " + ", ".join(f"{name} {medians[name]:.1f} s" for name in largest) + f", of {total:.1f} s."
-        drawings += figures.stacked("Where the time goes", note, steps, parts)
-    return drawings
-
-
-def step_times(log: RunLog) -> tuple[list[int], dict[str, list[float]]]:
-    """Steps, and the seconds that each of their parts took, in the order in which they happen.
-
-    The six largest parts are named; `other` is what is left of the step. Validation is not part of a step.
-    """
-    rows = {step: data for step, data in log.metrics.items() if "timing_s/step" in data}
-    parts = {
-        shown: [data.get(f"timing_s/{name}", 0.0) for data in rows.values()]
-        for name, shown in _PARTS.items()
-        if any(f"timing_s/{name}" in data for data in rows.values())
-    }
-    kept = sorted(parts, key=lambda name: -sum(parts[name]))[:6]
-    split = {name: values for name, values in parts.items() if name in kept}
-    rest = [
-        max(0.0, data["timing_s/step"] - sum(values[i] for values in split.values()))
-        for i, data in enumerate(rows.values())
-    ]
-    return list(rows), split | ({"other": rest} if rows else {})
-
-
-def _sections(log: RunLog) -> list[tuple[str, str, list[Card]]]:
-    """Held-out questions with the answers before and after: title, explanation, cards."""
-    if not log.validations:
-        return []
-    steps = list(log.validations)
-    last = _by_sample(log.validation(steps[-1]))
-    first = _by_sample(log.validation(steps[0])) if len(steps) > 1 else {}
-    unseen = dict(last)
-
-    def section(title: str, text: str, wanted: Callable[[str], bool], best: bool = True) -> tuple[str, str, list[Card]]:
-        rows = [row for key, row in unseen.items() if row.arm and wanted(key)]
-        rows.sort(key=lambda row: 0.0 if math.isnan(row.score) else row.score, reverse=best)
-        cards = []
-        for row in _varied(rows, CARDS):
-            del unseen[row.sample]
-            cards.append(_card(log, row, [r for r in (first.get(row.sample), row) if r]))
-        return title, text, cards
-
-    def right(rows: dict[str, Response], key: str) -> bool:
-        return key in rows and rows[key].figures.get("acc") == 1.0
-
-    found = []
-    if first:
-        found += [
-            section("Learnt", f"Wrong at step {steps[0]}, right at step {steps[-1]}.",
-                    lambda key: key in first and not right(first, key) and right(last, key)),
-            section("Unlearnt", f"Right at step {steps[0]}, wrong at step {steps[-1]}.",
-                    lambda key: right(first, key) and not right(last, key), best=False),
-        ]  # fmt: skip
-    found += [
-        section("Best", f"Right at step {steps[-1]}, highest reward first.", lambda key: right(last, key)),
-        section("Worst", f"Wrong at step {steps[-1]}, lowest reward first.", lambda key: not right(last, key), False),
-    ]
-    return [entry for entry in found if entry[2]]
-
-
-def _by_sample(rows: Iterable[Response]) -> dict[str, Response]:
-    """The first response to every sample."""
-    found: dict[str, Response] = {}
-    for row in rows:
-        if row.sample:
-            found.setdefault(row.sample, row)
-    return found
-
-
-def _varied(rows: list[Response], count: int) -> list[Response]:
-    """The first `count` rows, taking the kinds of question in turn."""
-    waiting: dict[Any, list[Response]] = {}
-    for row in rows:
-        waiting.setdefault(row.arm, []).append(row)
-    chosen: list[Response] = []
-    while waiting and len(chosen) < count:
-        for arm in list(waiting):
-            chosen.append(waiting[arm].pop(0))
-            if not waiting[arm]:
-                del waiting[arm]
-    return chosen[:count]
-
-
-def _training_group(log: RunLog) -> Card | None:
-    """The rollouts of one prompt in the last recorded step: the group whose rewards differ most."""
-    if not log.rollouts:
-        return None
-    groups: dict[str, list[Response]] = {}
-    for row in log.rollout(list(log.rollouts)[-1]):
-        if row.arm and not math.isnan(row.score):
-            groups.setdefault(row.group, []).append(row)
-    if not groups:
-        return None
-    rows = max(groups.values(), key=lambda rows: statistics.pstdev(row.score for row in rows))
-    rows = sorted(rows, key=lambda row: -row.score)
-    if len(rows) > GROUP_ROLLOUTS:
-        rows = rows[: GROUP_ROLLOUTS // 2] + rows[-GROUP_ROLLOUTS // 2 :]
-    return _card(log, rows[0], rows)
-
-
-def _card(log: RunLog, row: Response, replies: list[Response]) -> Card:
-    """A question with the given replies; without pictures where they cannot be made again."""
-    made: Made | None = None
-    problem = ""
-    try:
-        made = log.sample_of(row)
-    except (ValueError, SampleError) as error:  # settings, sources and images raise ValueErrors
-        problem = str(error)
-    return Card(
-        label=row.arm.label if row.arm else "",
-        sample=row.sample,
-        prompt=prompt_parts(made.sample.question) if made else [readable(row.prompt)],
-        pictures=pictures(made.sample) if made else [],
-        no_pictures=readable(problem, 300),
-        gold=readable(row.gold or "unknown", 200),
-        params=readable(json.dumps(made.sample.params, sort_keys=True), 300) if made and made.sample.params else "",
-        replies=[_reply(reply) for reply in replies],
-    )
-
-
-def _reply(row: Response) -> Reply:
-    acc, valid = row.figures.get("acc"), row.figures.get("valid")
-    judged = "right" if acc == 1.0 else "invalid" if valid == 0.0 else "wrong"
-    state = "" if acc is None else judged
-    return Reply(row.step, readable(row.output), row.score, state, readable(row.error, 200))
-
-
-def _settings(log: RunLog) -> list[tuple[str, str]]:
-    """The settings that matter most, as far as the config names them."""
-    shown = [(name, log.setting(key)) for name, key in _SHOWN_SETTINGS.items()]
-    if log.setting("actor_rollout_ref.actor.use_kl_loss"):
-        shown.append(("KL loss", log.setting("actor_rollout_ref.actor.kl_loss_coef")))
-    if log.setting("ssl4rl.transductive"):
-        shown.append(("Transductive", "yes: images of an evaluated benchmark are trained on, without their labels"))
-    known = ((name, value) for name, value in shown if value is not None)
-    return [(name, readable(f"{value:g}" if isinstance(value, float) else str(value))) for name, value in known]
-
-
 def _tasks(log: RunLog) -> str:
     """The tasks and levels trained on, as the config names them."""
     try:
@@ -363,7 +141,7 @@ def _tasks(log: RunLog) -> str:
         return ""
 
 
-def _notes(log: RunLog, cards: list[Card]) -> list[str]:
+def _notes(log: RunLog, shown: Sequence[cards.Card]) -> list[str]:
     """What is missing or odd about the run, in words."""
     notes: list[str] = []
     metrics = log.metrics
@@ -371,6 +149,7 @@ def _notes(log: RunLog, cards: list[Card]) -> list[str]:
         notes.append("There is no metrics file, so there are no training curves.")
     elif not any("timing_s/step" in data for data in metrics.values()):
         notes.append("The metrics hold no finished training step.")
+    notes += _unfinite(log)
     if not log.validations:
         notes.append(
             "There are no validation dumps, so accuracies have no intervals, levels are not told apart, and no answers "
@@ -390,7 +169,7 @@ def _notes(log: RunLog, cards: list[Card]) -> list[str]:
         notes.append(f"The run stopped at step {done} of {planned}, or is still going on.")
     if not log.config_file:
         notes.append("There is no config (hydra/.hydra/config.yaml), so pictures cannot be made again.")
-    for problem in dict.fromkeys(card.no_pictures for card in cards if card.no_pictures):
+    for problem in dict.fromkeys(card.no_pictures for card in shown if card.no_pictures):
         notes.append(f"Pictures are missing: {problem}")
     if log.validations:
         step = max(log.validations)
@@ -413,4 +192,26 @@ def _notes(log: RunLog, cards: list[Card]) -> list[str]:
     return [readable(note, 600) for note in notes]
 
 
-__all__ = ["RunError", "report_html", "step_times", "write_report"]
+def _unfinite(log: RunLog) -> list[str]:
+    """Which of the metrics that are drawn were no finite numbers, and when."""
+    from ssl4rl_plugin.report.curves import drawn_metrics
+
+    drawn = set(drawn_metrics())
+    # A level that a step did not draw has no accuracy.
+    found = {name: steps for name, steps in log.gaps.items() if not name.startswith("curriculum/")}
+    by_steps: dict[tuple[int, ...], list[str]] = {}
+    for name in sorted(found, key=lambda name: (name not in drawn, name)):
+        by_steps.setdefault(tuple(found[name]), []).append(name)
+    notes = []
+    for steps, names in list(by_steps.items())[:NOTED]:
+        where = ", ".join(map(str, steps[:5])) + (f" and {len(steps) - 5} more" if len(steps) > 5 else "")
+        which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        notes.append(f"NaN or infinite at step {where}, a gap in the curves: {which}.")
+    if len(by_steps) > NOTED:
+        notes.append(
+            f"{sum(map(len, list(by_steps.values())[NOTED:])):,} more metrics are NaN or infinite at some step."
+        )
+    return notes
+
+
+__all__ = ["RunError", "report_html", "write_report"]

@@ -6,6 +6,7 @@ Each colour that is drawn is a placeholder that becomes a CSS variable of the pa
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ssl4rl_plugin.runlog import Accuracy, ArmKey
+from ssl4rl_plugin.runlog import Accuracy
 
 SERIES = tuple(f"#0a0b{number:02x}" for number in range(1, 9))
 INK, MUTED, GRID = "#0a0c01", "#0a0c02", "#0a0c03"
@@ -103,59 +104,106 @@ def _inline(svg: str, title: str) -> Markup:
     return Markup(svg.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(title), 1))
 
 
-def accuracy(curves: Mapping[ArmKey, Sequence[Accuracy]], levels_per_figure: int = 4) -> list[Drawing]:
-    """Held-out accuracy by step, one figure for each task (more, if it has many levels)."""
+@dataclass(frozen=True)
+class Rated:
+    """One curve of accuracies."""
+
+    name: str
+    points: Sequence[Accuracy[Any]]
+    chance: float | None
+
+
+def accuracy(title: str, curves: Sequence[Rated], at_most: int = 4) -> list[Drawing]:
+    """Accuracy by step, in several figures where there are more curves than fit into one."""
     drawings: list[Drawing] = []
-    for task in dict.fromkeys(arm.task for arm in curves):
-        arms = [arm for arm in curves if arm.task == task]
-        for start in range(0, len(arms), levels_per_figure):
-            chosen = arms[start : start + levels_per_figure]
-            counted = any(point.rate.n for arm in chosen for point in curves[arm])
-            note = "Dotted: chance. " + ("Band: 95 % interval." if counted else "verl's metrics only: no intervals.")
-            title = f"Held-out accuracy: {task}" + (f" ({start // levels_per_figure + 1})" if start else "")
-            with _canvas(title, note, drawings, percent=True) as axes:
-                for colour, arm in zip(SERIES, chosen, strict=False):
-                    points = curves[arm]
-                    steps = [point.step for point in points]
-                    means = [point.rate.mean for point in points]
-                    axes.plot(steps, means, color=colour, marker="o", ms=3.5, label=arm.level or task)
-                    low, high = [p.rate.low for p in points], [p.rate.high for p in points]
-                    if counted and len(points) > 2:
-                        axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
-                    elif counted:
-                        axes.vlines(steps, low, high, color=colour, linewidth=1.6, alpha=0.6)
-                chances: dict[float, str] = {}
-                for colour, arm in zip(SERIES, chosen, strict=False):
-                    if arm.chance is not None:
-                        # Where levels share their chance, the line belongs to none of them.
-                        chances[arm.chance] = MUTED if arm.chance in chances else colour
-                for chance, colour in chances.items():
-                    axes.axhline(chance, color=MUTED if len(chosen) == 1 else colour, linestyle=":", linewidth=1.4)
+    for start in range(0, len(curves), at_most):
+        chosen = curves[start : start + at_most]
+        counted = any(point.rate.n for curve in chosen for point in curve.points)
+        note = "Dotted: chance. " if any(curve.chance is not None for curve in chosen) else ""
+        note += "With 95 % intervals." if counted else "verl's metrics only: no intervals."
+        numbered = f"{title} ({start // at_most + 1})" if start else title
+        with _canvas(numbered, note, drawings, percent=True) as axes:
+            for colour, curve in zip(SERIES, chosen, strict=False):
+                steps = [point.step for point in curve.points]
+                rates = [point.rate for point in curve.points]
+                axes.plot(steps, [rate.mean for rate in rates], color=colour, marker="o", ms=3.5, label=curve.name)
+                low, high = [rate.low for rate in rates], [rate.high for rate in rates]
+                if counted and len(steps) > 2:
+                    axes.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
+                elif counted:
+                    axes.vlines(steps, low, high, color=colour, linewidth=1.6, alpha=0.6)
+            chances: dict[float, str] = {}
+            for colour, curve in zip(SERIES, chosen, strict=False):
+                if curve.chance is not None:
+                    # Where curves share their chance, the line belongs to none of them.
+                    chances[curve.chance] = MUTED if curve.chance in chances else colour
+            for chance, colour in chances.items():
+                axes.axhline(chance, color=MUTED if len(chosen) == 1 else colour, linestyle=":", linewidth=1.4)
     return drawings
 
 
-def lines(title: str, note: str, curves: Mapping[str, Curve], percent: bool = False) -> list[Drawing]:
-    """Curves over the steps, those without points left out; no drawing if that leaves none."""
+def lines(
+    title: str, note: str, curves: Mapping[str, Curve], percent: bool = False, hue: int | None = None
+) -> list[Drawing]:
+    """Curves over the steps, those without points left out; no drawing if that leaves none.
+
+    NaN is a gap. With `hue`, the number of a colour, all curves have that colour, the first pale and the last full.
+    """
     drawings: list[Drawing] = []
     curves = {name: curve for name, curve in curves.items() if curve[0]}
     if curves:
         with _canvas(title, note, drawings, percent) as axes:
-            for colour, (name, (steps, values)) in zip(SERIES, curves.items(), strict=False):
-                marker = "o" if len(steps) <= 12 else None
+            strengths = [1.0] * len(curves) if hue is None else _strengths(len(curves))
+            colours = SERIES if hue is None else (_hue(hue),) * len(curves)
+            for colour, alpha, (name, (steps, values)) in zip(colours, strengths, curves.items(), strict=False):
+                marker = "o" if len(steps) <= 12 or any(map(math.isnan, values)) else None
                 if len(steps) >= SMOOTH_FROM:
-                    axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
+                    axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35 * alpha)
                     values = moving_average(values)
-                axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, ms=3.5, label=name)
+                size = 3.5 if len(steps) <= 12 else 2.2
+                axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, ms=size, alpha=alpha, label=name)
             if not percent:
                 axes.margins(y=0.12)
     return drawings
 
 
+def _hue(number: int) -> str:
+    return SERIES[number % len(SERIES)]
+
+
+def _strengths(count: int) -> list[float]:
+    """Opacities of `count` steps of one hue, from pale to full."""
+    return [1.0] if count == 1 else [0.3 + 0.7 * k / (count - 1) for k in range(count)]
+
+
 def moving_average(values: Sequence[float]) -> list[float]:
-    """Centred mean over about a twentieth of the points on either side, fewer at the ends."""
+    """Centred mean over about a twentieth of the points on either side, fewer at the ends; NaN where NaN is."""
     reach = max(1, len(values) // 20)
-    windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
-    return [sum(window) / len(window) for window in windows]
+    means = []
+    for i, value in enumerate(values):
+        window = [v for v in values[max(0, i - reach) : i + reach + 1] if not math.isnan(v)]
+        means.append(math.nan if math.isnan(value) else sum(window) / len(window))
+    return means
+
+
+def areas(
+    title: str, note: str, steps: Sequence[int], groups: Sequence[Mapping[str, Sequence[float]]]
+) -> list[Drawing]:
+    """Shares by step, stacked: a hue for each group, and within it from pale (first) to full (last)."""
+    drawings: list[Drawing] = []
+    if steps and groups:
+        with _canvas(title, note, drawings, percent=True) as axes:
+            base = [0.0] * len(steps)
+            for number, group in enumerate(groups):
+                for alpha, (name, values) in zip(_strengths(len(group)), group.items(), strict=True):
+                    top = [below + value for below, value in zip(base, values, strict=True)]
+                    colour = _hue(number)
+                    if len(steps) == 1:
+                        axes.bar(steps, values, bottom=base, color=colour, alpha=alpha, label=name, linewidth=0)
+                    else:
+                        axes.fill_between(steps, base, top, color=colour, alpha=alpha, label=name, linewidth=0)
+                    base = top
+    return drawings
 
 
 def stacked(title: str, note: str, steps: Sequence[int], parts: Mapping[str, Sequence[float]]) -> list[Drawing]:

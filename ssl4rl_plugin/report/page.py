@@ -10,6 +10,7 @@ import base64
 import functools
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -110,6 +111,17 @@ def prompt_parts(question: str) -> list[str | int]:
         parts += [number] if number else []
         parts += [readable(text.strip())] if text.strip() else []
     return parts
+
+
+def short_names(paths: Sequence[str | Path]) -> list[str]:
+    """The last parts of paths, as many as it takes to tell them apart."""
+    parts = [Path(path).parts for path in paths]
+    longest = max(map(len, parts))
+    for count in range(1, longest + 1):
+        names = ["/".join(part[-count:]).removesuffix(".jsonl").removesuffix(".log") for part in parts]
+        if len(set(names)) == len(set(map(str, paths))):
+            return names
+    return [str(path) for path in paths]
 
 
 def percent(value: float) -> str:
