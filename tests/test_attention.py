@@ -183,6 +183,22 @@ def test_a_model_writes_its_own_answer(loaded, photo):
         np.testing.assert_allclose(again.weights, found.weights, atol=1e-6)
 
 
+def test_an_adapter_is_merged_in(models, photo, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    plain = trace(*load(str(models["qwen2_5_vl"])), photo, QUESTION, answer=ANSWER)
+    adapted = get_peft_model(
+        load(str(models["qwen2_5_vl"]))[0],
+        LoraConfig(r=2, target_modules=["q_proj", "k_proj"], exclude_modules=".*visual.*", init_lora_weights=False),
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    found = trace(*load(str(models["qwen2_5_vl"]), str(tmp_path / "adapter")), photo, QUESTION, answer=ANSWER)
+    processor = load(str(models["qwen2_5_vl"]))[1]
+    wanted = trace(adapted.merge_and_unload(), processor, photo, QUESTION, answer=ANSWER)
+    np.testing.assert_allclose(found.weights, wanted.weights, atol=1e-6)
+    assert np.abs(found.weights - plain.weights).max() > 1e-4
+
+
 def run(*arguments: object):
     return CliRunner().invoke(app, ["attention", *map(str, arguments)])
 
@@ -210,7 +226,7 @@ def test_the_command_draws_two_models(models, photo, tmp_path):
     ("model", "options", "words"),
     [
         ("text", [], "no vision part"),
-        ("missing", [], "no model that transformers can load"),
+        ("missing", [], "there is no model folder"),
         ("qwen2_5_vl", ["--layer", "2"], "layer 2 is out of range: the model has 2"),
         ("qwen2_5_vl", ["--head", "4"], "head 4 is out of range: the model has 4"),
         ("qwen2_5_vl", ["--layer", "last"], "--layer last: write a number"),

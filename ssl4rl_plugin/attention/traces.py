@@ -10,7 +10,6 @@ The picture's tokens lie on a grid (`image_grid_thw` divided by the merge size),
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -128,24 +127,31 @@ def _covered(cells: int, low: float, high: float) -> np.ndarray:
     return np.clip(overlap * cells, 0.0, 1.0)
 
 
-def load(model: str) -> tuple[Any, Any]:
-    """A model (a Hugging Face folder or name) with eager attention on the best device, and its processor.
+def load(model: str, adapter: str | None = None) -> tuple[Any, Any]:
+    """A model with eager attention on the best device, and its processor.
 
-    Raises AttentionError: it cannot be loaded, or takes no pictures.
+    Args:
+        model: a folder in Hugging Face's layout, or a name on the hub.
+        adapter: folder of a LoRA adapter, which is merged into the weights.
+
+    Raises:
+        AttentionError: it cannot be loaded, or takes no pictures.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    folder = Path(model).expanduser()
-    where = str(folder) if folder.exists() else model
     try:
-        config = AutoConfig.from_pretrained(where)
+        config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise AttentionError(f"{model} is no model that transformers can load: {_first_line(error)}") from error
     if getattr(config, "vision_config", None) is None or getattr(config, "image_token_id", None) is None:
         raise AttentionError(f"{model} ({config.model_type}) has no vision part: give a vision-language model")
     try:
-        processor = AutoProcessor.from_pretrained(where)
-        loaded = AutoModelForImageTextToText.from_pretrained(where, attn_implementation="eager", dtype="auto")
+        processor = AutoProcessor.from_pretrained(model)
+        loaded = AutoModelForImageTextToText.from_pretrained(model, attn_implementation="eager", dtype="auto")
+        if adapter is not None:
+            from peft import PeftModel
+
+            loaded = PeftModel.from_pretrained(loaded, adapter).merge_and_unload()
     except (OSError, ValueError, ImportError) as error:
         raise AttentionError(f"{model} cannot be loaded: {_first_line(error)}") from error
     if getattr(processor, "image_processor", None) is None:

@@ -343,7 +343,7 @@ def report(
 
 @app.command()
 def attention(
-    model: Annotated[str, typer.Argument(help="Folder or name of a vision-language model.")],
+    model: Annotated[str, typer.Argument(help="Folder or name of a vision-language model, or verl's checkpoint.")],
     image: Annotated[Path, typer.Argument(help="Picture.")],
     question: Annotated[str, typer.Argument(help="What to ask, with the answer format that the model was trained on.")],
     against: Annotated[str | None, typer.Option(metavar="MODEL", help="Another model, drawn beside it.")] = None,

@@ -12,6 +12,8 @@ from rich.markup import escape
 
 from ssl4rl_plugin.attention.traces import METHODS, AttentionError, Box, Trace, load, trace
 from ssl4rl_plugin.cli.tables import show, show_json, table
+from ssl4rl_plugin.data_builders.manifest import cache_dir
+from ssl4rl_plugin.evaluation.model import resolve
 from ssl4rl_plugin.images import ImageError, open_rgb
 from ssl4rl_plugin.report.page import percent, readable, short_names
 
@@ -49,8 +51,10 @@ def run_attention(
         region.check_inside(picture.size)  # before a model is loaded
     shown, figures = [], []
     for name, title in zip(models, short_names(models), strict=True):
+        # A checkpoint of verl is merged once, and kept.
+        found_at = resolve(name, cache_dir(), lambda said: Console(stderr=True).print(escape(said), highlight=False))
         with _waiting(f"loading {name}"):
-            model, processor = load(name)
+            model, processor = load(found_at.path, found_at.adapter)
         with _waiting(f"{name} answers"):
             found = trace(
                 model, processor, picture, question, answer=answer, method=method,
