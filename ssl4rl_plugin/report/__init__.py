@@ -83,6 +83,7 @@ def report_html(*runs: RunLog) -> str:
         curricula=[
             {
                 "run": run if several else "",
+                "steered": any(arm.probability is not None for arm in drawn),
                 "figures": curriculum.draw(drawn),
                 "table": curriculum.table(logs[run], drawn),
             }

@@ -1,6 +1,7 @@
-"""A run's curriculum: which tasks and levels were drawn when, how well they were answered, and why they are drawn next.
+"""Which tasks and levels a run drew when, how well they were answered, and, with a curriculum, why they are drawn next.
 
-From the step log (`curriculum/<task>/<level>/<figure>`) and, where it is there, the journal (`curriculum.jsonl`).
+From the step log (`curriculum/<task>/<level>/<figure>`, which runs without a curriculum have as well) and, where it is
+there, the curriculum's journal (`curriculum.jsonl`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Arm:
     effective: dict[int, float]
     """Step -> share of its prompt groups whose rewards differ."""
     probability: float | None
-    """What the policy wants next, in [0, 1]."""
+    """What the curriculum wants next, in [0, 1]; None without one."""
     prompts: float | None
     """How many were drawn in all; None if the config does not say how many a step has."""
 
@@ -44,7 +45,7 @@ class Arm:
 
 
 def arms_of(log: RunLog) -> list[Arm]:
-    """The arms of a run's curriculum by task, from easy to hard; none if it had none."""
+    """What a run drew from, by task, from easy to hard; nothing if it did not log it."""
     found = [match.groups() for name in log.names("curriculum/") if (match := _METRIC.fullmatch(name))]
     batch = log.setting("data.train_batch_size")
     arms = []
@@ -120,20 +121,22 @@ def table(log: RunLog, arms: Sequence[Arm]) -> list[dict[str, Any]]:
             "accuracy": arm.accuracy[max(arm.accuracy)] if arm.accuracy else None,
             "effective": arm.effective[max(arm.effective)] if arm.effective else None,
             "probability": arm.probability,
-            "reason": readable(reasons.get((arm.task, arm.level), ""), 200),
+            "reason": readable(reasons.get(f"{arm.task}:{arm.level}", ""), 200),
         }
         for arm in arms
     ]
 
 
-def latest_reasons(log: RunLog) -> dict[tuple[str, str], str]:
-    """Task and level -> why the latest decision in the journal draws it as often as it does; empty without a journal."""
-    found: dict[tuple[str, str], str] = {}
+def latest_reasons(log: RunLog) -> dict[str, str]:
+    """`task:level` -> why the latest decision in the journal draws it as often as it does; empty without a journal.
+
+    The step log names an arm without its options, unless two arms differ in nothing else; so does this.
+    """
+    found: dict[str, str] = {}
     for line in log.journal():
         arms = line.get("arms")
         if "step" in line and isinstance(arms, dict):
             for key, value in arms.items():
-                task, _, level = re.split(r"\{", str(key))[0].partition(":")
                 if isinstance(value, dict) and value.get("reason"):
-                    found[task, level] = str(value["reason"])
+                    found[key] = found[key.split("{")[0]] = str(value["reason"])
     return found

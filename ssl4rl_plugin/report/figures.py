@@ -32,6 +32,8 @@ _VARIABLES = {colour: f"var(--series-{n})" for n, colour in enumerate(SERIES, st
 
 SMOOTH_FROM = 40
 """Curves of so many points are drawn pale, with their moving average on top."""
+HEIGHT = 2.9
+"""Inches of a figure with a legend of two rows at most."""
 MAX_BARS = 60
 """Steps beyond this share a bar."""
 
@@ -66,7 +68,7 @@ def _canvas(title: str, note: str, drawings: list[Drawing], percent: bool = Fals
         "ytick.labelcolor": MUTED,
     }
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+        figure = Figure(figsize=(5.4, HEIGHT), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -84,8 +86,10 @@ def _canvas(title: str, note: str, drawings: list[Drawing], percent: bool = Fals
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         handles, labels = axes.get_legend_handles_labels()
         if len(labels) > 1:
+            columns = 2 if max(map(len, labels)) > 20 else 3
+            figure.set_figheight(HEIGHT + 0.18 * max(0, -(-len(labels) // columns) - 2))  # long legends take no room
             figure.legend(
-                handles, labels, loc="outside upper left", ncols=2 if max(map(len, labels)) > 20 else 3,
+                handles, labels, loc="outside upper left", ncols=columns,
                 frameon=False, handlelength=1.4, columnspacing=1.4, borderpad=0.1,
             )  # fmt: skip
         buffer = io.StringIO()

@@ -92,7 +92,7 @@ def test_a_run_ends_with_table_page_and_checkpoint(undisturbed: Path) -> None:
     for name, task in summary["tasks"].items():
         assert task["before"]["n"] == task["after"]["n"] == 8, name
     page = (undisturbed / "report.html").read_text()
-    assert "data:image/" in page and "altered_patch" in page
+    assert "data:image/" in page and "altered_patch" in page and len(page) < 5_000_000
     assert demo.reached(undisturbed) == STEPS
     # No prompt was lost: every step has its 8 prompts with 4 rollouts each, and no reward failed.
     log = RunLog(undisturbed)
