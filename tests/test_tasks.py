@@ -394,3 +394,28 @@ def test_altered_patch_changes_one_cell_only() -> None:
             row, col = upper * 3 // SIDE, left * 3 // SIDE
             assert sample.truth == "ABCDEFGHI"[row * 3 + col]
             assert set(sample.images[0].crop((left, upper, right, lower)).getdata()) == {(128, 128, 128)}
+
+
+def test_the_strength_of_an_altered_patch_is_a_share_of_the_change() -> None:
+    """Same place and same cut at any strength; half of it is half-way to gray, and nothing changes elsewhere."""
+    task = get_task("altered_patch")
+
+    def pixels(strength: float) -> tuple[np.ndarray, list[int]]:
+        level = task.level("2x2_mask", side=SIDE, strength=strength)
+        sample = task.generate(Item("a", photo(3)), level, random.Random(3))
+        assert isinstance(sample, Sample)
+        return np.asarray(sample.images[0], np.float64), sample.params["box"]
+
+    full, box = pixels(1.0)
+    left, upper, right, lower = box
+    cell = (slice(upper, lower), slice(left, right))
+    before = []
+    for strength in (0.5, 0.75):
+        picture, same = pixels(strength)
+        before.append((picture[cell] - 128 * strength) / (1 - strength))
+        picture[cell] = full[cell]
+        assert same == box and np.array_equal(picture, full)
+    assert before[0].std() > 10
+    assert np.abs(before[0] - before[1]).max() <= 1 / 0.5 + 1 / 0.25  # a rounded level each
+    with pytest.raises(ValueError, match=r"strength must be in \(0, 1\], got 0"):
+        task.level("2x2_mask", strength=0.0)

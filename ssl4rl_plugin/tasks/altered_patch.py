@@ -1,7 +1,8 @@
 """Altered patch: which cell of the picture was changed?
 
 Corrupted: one cell of a 2x2 or 3x3 grid over a square cut of the photo is masked with flat gray, inverted, turned gray,
-swapped in colour channels, or blurred. Asked: which cell, by letter. Exact; a blind guesser gets 1/4 or 1/9.
+swapped in colour channels, or blurred. With a `strength` under 1 the cell as it was shines through. Asked: which cell, by
+letter. Exact; a blind guesser gets 1/4 or 1/9.
 
 The cell is uniform. A sample is used only if the same change would be visible in EVERY cell (`no_visible_change`
 otherwise): then no untouched cell can pass for a changed one (a gray photo has no gray cell to find, a blank sky no
@@ -52,6 +53,8 @@ class AlteredPatchLevel(Level):
     """Cells per side."""
     change: str = "mask"
     """One of mask, invert, gray, swap, blur."""
+    strength: float = 1.0
+    """Share of the changed cell in what is shown in its place; the rest is the cell as it was. In (0, 1]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +62,12 @@ class AlteredPatchLevel(Level):
             raise ValueError(f"change must be one of {', '.join(ALTERATIONS)}; got {self.change!r}")
         if not 2 <= self.grid <= 5:
             raise ValueError(f"grid must be in 2..5, got {self.grid}")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength must be in (0, 1], got {self.strength}")
+
+    def altered(self, cell: Image.Image) -> Image.Image:
+        """What is shown in the place of a cell (RGB) that is changed."""
+        return Image.blend(cell, ALTERATIONS[self.change](cell), float(self.strength))
 
 
 def visible_change(before: Image.Image, after: Image.Image) -> float:
@@ -91,14 +100,13 @@ class AlteredPatch(Task[AlteredPatchLevel]):
         picture = resized(random_square(item.image, rng, smallest=0.5), (side, side))
         target = rng.randrange(level.grid**2)
         boxes = grid_boxes(side, side, level.grid, level.grid)
-        alter = ALTERATIONS[level.change]
         for box in boxes:
             cell = picture.crop(box)
             if is_blank(cell):
                 return Rejection("blank_cell")
-            if (seen := visible_change(cell, alter(cell))) < VISIBLE_FROM[level.change]:
+            if (seen := visible_change(cell, level.altered(cell))) < VISIBLE_FROM[level.change]:
                 return Rejection("no_visible_change", f"{level.change} would change a cell by {seen:.3f}")
-        picture.paste(alter(picture.crop(boxes[target])), boxes[target][:2])
+        picture.paste(level.altered(picture.crop(boxes[target])), boxes[target][:2])
         names = letters(level.grid**2)
         places = ", ".join(f"{a} {b}" for a, b in zip(names, place_names(level.grid, level.grid), strict=True))
         question = (
