@@ -393,7 +393,9 @@ def demo(
     learn: Annotated[bool, typer.Option("--learn", help="Train until the model has visibly learnt.")] = False,
     recipe: Annotated[
         str,
-        typer.Option(help="cpu_demo; cpu_learn, as --learn; cpu_videos for clips; graph_cpu_demo, graph_cpu_learn."),
+        typer.Option(
+            help="cpu_demo; cpu_learn, as --learn; cpu_curriculum; cpu_videos; graph_cpu_demo, graph_cpu_learn."
+        ),
     ] = "cpu_demo",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the model, the samples and the training.")] = 0,

@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 console = Console()
 
-RECIPES = ("cpu_demo", "cpu_learn", "cpu_videos", "graph_cpu_demo", "graph_cpu_learn")
+RECIPES = ("cpu_demo", "cpu_learn", "cpu_curriculum", "cpu_videos", "graph_cpu_demo", "graph_cpu_learn")
 """Recipes for the tiny model on a machine without a GPU."""
 WARM_UP_STEPS = 100
 START_LIMIT = 600
@@ -57,7 +57,8 @@ def main(
 
     Args:
         out: the run's folder; made if it is not there.
-        recipe: one of `RECIPES`: `cpu_learn` trains until the model has visibly learnt, `cpu_videos` on videos.
+        recipe: one of `RECIPES`: `cpu_learn` trains until the model has visibly learnt, `cpu_curriculum` on levels of one
+            task, `cpu_videos` on videos.
         steps: training steps, if not the recipe's.
         seed: of the model's weights and of the samples.
         resume: go on from what `out` holds; otherwise a folder with something in it is an error.
@@ -96,11 +97,23 @@ def compose(recipe: str, overrides: list[str]) -> Any:
 
 def prepare_model(config: Any, folder: Path, seed: int) -> None:
     """Build and warm up the model, unless the folder holds it already."""
+    from omegaconf import OmegaConf
+
     from ssl4rl_plugin.samples import SampleStream, load_manifest
     from ssl4rl_plugin.settings import Settings
 
     settings = Settings.from_config(config.ssl4rl)
-    made_for = {"seed": seed, "tasks": [arm.key for arm in settings.arms], "answer_format": settings.answer_format.name}
+    taught = OmegaConf.to_object(config.ssl4rl.warm_up.taught)
+    made_for: dict[str, Any] = {
+        "seed": seed,
+        "tasks": [arm.key for arm in settings.arms],
+        "answer_format": settings.answer_format.name,
+    }
+    if taught:
+        section: Any = OmegaConf.to_container(config.ssl4rl, resolve=True)
+        lessons = Settings.from_config({**section, "tasks": taught})
+        made_for["taught"] = [arm.key for arm in lessons.arms]
+        made_for["accuracy"] = float(config.ssl4rl.warm_up.accuracy)
     if (folder / "warm_up.json").is_file():
         found = json.loads((folder / "warm_up.json").read_text())["made_for"]
         if found != made_for:
@@ -115,7 +128,7 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     from verl.utils import hf_processor
 
     from ssl4rl_plugin.demo.model import build_model, save, train_tokenizer
-    from ssl4rl_plugin.demo.warm_up import warm_up
+    from ssl4rl_plugin.demo.warm_up import teach, warm_up
 
     texts = [stream[index].prompt for index in range(min(256, len(stream)))]
     tokenizer = train_tokenizer(["user assistant system", *texts])
@@ -135,6 +148,18 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     console.print(
         f"warm-up: loss {result.loss:.3f} nats a token; writing random answers perfectly would be {result.floor:.3f}"
     )
+    if taught:
+        names = ", ".join(made_for["taught"])
+        try:
+            with console.status(f"teaching the truth of {names}"):
+                lesson = teach(
+                    model, processor, SampleStream(lessons, stream.manifest, "train"), made_for["accuracy"], seed
+                )
+        except ValueError as error:
+            raise DemoError(str(error)) from error
+        console.print(
+            f"taught: {lesson.steps} supervised steps on the truth of {names}, accuracy {lesson.accuracy:.2f}"
+        )
     model.save_pretrained(unfinished)
     (unfinished / "warm_up.json").write_text(json.dumps({**vars(result), "made_for": made_for}))
     unfinished.rename(folder)
@@ -274,7 +299,7 @@ def summarise(out: Path, recipe: str, seconds: float) -> None:
 
     lines = RunLog(out).headline()
     show(headline_table(lines))
-    if not recipe.endswith("cpu_learn"):
+    if recipe.endswith(("demo", "videos")):
         console.print(
             "So few steps prove the path (samples, rollouts, rewards, updates, weight sync, checkpoint), not learning: "
             "`make learn` runs until the model has learnt."

@@ -3,12 +3,18 @@
 A model with random weights never writes `<answer>B</answer>` by chance, so that no rollout would ever be rewarded.
 Some supervised steps on the run's own prompts and pictures mend that. The answers in them are drawn uniformly from the
 possible ones WITHOUT looking at the truth, so that accuracy stays at chance; the run's first validation shows it.
+
+A recipe can ask for a second part (`ssl4rl.warm_up.taught`), which is another matter: supervised steps on the truth of
+some tasks, so that reinforcement starts from a model that can do something already, as a pretrained one can.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import random
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +25,10 @@ from ssl4rl_plugin.seeding import rng_for
 
 BATCH = 32
 LEARNING_RATE = 1e-3
+TEACHING_LIMIT = 500
+"""Steps after which teaching gives up."""
+LOOK_BACK = 4
+"""Batches over which the accuracy is averaged while teaching."""
 KEPT = 512
 """Samples kept in memory: a short stream comes round several times, and clips take long to make."""
 
@@ -39,10 +49,23 @@ def random_response(made: Made, stream: SampleStream, rng: random.Random) -> str
     return stream.settings.answer_format.render(grader.render(rng.choice(options)))
 
 
+@dataclass(frozen=True)
+class TeachingResult:
+    steps: int
+    accuracy: float
+    """Probability that the model gave to the right responses of the last `LOOK_BACK` batches before it learnt from them:
+    the accuracy of sampled answers."""
+
+
 def warm_up(
-    model: Any, processor: Any, stream: SampleStream, steps: int, seed: int, progress: Any = None
+    model: Any,
+    processor: Any,
+    stream: SampleStream,
+    steps: int,
+    seed: int,
+    progress: Callable[[], object] | None = None,
 ) -> WarmUpResult:
-    """Train `model` in place for `steps` steps of `BATCH` samples.
+    """Train `model` in place for `steps` steps of `BATCH` samples on random answers.
 
     Args:
         model: a Qwen2.5-VL, or a model of text alone.
@@ -52,37 +75,76 @@ def warm_up(
         seed: of the random answers.
         progress: called without arguments after every step.
     """
+    rng = rng_for(seed, "warm-up")
+    losses = []
+    for done in itertools.islice(
+        _training(model, processor, stream, lambda made: random_response(made, stream, rng), seed), steps
+    ):
+        losses.append(done.loss)
+        if progress is not None:
+            progress()
+    tail = losses[-10:]
+    return WarmUpResult(steps, sum(tail) / len(tail), _floor(done.batch, done.responses, processor))
+
+
+def teach(model: Any, processor: Any, stream: SampleStream, accuracy: float, seed: int) -> TeachingResult:
+    """Train `model` in place on the truth of a stream's samples until it gets a share `accuracy` of new ones right.
+
+    Raises ValueError if that takes more than `TEACHING_LIMIT` steps.
+    """
+    recent: deque[float] = deque(maxlen=LOOK_BACK)
+    render = stream.settings.answer_format.render
+    training = _training(model, processor, stream, lambda made: render(made.gold), seed)
+    for step, done in enumerate(itertools.islice(training, TEACHING_LIMIT), 1):
+        recent.append(done.probability)
+        if len(recent) == LOOK_BACK and sum(recent) / LOOK_BACK >= accuracy:
+            return TeachingResult(step, sum(recent) / LOOK_BACK)
+    raise ValueError(
+        f"after {TEACHING_LIMIT} supervised steps the accuracy was {sum(recent) / LOOK_BACK:.2f}, not {accuracy}: lower "
+        "ssl4rl.warm_up.accuracy, or teach an easier task"
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    loss: float
+    """Mean cross-entropy, in nats per token of the responses."""
+    probability: float
+    """Mean probability of a whole response."""
+    batch: list[Made]
+    responses: list[str]
+
+
+def _training(
+    model: Any, processor: Any, stream: SampleStream, response: Callable[[Made], str], seed: int
+) -> Iterator[_Step]:
+    """Optimisation steps of `BATCH` samples on the given responses, without end."""
     import torch
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # matrices this small gain nothing from a second thread, and a busy core makes both wait
     end = getattr(processor, "tokenizer", processor).eos_token
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    rng = rng_for(seed, "warm-up")
-    losses: list[float] = []
     as_video = shows_video(OnlineRows(stream).held_out(), stream.settings, processor)
     sample = functools.lru_cache(maxsize=KEPT)(stream.__getitem__)
-    model.train()
-    for step in range(steps):
+    for step in itertools.count():
+        model.train()
         batch = [sample((step * BATCH + k) % len(stream)) for k in range(BATCH)]
-        responses = [random_response(made, stream, rng) + end for made in batch]
-        loss = _loss(model, processor, batch, responses, stream, as_video)
+        responses = [response(made) + end for made in batch]
+        nats, tokens = _cross_entropy(model, processor, batch, responses, stream, as_video)
+        loss = nats.sum() / tokens
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        losses.append(loss.item())
-        if progress is not None:
-            progress()
-    model.eval()
-    tail = losses[-10:]
-    return WarmUpResult(steps, sum(tail) / len(tail), _floor(batch, responses, processor))
+        model.eval()
+        yield _Step(loss.item(), (-nats).exp().mean().item(), batch, responses)
 
 
-def _loss(
+def _cross_entropy(
     model: Any, processor: Any, batch: list[Made], responses: list[str], stream: SampleStream, as_video: bool
-) -> Any:
-    """Mean cross-entropy of the responses' tokens given prompts and pictures."""
+) -> tuple[Any, int]:
+    """Cross-entropy of each response given its prompt and pictures (a tensor, in nats), and how many tokens they have."""
     import torch
 
     chats = [messages(row_of(made), stream.settings, as_video) for made in batch]
@@ -100,9 +162,10 @@ def _loss(
     answers = (tokenizer or processor)(responses)["input_ids"]
     for row, (length, answer) in enumerate(zip(lengths, answers, strict=True)):
         labels[row, : length - len(answer)] = -100
-    return torch.nn.functional.cross_entropy(
-        model(**inputs).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+    nats = torch.nn.functional.cross_entropy(
+        model(**inputs).logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none"
     )
+    return nats.sum(1), sum(map(len, answers))
 
 
 def _floor(batch: list[Made], responses: list[str], processor: Any) -> float:
