@@ -181,10 +181,12 @@ COLUMNS = ("recipe", "tasks", "trains on", "validates on", "model", "hardware", 
 
 def _cells(entry: dict[str, Any]) -> list[str]:
     """A recipe as a row of `COLUMNS`."""
-    tasks = [task if isinstance(task, str) else entry["task_group"] for task in entry["tasks"]]
+    group = entry["task_group"]
+    tasks = [task if isinstance(task, str) else group or task["task"] for task in entry["tasks"]]
+    among = group or ", ".join(dict.fromkeys(task.partition(":")[0] for task in tasks))
     return [
         entry["name"],
-        ", ".join(tasks) if len(tasks) < 6 else f"{len(tasks)} ({entry['task_group']})",
+        ", ".join(tasks) if len(tasks) < 6 else f"{len(tasks)} ({among})",
         entry["source"],
         ", ".join(entry["benchmarks"]),
         entry["model"],
