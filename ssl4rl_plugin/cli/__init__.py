@@ -378,10 +378,24 @@ def attention(
 
 @app.command()
 def doctor(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="With --recipe: what follows the recipe on verl's command line."),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Also check that verl finds a processor for this model.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Check this recipe instead: does it compose, pass verl's checks, fit the GPUs?")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check whether this machine can train, and say what to do where it cannot."""
+    """Check whether this machine, or with --recipe whether a recipe can train, and say what to do where not."""
+    if recipe is not None:
+        from ssl4rl_plugin.cli.recipe_check import show_recipe
+
+        own = [f"actor_rollout_ref.model.path={model}"] if model else []
+        raise typer.Exit(show_recipe(recipe, [*(overrides or []), *own], as_json))
+    if overrides:
+        raise ValueError(f"{overrides[0]!r} changes a recipe: say which one with --recipe")
     from ssl4rl_plugin.cli.checks import show_checks
 
     raise typer.Exit(show_checks(model, as_json))

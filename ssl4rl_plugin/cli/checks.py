@@ -59,17 +59,22 @@ def show_checks(model: str | None, as_json: bool) -> int:
     if as_json:
         show_json([asdict(check) for check in checks])
     else:
-        console = Console(soft_wrap=True, highlight=False)
-        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
-        width = max(len(check.name) for check in checks)
-        for check in checks:
-            mark = f"[bold {colours[check.status]}]{check.status:4}[/]"
-            console.print(f"{mark}  {check.name:{width}}  {escape(check.detail)}")
-            if check.remedy:
-                console.print(f"{'':{width + 8}}[dim]→ {escape(check.remedy)}[/]")
-        counts = {status: sum(check.status == status for check in checks) for status in colours}
-        console.print(f"\n{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failed")
+        print_checks(checks)
     return int(any(check.status == "fail" for check in checks))
+
+
+def print_checks(checks: list[Check]) -> None:
+    """Print checks, a line each with what to do below, and how many came out how."""
+    console = Console(soft_wrap=True, highlight=False)
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        mark = f"[bold {colours[check.status]}]{check.status:4}[/]"
+        console.print(f"{mark}  {check.name:{width}}  {escape(check.detail)}")
+        if check.remedy:
+            console.print(f"{'':{width + 8}}[dim]→ {escape(check.remedy)}[/]")
+    counts = {status: sum(check.status == status for check in checks) for status in colours}
+    console.print(f"\n{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failed")
 
 
 def run_checks(model: str | None = None) -> list[Check]:

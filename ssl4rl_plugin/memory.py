@@ -1,0 +1,297 @@
+"""How much GPU memory a run will take, estimated from its config alone.
+
+Parameters are counted exactly: the model is built on PyTorch's meta device from its config, which costs no memory. The
+rest follows formulas from the literature, at the largest sizes that the config allows (every prompt and response at its
+limit), and one assumption: `RESERVE`. It is an estimate: fragmentation and kernels' workspaces are not in it.
+
+Bytes per GPU, with P parameters of which T are trained, N GPUs, b bytes for each number (`fsdp_config.model_dtype`):
+
+- weights P·b/N, gradients T·b/N, AdamW's two moments 2·T·b/N: everything is sharded (ZeRO, arXiv 1910.02054, section 3;
+  PyTorch FSDP, arXiv 2304.11277), the weights also over the layers that are trained with LoRA;
+- two layers gathered whole in bfloat16 (FSDP fetches the next one while one computes);
+- activations with gradient checkpoints: the input of every layer, 2·t·h for t tokens and hidden size h, and what one
+  layer keeps when it is computed again, t·(24·h + 8·f) with a gated MLP of inner size f (as arXiv 2205.05198 counts,
+  section 4, without the attention scores, which flash attention does not keep; a test holds it against what PyTorch keeps);
+- logits: t·V for vocabulary size V in bfloat16, and as much again for their gradient or their scaled copy;
+- vLLM: the share of the GPU that `gpu_memory_utilization` claims. What its weights (2·P/TP) leave of it is the KV cache, at
+  2·2·layers·KV heads·head size bytes a token (arXiv 2309.06180, section 3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GIB = 2**30
+RESERVE = 2.0
+"""GiB of each GPU that are taken before anything is loaded: CUDA's context, NCCL's buffers. An assumption."""
+PATCHES_PER_TOKEN = 4
+"""Patches that the vision towers of Qwen2.5-VL and Qwen3-VL merge into one visual token."""
+
+
+class UnknownModel(ValueError):
+    """The model's config is neither on this machine nor among the known ones."""
+
+
+_VISION_2_5 = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+_VISION_3 = {
+    "depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [5, 11, 17],
+}  # fmt: skip
+
+
+def _text(hidden: int, layers: int, heads: int, kv_heads: int, inner: int, vocabulary: int = 151936) -> dict[str, int]:
+    return {
+        "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads, "intermediate_size": inner, "vocab_size": vocabulary,
+    }  # fmt: skip
+
+
+def _vl(kind: str, text: dict[str, int], vision: dict[str, Any], tied: bool) -> tuple[str, dict[str, Any]]:
+    vision = {**vision, "out_hidden_size": text["hidden_size"]}
+    own = {**text, "head_dim": 128} if kind == "qwen3_vl" else text
+    return kind, {
+        "text_config": {**own, "tie_word_embeddings": tied},
+        "vision_config": vision,
+        "tie_word_embeddings": tied,
+    }
+
+
+KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "Qwen/Qwen2.5-VL-3B-Instruct": _vl("qwen2_5_vl", _text(2048, 36, 16, 2, 11008), _VISION_2_5, tied=True),
+    "Qwen/Qwen2.5-VL-7B-Instruct": _vl("qwen2_5_vl", _text(3584, 28, 28, 4, 18944, 152064), _VISION_2_5, tied=False),
+    "Qwen/Qwen3-VL-2B-Instruct": _vl("qwen3_vl", _text(2048, 28, 16, 8, 6144), _VISION_3, tied=True),
+    "Qwen/Qwen3-VL-4B-Instruct": _vl("qwen3_vl", _text(2560, 36, 32, 8, 9728), _VISION_3, tied=True),
+    "Qwen/Qwen3-VL-8B-Instruct": _vl(
+        "qwen3_vl",
+        _text(4096, 36, 32, 8, 12288),
+        _VISION_3
+        | {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": [8, 16, 24]},
+        tied=False,
+    ),
+    "Qwen/Qwen2.5-3B-Instruct": ("qwen2", {**_text(2048, 36, 16, 2, 11008), "tie_word_embeddings": True}),
+}
+"""Configs of the models that recipes name, for a machine that has not downloaded them: what decides sizes, no more."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What memory depends on."""
+
+    name: str
+    """The model's class."""
+    parameters: int
+    vision_parameters: int
+    linear: dict[str, tuple[int, int]]
+    """Inputs and outputs of every linear layer that can have an adapter, by name."""
+    layer_parameters: int
+    """Of the largest layer of the text model."""
+    layers: int
+    hidden: int
+    inner: int
+    """Of the gated MLP."""
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    vision_layers: int = 0
+    vision_hidden: int = 0
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of KV cache for one token in half precision."""
+        return 2 * 2 * self.layers * self.kv_heads * self.head_size
+
+    @property
+    def layer_bytes(self) -> int:
+        """Bytes for one token that a layer of the text model keeps for its gradient in half precision."""
+        return 24 * self.hidden + 8 * self.inner
+
+    def adapters(self, rank: int, exclude: str | None) -> int:
+        """Parameters of LoRA adapters on all linear layers whose name `exclude` does not match (arXiv 2106.09685)."""
+        kept = (sizes for name, sizes in self.linear.items() if exclude is None or not re.fullmatch(exclude, name))
+        return sum(rank * (inputs + outputs) for inputs, outputs in kept)
+
+
+def model_size(path: str) -> ModelSize:
+    """The size of a model: of a local folder, of a download in Hugging Face's cache, or of a name in `KNOWN`.
+
+    Raises:
+        UnknownModel: it is none of these.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    folder = Path(path).expanduser()
+    try:
+        config = AutoConfig.from_pretrained(folder if folder.is_dir() else path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        if path not in KNOWN:
+            raise UnknownModel(f"{path}: no config.json on this machine, and not among {', '.join(KNOWN)}") from error
+        kind, content = KNOWN[path]
+        config = AutoConfig.for_model(kind, **content)
+    text = config.get_text_config()
+    vision = getattr(config, "vision_config", None)
+    kind_of_model: Any = AutoModelForCausalLM if vision is None else AutoModelForImageTextToText
+    with torch.device("meta"):
+        model = kind_of_model.from_config(config)
+    # A weight that two modules share counts once.
+    counts = {name: weight.numel() for name, weight in model.named_parameters()}
+    layers: dict[str, int] = {}
+    for name, count in counts.items():
+        if (found := re.match(r"(.*layers\.\d+)\.", name)) and "visual" not in name:
+            layers[found[1]] = layers.get(found[1], 0) + count
+    head = model.get_output_embeddings()
+    return ModelSize(
+        name=type(model).__name__,
+        parameters=sum(counts.values()),
+        vision_parameters=sum(count for name, count in counts.items() if "visual" in name),
+        linear={
+            name: (module.in_features, module.out_features)
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        },
+        layer_parameters=max(layers.values(), default=0),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        inner=text.intermediate_size,
+        kv_heads=text.num_key_value_heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        vocabulary=text.vocab_size,
+        vision_layers=getattr(vision, "depth", 0),
+        vision_hidden=getattr(vision, "hidden_size", 0),
+    )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of a training step, and what is on each GPU meanwhile."""
+
+    name: str
+    parts: Mapping[str, float]
+    """GiB, by what they are for."""
+
+    @property
+    def total(self) -> float:
+        """GiB in all, with the reserve."""
+        return sum(self.parts.values()) + RESERVE
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The memory of a run."""
+
+    model: ModelSize
+    trained: int
+    """Parameters that are trained."""
+    gpus: int
+    phases: tuple[Phase, ...]
+    kv_cache: float | None
+    """GiB of each vLLM engine's KV cache on one GPU; None where the size of the GPU is not known."""
+    kv_sequences: float | None
+    """Sequences of full length that fit into an engine's KV cache at once."""
+    host: float
+    """GiB of each node's own memory that hold what is offloaded."""
+
+    @property
+    def peak(self) -> Phase:
+        """The phase that takes most."""
+        return max(self.phases, key=lambda phase: phase.total)
+
+
+def estimate(config: Any, model: ModelSize) -> Estimate:
+    """The memory of a run on each GPU, phase by phase.
+
+    Args:
+        config: verl's config, composed, with the plugin's `ssl4rl` section.
+        model: the size of `config.actor_rollout_ref.model.path`.
+    """
+    actor, rollout, ref = (config.actor_rollout_ref[name] for name in ("actor", "rollout", "ref"))
+    engine = actor.fsdp_config
+    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    shards = gpus if engine.fsdp_size in (-1, None) else min(gpus, engine.fsdp_size)
+    number = 2 if engine.model_dtype in ("bf16", "fp16", "bfloat16", "float16") else 4
+    lora = config.actor_rollout_ref.model.lora_rank
+    trained = model.adapters(lora, config.actor_rollout_ref.model.exclude_modules) if lora else model.parameters
+    held = model.parameters + (trained if lora else 0)
+
+    weights = held * number / shards / GIB
+    moments = 2 * trained * number / shards / GIB
+    gathered = 2 * 2 * model.layer_parameters / GIB if shards > 1 else 0.0
+    with_ref = (actor.use_kl_loss or config.algorithm.use_kl_in_reward) and not lora
+    # FSDP1 keeps the reference model in the machine's memory, whatever the config says (verl/workers/engine/fsdp).
+    ref_on_host = actor.strategy == "fsdp" or ref.fsdp_config.param_offload
+    reference = 4 * model.parameters / shards / GIB if with_ref else 0.0
+    memory = config.ssl4rl.gpu_memory
+    served = 2 * model.parameters / rollout.tensor_model_parallel_size / GIB
+    claimed = rollout.gpu_memory_utilization * memory if memory else served
+    resting = {
+        "weights": 0.0 if engine.param_offload else weights,
+        "optimizer": 0.0 if engine.optimizer_offload else moments,
+        "reference": 0.0 if ref_on_host else reference,
+    }
+    asleep = {} if rollout.free_cache_engine else {"vLLM": claimed}
+
+    length = config.data.max_prompt_length + config.data.max_response_length
+
+    def tokens(micro: int | None, dynamic: bool, budget: int) -> int:
+        return budget if dynamic or not micro else micro * length
+
+    def logits(count: int) -> float:
+        return 2 * 2 * count * model.vocabulary / GIB
+
+    update = tokens(actor.ppo_micro_batch_size_per_gpu, actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu)
+    scoring = tokens(
+        rollout.log_prob_micro_batch_size_per_gpu,
+        rollout.log_prob_use_dynamic_bsz,
+        rollout.log_prob_max_token_len_per_gpu,
+    )
+    patches = PATCHES_PER_TOKEN * update * config.data.max_prompt_length / length
+    kept = 2 * (model.layers * update * model.hidden + model.vision_layers * patches * model.vision_hidden) / GIB
+    layer = update * model.layer_bytes / GIB
+    if not config.actor_rollout_ref.model.enable_gradient_checkpointing:
+        kept = model.layers * layer  # the vision tower's too, but it is small in comparison
+    phases = (
+        Phase("rollout", {**resting, "vLLM": claimed}),
+        Phase(
+            "weights to vLLM",
+            {
+                **resting,
+                "weights": weights,
+                "vLLM": served if rollout.free_cache_engine else claimed,
+                "bucket": rollout.checkpoint_engine.update_weights_bucket_megabytes / 1024,
+            },
+        ),
+        Phase(
+            "log-probs",
+            {**resting, **asleep, "weights": weights, "layers gathered": gathered, "logits": logits(scoring)},
+        ),
+        Phase(
+            "update",
+            {
+                **resting,
+                **asleep,
+                "weights": weights,
+                "optimizer": moments,
+                "gradients": trained * number / shards / GIB,
+                "layers gathered": gathered,
+                "activations": kept + layer,
+                "logits": logits(update),
+            },
+        ),
+    )
+    cache = max(0.0, claimed - served) if memory else None
+    longest = rollout.max_model_len or length
+    per_sequence = longest * model.kv_bytes / rollout.tensor_model_parallel_size / GIB
+    offloaded = (weights - resting["weights"]) + (moments - resting["optimizer"]) + (reference - resting["reference"])
+    return Estimate(
+        model=model,
+        trained=trained,
+        gpus=gpus,
+        phases=phases,
+        kv_cache=cache,
+        kv_sequences=None if cache is None else cache / per_sequence,
+        host=offloaded * config.trainer.n_gpus_per_node,
+    )
