@@ -325,6 +325,22 @@ def test_what_a_model_wrote_stays_text(tmp_path):
     assert "‹U+202E›" in html and "‹U+D800›" in html
 
 
+def test_names_in_the_metrics_stay_text(tmp_path):
+    odd = "<script>alert(1)<\u202e\ud800 $x$ {{ 7 * 7 }}"
+    names = [
+        f"val-core/bench/{odd}/{odd}/acc/mean@1",
+        f"val-core/ssl4rl/{odd}/acc/mean@1",
+        f"curriculum/{odd}/{odd}/share",
+    ]
+    rows = [{"step": step, "data": dict.fromkeys(names, 0.5) | {f"{odd}": None}} for step in (0, 1)]
+    for run in ("a", "<b>"):
+        write_lines(tmp_path / run / "metrics.jsonl", rows)
+    for logs in ([RunLog(tmp_path / "<b>")], [RunLog(tmp_path / run) for run in ("a", "<b>")]):
+        html = report_html(*logs)
+        assert "<script" not in html and "<b></b>" not in html and "<b><b>" not in html
+        assert "\u202e" not in html and "{{ 7 * 7 }}" in html and html.encode()
+
+
 def test_the_page_says_what_is_missing(bare):
     text = visible(report_html(RunLog(bare)))
     for words in ("no validation dumps", "no config", "No validation was recorded", "trainer.validation_data_dir"):

@@ -112,8 +112,8 @@ def table(log: RunLog, arms: Sequence[Arm]) -> list[dict[str, Any]]:
     reasons = latest_reasons(log)
     return [
         {
-            "task": arm.task,
-            "level": arm.level,
+            "task": readable(arm.task, 80),
+            "level": readable(arm.level, 120),
             "first": min(arm.drawn, default=None),
             "last": max(arm.drawn, default=None),
             "prompts": None if arm.prompts is None else f"{arm.prompts:,.0f}",

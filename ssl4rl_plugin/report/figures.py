@@ -20,6 +20,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ssl4rl_plugin.report.page import readable
 from ssl4rl_plugin.runlog import Accuracy
 
 SERIES = tuple(f"#0a0b{number:02x}" for number in range(1, 9))
@@ -54,6 +55,7 @@ class Drawing:
 @contextmanager
 def _canvas(title: str, note: str, drawings: list[Drawing], percent: bool = False) -> Iterator[Any]:
     """Axes to draw on; the finished drawing is added to `drawings`."""
+    title = readable(title, 120)
     settings = {
         "svg.fonttype": "none",  # real text in the page's own font
         "svg.hashsalt": title,  # ids that are stable, and differ between the figures of a page
@@ -89,7 +91,7 @@ def _canvas(title: str, note: str, drawings: list[Drawing], percent: bool = Fals
             columns = 2 if max(map(len, labels)) > 20 else 3
             figure.set_figheight(HEIGHT + 0.18 * max(0, -(-len(labels) // columns) - 2))  # long legends take no room
             figure.legend(
-                handles, labels, loc="outside upper left", ncols=columns,
+                handles, [readable(label, 60) for label in labels], loc="outside upper left", ncols=columns,
                 frameon=False, handlelength=1.4, columnspacing=1.4, borderpad=0.1,
             )  # fmt: skip
         buffer = io.StringIO()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ssl4rl_plugin.report.page import percent
+from ssl4rl_plugin.report.page import percent, readable
 from ssl4rl_plugin.runlog import Accuracy, Difference, Headline, Kind, RunLog, difference
 
 
@@ -14,8 +14,7 @@ def task_lines(logs: Mapping[str, RunLog]) -> list[dict[str, Any]]:
     rows = {name: {row.kind: row for row in log.headline()} for name, log in logs.items()}
     outcomes = {name: log.outcomes for name, log in logs.items()}
     return [
-        line
-        | {"group": kind.task, "item": kind.level or "all", "options": "" if kind.options == "{}" else kind.options}
+        line | _named(kind.task, kind.level or "all", "" if kind.options == "{}" else kind.options)
         for kind, line in _lines(rows, outcomes)
     ]
 
@@ -27,13 +26,17 @@ def benchmark_lines(logs: Mapping[str, RunLog]) -> list[dict[str, Any]]:
     scopes = {"overall": "all questions", "l2_category": "l2-category", "category": "category"}
     return [
         line
-        | {
-            "group": kind.benchmark,
-            "item": kind.name or "all questions",
-            "options": (scopes[kind.scope] if kind.name else "") + (" circular" if kind.circular else ""),
-        }
+        | _named(
+            kind.benchmark,
+            kind.name or "all questions",
+            (scopes[kind.scope] if kind.name else "") + (" circular" if kind.circular else ""),
+        )
         for kind, line in _lines(rows, outcomes)
     ]
+
+
+def _named(group: str, item: str, options: str) -> dict[str, str]:
+    return {"group": readable(group, 80), "item": readable(item, 80), "options": readable(options, 200)}
 
 
 def _lines(
