@@ -23,6 +23,10 @@ LISTED = 10
 """Pairs of equal images that a message names."""
 
 
+SAMPLER = ("pkg://ssl4rl_plugin.curriculum.sampler", "build_sampler")
+CALLBACK = "ssl4rl_plugin.curriculum.sampler.SaveJournal"
+
+
 class PreflightError(ValueError):
     """A run that cannot work, found before it starts; the message says what to change."""
 
@@ -74,6 +78,7 @@ def check(config: DictConfig) -> None:
             "data.train_batch_size, raise ssl4rl.epochs, or add images"
         )
     train[0]
+    check_curriculum(config, settings, train)
     check_overlap(settings)
     check_reward(config, settings.answer_format.name)
     check_batches(config)
@@ -120,6 +125,45 @@ def check_built(settings: Settings, folder: Path) -> BuiltRows:
     if not len(BuiltRows(folder, "val")) + len(BuiltRows(folder, "questions")):
         raise PreflightError(f"{folder} holds no validation rows: build it with `--set source.val_fraction=0.1`")
     return train
+
+
+def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows | BuiltRows) -> None:
+    """Refuse a curriculum that could not work, and say where one would be without effect."""
+    from ssl4rl_plugin.built import BuiltRows
+    from ssl4rl_plugin.curriculum.director import Director
+    from ssl4rl_plugin.settings import arm_infos
+
+    if settings.curriculum is None:
+        return
+    sampler = config.trainer.v1.sampler.custom_sampler
+    if (sampler.path, sampler.name) != SAMPLER:
+        raise PreflightError(
+            f"ssl4rl.curriculum needs the sampler of this package, and trainer.v1.sampler.custom_sampler is {sampler.path}: "
+            "leave it as the recipes set it, or set ssl4rl.curriculum=null"
+        )
+    arms = arm_infos(train.arms)
+    Director(settings.curriculum, arms, int(config.actor_rollout_ref.rollout.n), settings.seed).probabilities()
+    if isinstance(train, BuiltRows):
+        for number in range(len(arms)):
+            train.of_arm(0, number, 0)  # says which arm has no rows
+    notes = []
+    if len(arms) == 1:
+        notes.append(f"it has one arm only, {arms[0].key}, and nothing to choose")
+    if (
+        settings.curriculum.balance
+        and config.algorithm.adv_estimator == "grpo"
+        and config.algorithm.norm_adv_by_std_in_grpo
+    ):
+        notes.append(
+            "`balance` changes nothing, since GRPO divides by each group's own spread (norm_adv_by_std_in_grpo)"
+        )
+    if config.trainer.checkpoint_callback_class != CALLBACK:
+        notes.append(
+            f"checkpoints will not hold its journal, since trainer.checkpoint_callback_class is not {CALLBACK} (a run is "
+            "resumed from the one in trainer.default_local_dir)"
+        )
+    for note in notes:
+        print(f"ssl4rl: curriculum: {note}", file=sys.stderr)
 
 
 def check_overlap(settings: Settings) -> None:

@@ -41,6 +41,15 @@ def test_a_good_run_passes(photo_folder: Path) -> None:
     preflight.check(usual(photo_folder))
 
 
+def test_a_curriculum_that_would_be_without_effect_is_said(
+    photo_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["ssl4rl.tasks=[rotation:pair_90]", "trainer.checkpoint_callback_class=null"]
+    preflight.check(usual(photo_folder, "ssl4rl.curriculum={policy: goldilocks, balance: true}", *one))
+    said = capsys.readouterr().err
+    assert "one arm only" in said and "`balance` changes nothing" in said and "checkpoints will not hold" in said
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -62,6 +71,9 @@ def test_a_good_run_passes(photo_folder: Path) -> None:
         (["ssl4rl.source.path=/no/such/folder"], r"/no/such/folder"),
         (["ssl4rl.source.name=foldr"], r"foldr.*folder"),
         (["actor_rollout_ref.model.path=/no/such/model"], r"no folder /no/such/model"),
+        (["ssl4rl.curriculum=goldylocks"], r"goldylocks.*goldilocks"),
+        (["ssl4rl.curriculum={policy: goldilocks, floors: {jigsav: 0.1}}"], r"no task 'jigsav'"),
+        (["ssl4rl.curriculum=goldilocks", "trainer.v1.sampler.custom_sampler.path=null"], r"sampler of this package"),
     ],
 )
 def test_each_mistake_is_named_with_its_remedy(photo_folder: Path, overrides: list[str], message: str) -> None:
