@@ -151,7 +151,7 @@ class BuiltRows:
         numbers = {arm.key: number for number, arm in enumerate(self.arms)}
         found = []
         for shard in self._shards:
-            table = pq.read_table(self.folder / shard.name, columns=["reward_model.ground_truth"])
+            table = pq.ParquetFile(self.folder / shard.name).read(columns=["reward_model.ground_truth"])
             for value in table.column("reward_model").to_pylist():
                 truth = json.loads(value["ground_truth"])
                 found.append(numbers[arm_key(truth["task"], truth["level"], truth.get("options") or {})])

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from typer.testing import CliRunner
 from ssl4rl_plugin.answers import FORMATS
 from ssl4rl_plugin.built import BuiltError, BuiltRows
 from ssl4rl_plugin.cli import app
+from ssl4rl_plugin.curriculum.director import CurriculumSettings
+from ssl4rl_plugin.curriculum.rows import SteeredRows
+from ssl4rl_plugin.curriculum.schedule import Schedule
 from ssl4rl_plugin.data_builders import build as module
 from ssl4rl_plugin.data_builders.build import BuildError, build
 from ssl4rl_plugin.data_builders.folder import FolderSource
@@ -99,6 +103,28 @@ def test_built_rows_are_the_online_rows(section: dict, tmp_path: Path, store: st
             for name in ("kind", "data_source", "prompt", "ground_truth", "info"):
                 assert getattr(one, name) == getattr(other, name)
             assert [image.tobytes() for image in one.images] == [image.tobytes() for image in other.images]
+
+
+def test_a_curriculum_draws_the_rows_of_each_arm_in_turn(once: Path) -> None:
+    rows = BuiltRows(once, "train")
+    decisions = Schedule(len(rows.arms), seed=0)
+    decisions.announce(0, [0.6, 0.4, 0.0])
+    decisions.announce(10, [0.0, 0.5, 0.5])
+    steered = SteeredRows(rows, CurriculumSettings("goldilocks"), decisions)
+    seen: dict[str, list[int]] = {}
+    for index in range(len(steered)):
+        row = steered[index]
+        assert row.kind.startswith(rows.arms[decisions.draw(index).arm].task.name)
+        seen.setdefault(row.info["task"], []).append(row.info["index"])
+    own = {
+        task: [index for index in range(len(rows)) if rows[index].info["task"] == task]
+        for task in ("rotation", "jigsaw", "contrastive")
+    }
+    for task, numbers in seen.items():
+        assert numbers == (own[task] * 9)[: len(numbers)], (
+            "each in the order of the files, and again when all were used"
+        )
+    assert steered.state() == {**rows.state(), "curriculum": asdict(steered.settings)}
 
 
 def test_jpeg_keeps_everything_but_a_little_of_the_pixels(section: dict, once: Path) -> None:

@@ -14,13 +14,17 @@ from scipy import stats
 from torch.utils.data import DataLoader
 
 from ssl4rl_plugin.curriculum import journal
+from ssl4rl_plugin.curriculum import schedule as schedule_module
 from ssl4rl_plugin.curriculum.balance import LIMIT, Balance
 from ssl4rl_plugin.curriculum.director import CurriculumSettings, Director
 from ssl4rl_plugin.curriculum.evidence import Answer, ArmInfo, Evidence, corrected, diversity, ladder
 from ssl4rl_plugin.curriculum.figures import figures
 from ssl4rl_plugin.curriculum.policies import PolicyError, policies
+from ssl4rl_plugin.curriculum.rows import steered
 from ssl4rl_plugin.curriculum.schedule import BLOCK, Schedule, ScheduleError
 from ssl4rl_plugin.curriculum.simulator import MIXED, SimulatedTask, World, oracle, rollouts_to_target, simulate
+from ssl4rl_plugin.rows import OnlineRows
+from ssl4rl_plugin.samples import SampleStream, load_manifest
 from ssl4rl_plugin.settings import Settings, SettingsError, arm_infos, parse_arms
 
 ADAPTIVE = ("goldilocks", "learning_progress", "gradient_signal", "diversity_aware", "staged")
@@ -397,7 +401,7 @@ def test_balance_makes_the_spread_of_tasks_equal() -> None:
 # ---- settings
 
 
-def section(**changes: object) -> dict[str, object]:
+def run_section(**changes: object) -> dict[str, object]:
     return {
         "seed": 0, "tasks": ["rotation"], "source": {"name": "sample_photos", "max_pixels": 65536},
         "answer_format": "answer_only", "epochs": 1, "val_samples": 1, **changes,
@@ -405,14 +409,37 @@ def section(**changes: object) -> dict[str, object]:
 
 
 def test_with_a_curriculum_a_task_stands_for_all_of_its_levels() -> None:
-    plain = Settings.from_config(section(tasks=["rotation", "position:quadrants"]))
-    steered = Settings.from_config(section(tasks=["rotation", "position:quadrants"], curriculum="goldilocks"))
+    plain = Settings.from_config(run_section(tasks=["rotation", "position:quadrants"]))
+    every = Settings.from_config(run_section(tasks=["rotation", "position:quadrants"], curriculum="goldilocks"))
     assert plain.curriculum is None and len(plain.arms) == 2
-    levels = [arm.level_name for arm in steered.arms if arm.task.name == "rotation"]
-    assert levels == list(steered.arms[0].task.levels) and len(steered.arms) == len(levels) + 1
-    assert asdict(steered.curriculum)["policy"] == "goldilocks"
+    levels = [arm.level_name for arm in every.arms if arm.task.name == "rotation"]
+    assert levels == list(every.arms[0].task.levels) and len(every.arms) == len(levels) + 1
+    assert asdict(every.curriculum)["policy"] == "goldilocks"
     with pytest.raises((SettingsError, PolicyError), match="must be a policy's name"):
-        Settings.from_config(section(curriculum=["goldilocks"]))
+        Settings.from_config(run_section(curriculum=["goldilocks"]))
+
+
+def test_online_rows_follow_the_schedule_and_a_resumed_run_keeps_its_curriculum(section: dict) -> None:
+    settings = Settings.from_config(
+        {**section, "curriculum": "goldilocks", "tasks": ["position"], "options": {"side": 84}}
+    )
+    own = OnlineRows(SampleStream(settings, load_manifest(settings), "train"))
+    alone = steered(own, settings.curriculum, settings.seed)
+    start = [alone[index].info["level"] for index in range(12)]
+    assert set(start) > {settings.arms[0].level_name}, "without a sampler, what the curriculum starts with"
+
+    decisions = Schedule(len(own.arms), settings.seed)
+    decisions.announce(0, np.eye(len(own.arms))[2])
+    decisions.announce(6, np.eye(len(own.arms))[0])
+    schedule_module.publish(decisions)
+    try:
+        rows = steered(own, settings.curriculum, settings.seed)
+        levels = [rows[index].info["level"] for index in range(12)]
+        assert levels == [settings.arms[2].level_name] * 6 + [settings.arms[0].level_name] * 6
+        assert [rows[index].info["item"] for index in range(12)] == [alone[index].info["item"] for index in range(12)]
+    finally:
+        schedule_module.publish(None)
+    assert rows.state()["curriculum"]["policy"] == "goldilocks"
 
 
 # ---- the simulator

@@ -121,7 +121,7 @@ class Schedule:
 _current: Schedule | None = None
 
 
-def publish(schedule: Schedule) -> None:
+def publish(schedule: Schedule | None) -> None:
     """Make a schedule that of this process: verl constructs the sampler, then the dataset, and neither knows the other."""
     global _current
     _current = schedule
