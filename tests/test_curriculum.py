@@ -97,7 +97,7 @@ def test_rungs_count_a_runs_own_levels() -> None:
 
 def test_fixed_weights_stay() -> None:
     infos = tuple(replace(arm, weight=weight) for arm, weight in zip(arms(2, 1), (1.0, 3.0, 0.0), strict=True))
-    found = seen(director("fixed", infos, revisit=0.0), {0: 1.0, 1: 0.25})
+    found = seen(director("fixed", infos), {0: 1.0, 1: 0.25})
     assert found.tolist() == [0.25, 0.75, 0.0]
 
 

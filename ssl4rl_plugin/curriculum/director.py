@@ -125,10 +125,9 @@ class Director:
                 )
         if weights.sum() <= 0:
             weights = given
-        even = np.ones(len(self.arms)) / len(self.arms)
         shares = weights / weights.sum()
-        if self.steps >= self.settings.warm_up:
-            shares = (1 - self.settings.revisit) * shares + self.settings.revisit * even
+        if self.steps >= self.settings.warm_up and self.policy.revisits:
+            shares = (1 - self.settings.revisit) * shares + self.settings.revisit / len(self.arms)
         return self._bounded(shares)
 
     def reasons(self) -> list[str]:

@@ -49,6 +49,8 @@ class Policy(ABC):
 
     defaults: ClassVar[dict[str, Any]] = {}
     """Options with their default values."""
+    revisits: ClassVar[bool] = True
+    """Whether some prompts go to all arms evenly besides (`ssl4rl.curriculum.revisit`)."""
 
     def __init__(self, arms: Sequence[ArmInfo], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         given = dict(options or {})
@@ -88,6 +90,8 @@ class Policy(ABC):
 
 class Fixed(Policy):
     """The weights of `ssl4rl.tasks`, always."""
+
+    revisits = False
 
     def weights(self, rng: np.random.Generator) -> Array:
         return np.array([arm.weight for arm in self.arms])
