@@ -465,11 +465,11 @@ class RunLog:
                 f"{self.folder} has no hydra/.hydra/config.yaml with an `ssl4rl` section, so its pictures cannot be "
                 "made again; start runs with hydra.run.dir=RUN/hydra"
             )
-        source = section.get("source") or {}
-        for of in (source, *(section.get("benchmarks") or [])):
-            for key in ("path", "manifest"):
-                if isinstance(of.get(key), str):
-                    of[key] = self._from_where_it_ran(of[key])
+        places = [section, section.get("source") or {}, *(section.get("benchmarks") or [])]
+        for place in places:
+            for key in ("path", "manifest", "data"):
+                if isinstance(place, dict) and isinstance(place.get(key), str):
+                    place[key] = self._from_where_it_ran(place[key])
         try:
             return Settings.from_config(section)
         except (KeyError, TypeError) as error:
@@ -517,10 +517,7 @@ class RunLog:
             told = row.answered
             place = self._questions.get((told.benchmark, told.question, told.rotation))
             if place is None:
-                raise RunError(
-                    f"question {row.sample} is in none of the benchmarks (ssl4rl.benchmarks) of the config; those that are "
-                    "part of built data cannot be looked up"
-                )
+                raise RunError(f"question {row.sample} is in none of the benchmarks (ssl4rl.benchmarks) of the config")
             made = place[0][place[1]]
         if made.ground_truth != row.truth:
             raise RunError(f"{row.sample} comes out differently now: its images or the package have changed")

@@ -15,12 +15,13 @@ from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.evaluate import results_table
 from ssl4rl_plugin.dataset import benchmark_rows, own_rows
 from ssl4rl_plugin.evaluation import predictions
+from ssl4rl_plugin.evaluation.engines import EngineError, answers
 from ssl4rl_plugin.evaluation.exam import Wishes, exam_from, exam_of_run
 from ssl4rl_plugin.evaluation.model import ModelError, resolve
 from ssl4rl_plugin.evaluation.protocol import Sampling
 from ssl4rl_plugin.evaluation.results import ResultsError, as_value, groups_of
 from ssl4rl_plugin.evaluation.run import EvaluationError, base_lines, evaluate
-from ssl4rl_plugin.evaluation.worker import record
+from ssl4rl_plugin.evaluation.worker import Job, record
 from ssl4rl_plugin.rewards import compute_score, encode_question
 from ssl4rl_plugin.settings import Settings, SettingsError
 
@@ -67,7 +68,7 @@ def test_a_run_is_repeated_as_its_config_says(section: dict, questions: Path, tm
 
     config = compose("cpu_demo", [
         "actor_rollout_ref.model.path=x", "ssl4rl.val_samples=4",
-        f"ssl4rl.benchmarks=[{{name: mmbench, path: {questions}}}]",
+        f"ssl4rl.benchmarks=[{{name: mmbench, path: {questions.name}}}]",
         "actor_rollout_ref.rollout.val_kwargs.temperature=0.5", "actor_rollout_ref.rollout.val_kwargs.n=2",
         "ssl4rl.partial_credit=0.25", "ssl4rl.system_prompt=Be brief.",
     ])  # fmt: skip
@@ -75,6 +76,8 @@ def test_a_run_is_repeated_as_its_config_says(section: dict, questions: Path, tm
 
     (tmp_path / "hydra" / ".hydra").mkdir(parents=True)
     OmegaConf.save(config, tmp_path / "hydra" / ".hydra" / "config.yaml")
+    hydra = {"hydra": {"runtime": {"cwd": str(questions.parent)}}}  # where the run was started, and not we
+    OmegaConf.save(OmegaConf.create(hydra), tmp_path / "hydra" / ".hydra" / "hydra.yaml")
     (tmp_path / "metrics-0.jsonl").write_text("")
     exam = exam_of_run(tmp_path, Wishes())
     assert len(exam.rows) == 5 * 4 + 12
@@ -112,7 +115,7 @@ def test_a_line_has_the_score_that_training_would_give(section: dict, questions:
             k: v for k, v in scored.items() if k != "sample"
         }
     assert (line["id"], line["category"], line["l2_category"]) == ("mmbench:1", "fine", "coarse")
-    assert line["images"] == row.info["item"].split(",") and line["truth"] == "B" and line["answer"] is None
+    assert line["images"] == row.info["item"].split(",") and line["truth"] == "B" and line["answer"] == ""
     assert record(row, 1, 0, "<answer> B </answer>", exam.protocol)["answer"] == "B"
     assert "image/" not in json.dumps(line) and len(json.dumps(line)) < 2000, "pictures are named, not held"
     lost = record(row, 1, 0, None, exam.protocol, "the prompt has 9999 tokens")
@@ -313,3 +316,11 @@ def test_a_folder_goes_on_with_its_own_evaluation_only(
 def test_benchmarks_alone_need_no_settings_of_tasks(section: dict) -> None:
     with pytest.raises(SettingsError, match="nothing to ask"):
         exam_from(Wishes(), lambda tasks: [section])
+
+
+def test_an_engine_that_cannot_start_says_why(section: dict, questions: Path, tmp_path: Path) -> None:
+    """The real process, with a model that is not there any more."""
+    exam = exam_from(Wishes(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
+    job = Job(exam.rows, exam.protocol, exam.engine, str(tmp_path / "gone"), None, False, (0, 1))
+    with pytest.raises(EngineError, match=r"(?s)engine 0 ended: .*gone.*engine-0\.log"):
+        list(answers(job, tmp_path, [{}]))

@@ -76,11 +76,11 @@ def run_evaluate(
         say("interrupted; start the same command again, and it goes on from what is answered")
         raise
     groups, value = results(model, exam, out, lines, base, theirs)
+    _say_what_failed(say, lines)
     if as_json:
         show_json(value)
         return
     show(results_table(groups))
-    _say_what_failed(say, lines)
     print(out / "results.json")
 
 

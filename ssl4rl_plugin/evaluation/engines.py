@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import pickle
@@ -43,6 +44,8 @@ def environments(tensor_parallel: int, engines: int | None) -> list[dict[str, st
         shared = {name: os.environ.get(name, default) for name, default in ROLLOUT_ENVIRONMENT.items()}
         # Without the last one vLLM's CPU platform overrules the executor `uni`.
         return [{**shared, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}] * (engines or 1)
+    if importlib.util.find_spec("vllm") is None:
+        raise EngineError("vLLM is not installed: pip install 'ssl4rl-plugin[gpu]'")
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -104,12 +103,14 @@ def _claimed(folder: Path) -> Iterator[None]:
 
 def _job(model: Model, exam: Exam, numbers: tuple[int, ...]) -> Job:
     """What the engines are started with. Raises ModelError if the model cannot see what it is asked about."""
+    from transformers import AutoConfig
     from verl.utils import hf_processor
 
     try:
-        processor = hf_processor(model.path)
-    except OSError as error:
+        AutoConfig.from_pretrained(model.path)
+    except (OSError, ValueError) as error:
         raise ModelError(f"the model {model.given} cannot be loaded: {error}") from error
+    processor = hf_processor(model.path)
     shown = next((row for row in exam.rows.probes() if row.images or row.videos), None)
     if processor is None and shown is not None:
         raise ModelError(
@@ -165,7 +166,7 @@ def base_lines(given: str, exam: Exam, out: Path, say: Callable[[str], None], ad
     folder = Path(given).expanduser()
     found = _identity(folder)
     if found is None:
-        return evaluate(given, replace(exam), out / "base", say, advance)
+        return evaluate(given, exam, out / "base", say, advance)
     wanted = json.loads(json.dumps(exam.identity()))
     if changed := [key for key in _changed(found, wanted) if key != "model"]:
         raise ResultsError(

@@ -152,11 +152,12 @@ class _Asker:
         """The lines of a row: one for each answer. Raises SourceError if its pictures are gone."""
         loop = asyncio.get_running_loop()
         row = await loop.run_in_executor(_ONE_THREAD, self.job.rows.__getitem__, number)
+        problem = ""
         try:
-            texts = await self._generate(row)
-        except _Unaskable as problem:
-            return [self._line(number, row, draw, None, str(problem)) for draw in range(self.job.protocol.sampling.n)]
-        return [self._line(number, row, draw, text) for draw, text in enumerate(texts)]
+            texts: list[str | None] = [*await self._generate(row)]
+        except _Unaskable as error:
+            texts, problem = [None] * self.job.protocol.sampling.n, str(error)
+        return [record(row, number, draw, text, self.job.protocol, problem) for draw, text in enumerate(texts)]
 
     async def _generate(self, row: Row) -> list[str]:
         """The model's answers, decoded as verl does it."""
@@ -204,9 +205,6 @@ class _Asker:
             for one in sorted(final.outputs, key=lambda one: one.index)
         ]
 
-    def _line(self, number: int, row: Row, draw: int, response: str | None, problem: str = "") -> Line:
-        return record(row, number, draw, response, self.job.protocol, problem)
-
 
 _ONE_THREAD = ThreadPoolExecutor(1, "rows")
 """Sources of pictures need not be safe for threads."""
@@ -234,9 +232,8 @@ def record(row: Row, number: int, draw: int, response: str | None, protocol: Pro
         protocol: how it was asked.
         problem: why it was not asked.
     """
-    about = json.loads(row.info["params"]) if row.info["split"] == "questions" else {}
+    truth = json.loads(row.ground_truth)
     refs = row.info["item"].split(",")
-    blocks = protocol.settings.answer_format.find(response or "").texts
     scored = compute_score(row.data_source, response or "", row.ground_truth, row.info, **protocol.reward)
     return {
         "row": number,
@@ -244,13 +241,12 @@ def record(row: Row, number: int, draw: int, response: str | None, protocol: Pro
         "id": row.info["sample"],
         "kind": row.kind,
         "data_source": row.data_source,
-        "category": about.get("category"),
-        "l2_category": about.get("l2_category"),
+        "category": truth.get("category"),
+        "l2_category": truth.get("l2_category"),
         "prompt": row.prompt,
         # References; where a name has a comma itself, they are not taken apart.
         "images": refs if len(refs) == len(row.images) else [row.info["item"]],
         "response": response,
-        "answer": blocks[-1].strip() if blocks else None,
         "truth": row.info["gold"],
         "ground_truth": row.ground_truth,
         **{key: value for key, value in scored.items() if key != "sample"},
