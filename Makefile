@@ -15,7 +15,7 @@ PACKAGING := pyproject.toml setup.py
 PARALLEL ?= --numprocesses auto --dist loadgroup
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-fast test-e2e lint format bench profile gallery oracles docs clean distclean
+.PHONY: help venv install demo learn test test-fast test-e2e lint format bench profile curriculum gallery oracles docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ bench: install ## Speed and memory of the data pipeline and the rewards (half an
 
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py
+
+curriculum: install ## Train with five ways to draw tasks, three seeds each (an hour and a half), and draw the comparison
+	$(BIN)/python tests/bench/curriculum.py runs/curriculum --picture docs/assets/curriculum.png
 
 gallery: install ## Make docs/gallery.md and the tables of tasks and recipes anew (a minute or two)
 	$(BIN)/python docs/make_gallery.py

@@ -517,7 +517,10 @@ class RunLog:
             told = row.answered
             place = self._questions.get((told.benchmark, told.question, told.rotation))
             if place is None:
-                raise RunError(f"question {row.sample} is in none of the benchmarks (ssl4rl.benchmarks) of the config")
+                raise RunError(
+                    f"question {row.sample} is in none of the benchmarks (ssl4rl.benchmarks) of the config; those that are "
+                    "part of built data cannot be looked up"
+                )
             made = place[0][place[1]]
         if made.ground_truth != row.truth:
             raise RunError(f"{row.sample} comes out differently now: its images or the package have changed")

@@ -149,21 +149,29 @@ class Settings:
 
 
 def arm_infos(arms: Sequence[Arm]) -> tuple[ArmInfo, ...]:
-    """What a curriculum knows of each arm, in the same order; several arms at one level are told apart by their options."""
-    labels = [f"{arm.task.name}/{arm.level_name}" for arm in arms]
+    """What a curriculum knows of each arm, in the same order."""
     return ladder(
         [
             ArmInfo(
                 key=arm.key,
-                label=label if labels.count(label) == 1 else arm.key.replace(":", "/", 1),
+                label=_label(
+                    arm,
+                    [other for other in arms if (other.task.name, other.level_name) == (arm.task.name, arm.level_name)],
+                ),
                 task=arm.task.name,
                 rung=list(arm.task.levels).index(arm.level_name),
                 chance=arm.task.chance(arm.level),
                 weight=arm.weight,
             )
-            for arm, label in zip(arms, labels, strict=True)
+            for arm in arms
         ]
     )
+
+
+def _label(arm: Arm, same: Sequence[Arm]) -> str:
+    """`task/level`, and the options in which arms at the same level differ."""
+    own = {key: value for key, value in arm.options.items() if any(other.options.get(key) != value for other in same)}
+    return f"{arm.task.name}/{arm.level_name}" + "".join(f" {key}={value}" for key, value in sorted(own.items()))
 
 
 def parse_arms(

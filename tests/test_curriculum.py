@@ -92,6 +92,13 @@ def test_rungs_count_a_runs_own_levels() -> None:
     ]
 
 
+def test_arms_at_one_level_are_told_apart_by_what_differs() -> None:
+    entries = ["rotation:pair_90", {"task": "rotation:pair_90", "options": {"pair": False}}, "position"]
+    found = arm_infos(parse_arms(entries, {"side": 84}))
+    assert [arm.label for arm in found[:2]] == ["rotation/pair_90", "rotation/pair_90 pair=False"]
+    assert [arm.rung for arm in found] == [0, 1, 0] and len({arm.key for arm in found}) == 3
+
+
 # ---- policies
 
 

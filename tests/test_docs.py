@@ -164,7 +164,7 @@ def test_make_targets_and_modules_exist() -> None:
 def test_every_key_shown_is_declared() -> None:
     schema = set(_schema())
     sections = {"ssl4rl.source", "ssl4rl.options"}
-    groups = {"ssl4rl.tasks", "ssl4rl.sources"}  # entry points
+    groups = {"ssl4rl.tasks", "ssl4rl.sources", "ssl4rl.policies"}  # entry points
     level_fields = {f.name for name in OURS for f in fields(get_task(name).level())}
     for page, text in TEXTS.items():
         for key in set(re.findall(r"(?<![\w/.-])ssl4rl\.[a-z_]+(?:\.[a-z_]+)*", text)):

@@ -68,6 +68,7 @@ def test_a_curriculum_that_would_be_without_effect_is_said(
         (["+ssl4rl.options.grid=0", "ssl4rl.tasks=[position]"], r"grid must be in 2..5"),
         (["ssl4rl.options.side=224.5"], r"side must be of type int"),
         (["actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=7"], r"8 prompts x 5 rollouts.*divides 40"),
+        (["ssl4rl/algorithm=dapo", "data.max_response_length=100"], r"overlong_buffer_cfg.len is 256.*1 to .* 100"),
         (["ssl4rl.source.path=/no/such/folder"], r"/no/such/folder"),
         (["ssl4rl.source.name=foldr"], r"foldr.*folder"),
         (["actor_rollout_ref.model.path=/no/such/model"], r"no folder /no/such/model"),

@@ -127,7 +127,7 @@ def test_the_listing_is_what_hydra_composes(recipes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("hardware", HARDWARE)
 def test_batches_divide_on_every_machine(hardware: str) -> None:
-    recipe = "images" if hardware != "cpu" else "cpu_demo"
+    recipe = "cpu_demo" if hardware.startswith("cpu") else "images"
     config = validated(composed("+plugin=ssl4rl", f"recipe={recipe}", f"ssl4rl/hardware={hardware}"))
     OmegaConf.resolve(config)  # as the task runner does
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
@@ -138,7 +138,7 @@ def test_batches_divide_on_every_machine(hardware: str) -> None:
     for part in (rollout, config.actor_rollout_ref.ref):
         assert rows % (part.log_prob_micro_batch_size_per_gpu or 1) == 0
     assert gpus % rollout.tensor_model_parallel_size == 0
-    assert config.ssl4rl.gpu_memory == {"cpu": None, "gpu_1x24gb": 24}.get(hardware, 80)
+    assert config.ssl4rl.gpu_memory == {"cpu": None, "cpu_2x1": None, "gpu_1x24gb": 24}.get(hardware, 80)
     assert (config.actor_rollout_ref.model.lora_rank > 0) == (hardware == "gpu_1x24gb")
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from test_build import tsv
+from test_build import MIX, built, tsv
 from typer.testing import CliRunner
 
+from ssl4rl_plugin.built import BuiltRows
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.dataset import benchmark_rows
 from ssl4rl_plugin.report import MOST_RUNS, report_html, write_report
@@ -577,3 +578,19 @@ def test_a_curriculum_is_drawn_with_its_reasons(tmp_path):
     ):
         assert words in text, words
     assert "NaN or infinite" not in text, "a level that was not drawn has no accuracy"
+
+
+def test_rows_of_built_data_are_read_again_with_their_pictures(images, tmp_path):
+    section = ssl4rl_section(images, []) | MIX
+    built(section, tmp_path / "data")
+    write_run(tmp_path / "run", section, {0: 0.2}, steps=2)
+    file = tmp_path / "run" / "hydra" / ".hydra" / "config.yaml"
+    file.write_text(yaml.safe_dump({"ssl4rl": section | {"data": str(tmp_path / "data")}}))
+    log = RunLog(tmp_path / "run")
+    rows = BuiltRows(tmp_path / "data", "val")
+    assert len(log.validation(0)) == len(rows) == 9
+    for row in log.validation(0):
+        made = log.asked(row)
+        assert made.ground_truth == row.truth and made.images
+    text = visible(report_html(log))
+    assert "Pictures are missing" not in text and "No picture" not in text

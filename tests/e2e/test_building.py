@@ -17,6 +17,7 @@ import psutil
 import pytest
 from pictures import photo
 
+from ssl4rl_plugin.benchmark_results import answered, benchmark_results
 from ssl4rl_plugin.built import BuiltRows
 from ssl4rl_plugin.data_builders.plan import MANIFEST
 
@@ -180,7 +181,8 @@ def test_main_ppo_trains_on_what_was_built_and_validates_on_a_benchmark(tmp_path
     questions = tsv(tmp_path / "mmbench.tsv", [photo(100 + k, 56, 56) for k in range(8)], 8)
     extra = (
         "ssl4rl.tasks=[altered_patch,rotation]", f"ssl4rl.data={data}", "data.train_batch_size=8",
-        f"ssl4rl.benchmarks=[{{name: tsv, path: {questions}}}]", "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+        f"ssl4rl.benchmarks=[{{name: tsv, path: {questions}, circular: true}}]",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=32", "trainer.test_freq=2", "trainer.save_freq=2",
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=32",
     )  # fmt: skip
@@ -192,5 +194,16 @@ def test_main_ppo_trains_on_what_was_built_and_validates_on_a_benchmark(tmp_path
     assert seen == expected
     names = log.names("val-core/bench/tsv/fine")
     assert names and all(0 <= value <= 1 for name in names for value in log.curve(name)[1])
+    # Each of the eight questions in three orders: verl's own log, and the figures that span rows from its dump.
+    for group, count in (("tsv", 8), ("tsv_rotated", 16)):
+        assert log.curve(f"val-aux/bench/{group}/fine/questions/mean@1") == ([0, 2], [count, count])
+        assert log.names(f"val-aux/bench/{group}/fine/consistent/") and log.names(f"val-core/bench/{group}/fine/acc/")
+    lines = [json.loads(line) for line in (out / "validation" / "2.jsonl").open()]
+    results = benchmark_results(a for line in lines if (a := answered(line["gts"], line["acc"])))
+    assert [(r.scope, r.name, r.plain.n) for r in results] == [
+        ("overall", "", 8), ("l2_category", "coarse", 8), ("category", "fine", 8),
+    ]  # fmt: skip
+    assert all(r.circular is not None and r.circular.n == 8 and r.incomplete == 0 for r in results)
+    assert results[0].plain.mean == log.curve("val-core/bench/tsv/fine/acc/mean@1")[1][-1]
     assert log.names("val-core/ssl4rl/altered_patch") and log.names("val-core/ssl4rl/rotation")
     assert max(abs(value) for value in log.curve("rollout_corr/k3_kl")[1][1:]) < 1e-3

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples" / "cluster"
 STEPS = 2
 SMALL = (
+    "ssl4rl/algorithm=rloo",  # the other runs of these tests take grpo
     "ssl4rl.val_samples=4",
     "data.train_batch_size=8",
     "actor_rollout_ref.actor.ppo_mini_batch_size=8",
