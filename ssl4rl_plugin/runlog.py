@@ -512,7 +512,7 @@ class RunLog:
             from ssl4rl_plugin.built import BuiltRows
 
             split, _, number = row.sample.partition(":")
-            made = BuiltRows(Path(self._from_where_it_ran(str(self.settings.data))), split)[int(number)]
+            made = BuiltRows(Path(self.settings.data), split)[int(number)]
         else:
             told = row.answered
             place = self._questions.get((told.benchmark, told.question, told.rotation))
