@@ -506,13 +506,17 @@ class RunLog:
         """
         from ssl4rl_plugin.rows import row_of
 
-        if row.answered is None and self.settings.data is None:
+        data = self.settings.data
+        if row.answered is None and data is None:
             return row_of(self.sample_of(row))
         if row.answered is None:
             from ssl4rl_plugin.built import BuiltRows
 
             split, _, number = row.sample.partition(":")
-            made = BuiltRows(Path(self.settings.data), split)[int(number)]
+            try:
+                made = BuiltRows(Path(str(data)), split)[int(number)]
+            except (ValueError, IndexError) as error:
+                raise RunError(f"sample {row.sample!r} cannot be read from {data}: {error}") from error
         else:
             told = row.answered
             place = self._questions.get((told.benchmark, told.question, told.rotation))
