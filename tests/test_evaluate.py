@@ -16,7 +16,7 @@ from ssl4rl_plugin.cli.evaluate import results_table
 from ssl4rl_plugin.dataset import benchmark_rows, own_rows
 from ssl4rl_plugin.evaluation import predictions
 from ssl4rl_plugin.evaluation.engines import EngineError, answers
-from ssl4rl_plugin.evaluation.exam import Wishes, exam_from, exam_of_run
+from ssl4rl_plugin.evaluation.exam import Wishes, exam_from, exam_of_run, pictures_alike
 from ssl4rl_plugin.evaluation.model import ModelError, resolve
 from ssl4rl_plugin.evaluation.protocol import Sampling
 from ssl4rl_plugin.evaluation.results import ResultsError, as_value, groups_of
@@ -174,6 +174,17 @@ def test_figures_by_hand() -> None:
     value = as_value(overall)
     assert value["difference"]["gained"] == 4 and json.loads(json.dumps(value)) == value
     assert results_table(groups).row_count == 4
+
+
+def test_copies_of_a_picture_are_one_picture(section: dict, tmp_path: Path) -> None:
+    """Copies in a benchmark's file have references of their own; the manifest knows that they are copies."""
+    twice = tsv(tmp_path / "twice.tsv", [photo(k // 2, 96, 80) for k in range(12)])
+    exam = exam_from(Wishes(benchmarks=[("mmbench", str(twice))]), lambda tasks: [section])
+    lines = [record(exam.rows[k], k, 0, "<answer>A</answer>", exam.protocol) for k in range(12)]
+    refs = {ref for line in lines for ref in line["images"]}
+    assert len(refs) == 12
+    assert groups_of(lines)[0].by_picture.groups == 12
+    assert groups_of(lines, alike=pictures_alike(exam, refs))[0].by_picture.groups == 6
 
 
 def test_circular_evaluation_wants_every_order() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from ssl4rl_plugin.answers import answer_format
 from ssl4rl_plugin.built import BuiltRows
 from ssl4rl_plugin.cpu.platform import torch_has_accelerator
+from ssl4rl_plugin.data_builders.manifest import Manifest
 from ssl4rl_plugin.dataset import benchmark_rows, own_rows, questions
 from ssl4rl_plugin.evaluation.protocol import EngineSettings, Exam, Protocol, Sampling
+from ssl4rl_plugin.questions import QuestionRows
 from ssl4rl_plugin.rows import JoinedRows, OnlineRows, Rows
 from ssl4rl_plugin.runlog import RunError, RunLog
 from ssl4rl_plugin.settings import Settings, SettingsError, parse_arms, parse_benchmarks
@@ -188,3 +190,24 @@ def _exam(
         engine=replace(engine, **{name: value for name, value in run_as.items() if value is not None}),
         chances=chances,
     )
+
+
+def pictures_alike(exam: Exam, refs: Container[str]) -> dict[str, dict[str, str]]:
+    """Kind of row -> reference of a picture -> its group in the manifest, where copies and near-copies share one.
+
+    Args:
+        exam: what was asked; rows that were built beforehand have no manifest at hand, and are left out.
+        refs: the pictures that matter.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for part in exam.rows.parts:
+        if isinstance(part, QuestionRows):
+            manifest, kinds = part.manifest, [part.manifest.source.name]
+        elif isinstance(part, OnlineRows) and isinstance(part.stream.manifest, Manifest):
+            manifest, kinds = part.stream.manifest, [arm.key for arm in part.stream.settings.arms]
+        else:
+            continue
+        columns = (manifest.table[name].to_pylist() for name in ("ref", "group"))
+        groups = {ref: group for ref, group in zip(*columns, strict=True) if group is not None and ref in refs}
+        found |= dict.fromkeys(kinds, groups)
+    return found

@@ -34,10 +34,13 @@ class Question:
         """Its category in a scope; empty overall, None where it has none."""
         return "" if scope == OVERALL else self.lines[0].get(scope)
 
-    @property
-    def pictures(self) -> tuple[str, ...]:
-        """What it shares with other questions about the same pictures; itself where there are none."""
-        return tuple(self.lines[0]["images"]) or (self.lines[0]["id"],)
+    def pictures(self, alike: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+        """What it shares with other questions about the same pictures; itself where there are none.
+
+        `alike` is that of `groups_of`.
+        """
+        known = alike.get(self.lines[0]["kind"], {})
+        return tuple(known.get(ref, ref) for ref in self.lines[0]["images"]) or (self.lines[0]["id"],)
 
     @property
     def accuracy(self) -> float:
@@ -107,6 +110,7 @@ def groups_of(
     base: Iterable[Line] | None = None,
     chances: Mapping[str, float] | None = None,
     draws: int = 1,
+    alike: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Group]:
     """The table: each kind of question, then its l2-categories, then its categories, in the order of their names.
 
@@ -115,6 +119,8 @@ def groups_of(
         base: the base model's, of the same evaluation; None for no comparison.
         chances: kind -> accuracy of the best blind guesser.
         draws: answers to each question.
+        alike: kind of row -> reference of a picture -> what pictures of the same thing have in common (the manifest's
+            group). A picture that is not in it is one by itself.
 
     Raises:
         ResultsError: the base model was asked something else.
@@ -140,16 +146,17 @@ def groups_of(
         result = published.get(place)
         old = None if theirs is None else [theirs[key] for key in members[place]]
         every = [line for question in chosen for line in question.lines]
+        pictures = [question.pictures(alike or {}) for question in chosen]
         found.append(
             Group(
                 *place,
                 accuracy=result.plain if result else proportion(question.accuracy for question in chosen),
                 circular=result.circular if result else None,
-                by_picture=bootstrap([q.accuracy for q in chosen], [q.pictures for q in chosen]),
+                by_picture=bootstrap([question.accuracy for question in chosen], pictures),
                 means={name: math.fsum(line[name] for line in every) / len(every) for name in MEANS},
                 errors=sum(bool(line["error"]) for line in every),
                 chance=(chances or {}).get(place[0]),
-                against=None if old is None else _difference(chosen, old, draws),
+                against=None if old is None else _difference(chosen, old, pictures, draws),
             )
         )
     return found
@@ -168,12 +175,14 @@ def _check_same(mine: Mapping[tuple[str, str], Question], theirs: Mapping[tuple[
                 )
 
 
-def _difference(new: Sequence[Question], old: Sequence[Question], draws: int) -> Difference:
+def _difference(
+    new: Sequence[Question], old: Sequence[Question], pictures: Sequence[tuple[str, ...]], draws: int
+) -> Difference:
     pairs = [(one.accuracy, other.accuracy) for one, other in zip(new, old, strict=True)]
     gained, lost = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
     return Difference(
         base=proportion(other for _, other in pairs),
-        change=bootstrap([one - other for one, other in pairs], [question.pictures for question in new]),
+        change=bootstrap([one - other for one, other in pairs], pictures),
         gained=gained,
         lost=lost,
         p=mcnemar(gained, lost) if draws == 1 else None,

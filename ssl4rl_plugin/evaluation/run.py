@@ -22,6 +22,7 @@ from ssl4rl_plugin.data_builders.parts import write_aside
 from ssl4rl_plugin.dataset import shows_video
 from ssl4rl_plugin.evaluation import predictions
 from ssl4rl_plugin.evaluation.engines import answers, environments
+from ssl4rl_plugin.evaluation.exam import pictures_alike
 from ssl4rl_plugin.evaluation.model import Model, ModelError, resolve
 from ssl4rl_plugin.evaluation.predictions import Line
 from ssl4rl_plugin.evaluation.protocol import Exam
@@ -183,7 +184,8 @@ def results(
     given: str, exam: Exam, out: Path, lines: list[Line], base: str | None, theirs: list[Line] | None
 ) -> tuple[list[Group], dict[str, Any]]:
     """The table, and what is written to results.json."""
-    groups = groups_of(lines, theirs, exam.chances, exam.protocol.sampling.n)
+    alike = pictures_alike(exam, {ref for line in lines for ref in line["images"]})
+    groups = groups_of(lines, theirs, exam.chances, exam.protocol.sampling.n, alike)
     value = {
         "model": given,
         "base": base,

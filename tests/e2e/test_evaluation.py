@@ -1,0 +1,213 @@
+"""`ssl4rl evaluate` on a checkpoint of a real run: the run's own validation again, after a kill, and plain transformers.
+
+One short training on the CPU whose validation has questions in MMBench's layout, and four starts of vLLM after it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+import pytest
+from pictures import photo
+
+from ssl4rl_plugin.demo import run as demo
+from ssl4rl_plugin.evaluation import predictions
+from ssl4rl_plugin.runlog import RunLog
+from ssl4rl_plugin.stats import wilson
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+STEPS = 2
+QUESTIONS = 48
+ROWS = QUESTIONS + 4 * 8
+ASKED = {
+    "turn": ("orientation", "How many degrees is the picture turned clockwise?", ("0", "90", "180", "270")),
+    "pair": ("comparison", "Do they show the same thing or different things?", ("same", "different")),
+    "place": ("orientation", "Which quadrant is it?", ("top-left", "top-right", "bottom-left", "bottom-right")),
+    "patch": ("comparison", "Which part is gray?", ("one", "two", "three", "four")),
+}
+"""Category -> l2-category, question, options. Most options are answers that the tiny model has been warmed up to give."""
+
+
+def mmbench(path: Path) -> Path:
+    """Questions in MMBench's layout, two about each picture."""
+    rng = random.Random(0)
+    lines = ["index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\tl2-category\tsplit\timage"]
+    for number in range(QUESTIONS):
+        category = list(ASKED)[number % len(ASKED)]
+        parent, text, options = ASKED[category]
+        shown = [*rng.sample(options, len(options)), *[""] * (4 - len(options))]
+        jpeg = io.BytesIO()
+        photo(100 + number // 2, 56 + 28 * (number // 2 % 3), 56).save(jpeg, "JPEG", quality=90)
+        image = base64.b64encode(jpeg.getvalue()).decode()
+        answer = "ABCD"[rng.randrange(len(options))]
+        fields = [str(number), f"{text} Case {number}.", "", *shown, answer, category, parent, "dev", image]
+        lines.append("\t".join(fields))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> None:
+    """The run and every evaluation share what was indexed."""
+    os.environ["SSL4RL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with greedy validations before and after two large steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    questions = mmbench(folder / "mmbench.tsv")
+    extra = (
+        "ssl4rl.tasks=[altered_patch,rotation,position,contrastive]", "ssl4rl.val_samples=8",
+        f"ssl4rl.benchmarks=[{{name: mmbench, path: {questions}}}]",
+        "data.train_batch_size=8", "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=32", "actor_rollout_ref.actor.optim.lr=2e-3",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=32",
+        "actor_rollout_ref.rollout.val_kwargs.do_sample=false", "actor_rollout_ref.rollout.val_kwargs.temperature=0",
+        "trainer.save_freq=2", "trainer.test_freq=2",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "WARM_UP_STEPS", 60)  # valid answers are enough
+        assert demo.main(folder / "run", steps=STEPS, extra=extra) == 0
+    return folder / "run"
+
+
+def command(*arguments: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("ssl4rl")), "evaluate", *map(str, arguments)]
+
+
+def finish(*arguments: object) -> str:
+    """Evaluate to the end; returns what was said."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: Path) -> Path:
+    """The run's checkpoint against its start; the first attempt is killed among the answers."""
+    out = run / "evaluation"
+    arguments = (run / "checkpoints" / f"global_step_{STEPS}", "--run", run, "--base", run / "model", "--out", out)
+    victim = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    file = out / predictions.FILE
+    while not (file.exists() and file.read_bytes().count(b"\n") > 4):
+        assert victim.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    family = psutil.Process(victim.pid).children(recursive=True)
+    assert family, "there is no engine"
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not psutil.wait_procs(family, timeout=30)[1], "engines outlive the command"
+    # However late the kill came, some answers are missing now, and the last one is torn.
+    lines = file.read_bytes().splitlines(keepends=True)[:20]
+    file.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
+    said = finish(*arguments)
+    assert f"{len(lines) - 1} of {ROWS} questions were answered before" in said
+    return out
+
+
+@pytest.mark.parametrize(("folder", "step"), [(".", STEPS), ("base", 0)])
+def test_answers_and_accuracies_are_those_of_the_runs_validation(
+    run: Path, evaluated: Path, folder: str, step: int
+) -> None:
+    lines = predictions.read(evaluated / folder / predictions.FILE)
+    assert [line["row"] for line in lines] == list(range(ROWS))
+    log = RunLog(run)
+    theirs = [json.loads(line) for line in log.validations[step].read_text().splitlines()]
+    answers = {json.loads(line["gts"])["sample"]: line["output"] for line in theirs}
+    assert {line["id"]: line["response"] for line in lines} == answers
+    by_source = defaultdict(list)
+    for line in lines:
+        by_source[line["data_source"]].append(line["acc"])
+    assert set(by_source) >= {f"bench/mmbench/{category}" for category in ASKED}
+    for source, accs in by_source.items():
+        assert log.metrics[step][f"val-core/{source}/acc/mean@1"] == sum(accs) / len(accs), source
+
+
+def test_the_answers_say_something(run: Path, evaluated: Path) -> None:
+    """Equal answers would prove little if the model always wrote the same, or were always wrong."""
+    lines = predictions.read(evaluated / predictions.FILE)
+    assert len({line["response"] for line in lines}) > 3
+    assert 0 < sum(line["acc"] for line in lines if line["kind"] == "mmbench") < QUESTIONS
+    assert [line["response"] for line in lines] != [
+        line["response"] for line in predictions.read(evaluated / "base" / predictions.FILE)
+    ]
+
+
+def test_the_results_have_counts_and_intervals_of_each_category(run: Path, evaluated: Path) -> None:
+    results = json.loads((evaluated / "results.json").read_text())
+    metrics = RunLog(run).metrics[STEPS]
+    groups = {(group["scope"], group["name"]): group for group in results["groups"] if group["kind"] == "mmbench"}
+    assert len(groups) == 1 + 2 + 4
+    for category in ASKED:
+        group = groups["category", category]
+        assert group["accuracy"] == metrics[f"val-core/bench/mmbench/{category}/acc/mean@1"]
+        assert group["questions"] == metrics[f"val-aux/bench/mmbench/{category}/questions/mean@1"] == 12
+        rate = wilson(group["accuracy"] * 12, 12)
+        assert group["interval"] == pytest.approx([rate.low, rate.high])
+    overall = groups["overall", ""]
+    assert overall["questions"] == QUESTIONS and overall["pictures"] == QUESTIONS // 2
+    difference = overall["difference"]
+    assert difference["accuracy"] == pytest.approx(overall["accuracy"] - overall["base"]["accuracy"])
+    assert difference["gained"] - difference["lost"] == pytest.approx(difference["accuracy"] * QUESTIONS)
+
+
+def test_a_merged_checkpoint_answers_as_in_plain_transformers(run: Path, tmp_path: Path) -> None:
+    """Without its exact copy the checkpoint goes through verl's merger; two engines share the questions."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    actor, copy = run / "checkpoints" / f"global_step_{STEPS}" / "actor", tmp_path / "global_step_2" / "actor"
+    shutil.copytree(actor, copy, ignore=shutil.ignore_patterns("*.safetensors", "optim_*"))
+    out = tmp_path / "out"
+    said = finish(copy.parent, "--run", run, "--out", out, "--engines", "2")
+    assert "verl's model merger" in said
+    assert (out / "engine-1.log").stat().st_size, "the second engine did nothing"
+    (merged,) = (path for path in (out / "merged").iterdir() if path.is_dir())
+    model = AutoModelForImageTextToText.from_pretrained(merged, dtype=torch.float32).eval()
+    assert all(torch.equal(value, value.bfloat16().float()) for value in model.state_dict().values())
+    processor = AutoProcessor.from_pretrained(merged)
+    lines = predictions.read(out / predictions.FILE)
+    pictures = RowsOfRun(run)
+    for line in lines:
+        chat = [{"role": "user", "content": pictures.content(line)}]
+        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        inputs = processor(text=[text], images=pictures.images(line), return_tensors="pt")
+        with torch.no_grad():
+            written = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+        answer = processor.tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert answer == line["response"], line["id"]
+    assert len(lines) == ROWS
+
+
+class RowsOfRun:
+    """The pictures that the lines name, made again, and the chat that their prompts say."""
+
+    def __init__(self, run: Path) -> None:
+        from ssl4rl_plugin.evaluation.exam import Wishes, exam_of_run
+
+        self.rows = exam_of_run(run, Wishes()).rows
+
+    def images(self, line: dict) -> list:
+        return list(self.rows[line["row"]].images)
+
+    def content(self, line: dict) -> list[dict]:
+        parts = line["prompt"].split("<image>")
+        content: list[dict] = [{"type": "text", "text": parts[0]}] if parts[0] else []
+        for text in parts[1:]:
+            content += [{"type": "image"}, {"type": "text", "text": text}] if text else [{"type": "image"}]
+        return content
