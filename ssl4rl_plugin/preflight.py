@@ -232,8 +232,8 @@ def check_reward(config: DictConfig, answer_format: str) -> None:
             f"the reward expects the answer format {given.get('answer_format')!r}, the prompts ask for {answer_format!r}: "
             "set ssl4rl.answer_format only"
         )
-    own = config.reward.get("reward_kwargs") or {}
-    overlong = own.get("overlong_buffer_cfg")
+    own = config.reward.get("reward_kwargs")
+    overlong = own.get("overlong_buffer_cfg") if own else None
     if overlong is not None and overlong.enable and not 0 < overlong.len <= own.max_resp_len:
         raise PreflightError(
             f"reward.reward_kwargs.overlong_buffer_cfg.len is {overlong.len}: choose it from 1 to the longest response, "

@@ -1,6 +1,6 @@
 """Policies compared on synthetic learners: rollouts until 90 % of the oracle's final skill, and skill over the steps.
 
-Run `python tests/bench/curriculum_simulated.py [--picture docs/assets/curriculum_simulated.png]`: 20 seeds of each policy in the
+Run `python tests/bench/curriculum_simulated.py [--picture FILE]`: 20 seeds of each policy in the
 world `MIXED` of `ssl4rl_plugin.curriculum.simulator`, a few minutes on one core.
 """
 
@@ -53,9 +53,7 @@ def main() -> None:
     picture = parser.parse_args().picture
     best = oracle(MIXED, STEPS)
     target = 0.9 * best.skill[-1]
-    print(
-        f"oracle: skill {best.skill[0]:.3f} to {best.skill[-1]:.3f} in {STEPS} steps, {target:.3f} after {best.steps_to(target):.0f}"
-    )
+    print(f"oracle: {best.skill[0]:.3f} to {best.skill[-1]:.3f}; {target:.3f} after {best.steps_to(target):.0f}")
     runs = {policy: [simulate(MIXED, CurriculumSettings(policy), LONG, seed) for seed in SEEDS] for policy in POLICIES}
     late = [simulate(MIXED, CurriculumSettings("goldilocks"), LONG, seed, lag=8) for seed in SEEDS]
     uniform = rollouts_to_target(runs["fixed"], target, MIXED).mean()
