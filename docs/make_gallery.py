@@ -150,7 +150,8 @@ def prompt(made: Made) -> str:
             parts.append(html.escape(piece, quote=False))
         else:
             number += 1
-            parts.append(f"[{number}]" if len(made.sample.images) + len(made.sample.videos) > 1 else "")
+            # Not in plain brackets, which Markdown would take for a reference.
+            parts.append(f"&#91;{number}&#93;" if len(made.sample.images) + len(made.sample.videos) > 1 else "")
     return re.sub(r"\s*\n\s*", "<br>", "".join(parts).strip())
 
 
