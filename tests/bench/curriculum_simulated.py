@@ -18,7 +18,7 @@ from ssl4rl_plugin.curriculum.simulator import MIXED, Simulated, oracle, rollout
 SEEDS = range(20)
 STEPS = 300
 """Steps of the oracle, and of the curves."""
-LONG = 800
+LONG = 700
 """Steps that the slow ones get to reach the target."""
 POLICIES = ("goldilocks", "diversity_aware", "learning_progress", "gradient_signal", "staged", "fixed")
 
