@@ -108,14 +108,14 @@ def draw(
     """Held-out skill by way, and what the adaptive policies drew."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 1 + len(shares), figsize=(5 + 4 * len(shares), 4), layout="constrained")
+    figure, axes = plt.subplots(1, 1 + len(shares), figsize=(6 + 4 * len(shares), 4), layout="constrained")
     places = np.arange(len(results))
     for place, values in zip(places, results.values(), strict=True):
         axes[0].scatter([place] * len(values), values.mean(axis=1), color="0.4", s=18, zorder=3)
         axes[0].bar(place, values.mean(), color="tab:blue", alpha=0.55)
     axes[0].axhline(before.mean(), color="0.3", linestyle=":", label="before training")
-    axes[0].set_xticks(places, [name.replace(" ", "\n") for name in results])
-    axes[0].set_ylabel("held-out accuracy above chance, mean over all levels")
+    axes[0].set_xticks(places, [name.replace(" ", "\n") for name in results], fontsize="small")
+    axes[0].set_ylabel("held-out accuracy above chance")
     axes[0].legend(frameon=False)
     colours = plt.get_cmap("viridis")(np.linspace(0.05, 0.95, len(names)))
     for axis, (name, drawn) in zip(axes[1:], shares.items(), strict=True):
