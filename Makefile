@@ -36,10 +36,7 @@ $(VENV)/.made-install: $(VENV)/.made-venv $(PACKAGING)
 	$(BIN)/python -m ssl4rl_plugin.cpu.setup
 	@touch $@
 
-$(VENV)/.made-profile: install ## Where a training step's time goes on the CPU (five minutes)
-	$(BIN)/python tests/bench/step_time.py
-
-docs: $(VENV)/.made-install
+$(VENV)/.made-docs: $(VENV)/.made-install
 	$(PIP) install --quiet --editable ".[docs]"
 	@touch $@
 
