@@ -19,13 +19,15 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ssl4rl_plugin.answers import answer_format
 from ssl4rl_plugin.core import Clip, Sample, Task
-from ssl4rl_plugin.data_builders.manifest import Manifest
-from ssl4rl_plugin.graphs.source import GraphManifest
-from ssl4rl_plugin.samples import Made, SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, SourceSettings, parse_arms
+from ssl4rl_plugin.data.arms import SourceSettings
+from ssl4rl_plugin.data.graphs import GraphManifest
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.samples import Made, SampleStream
+from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.tasks import get_task, registry
+from ssl4rl_plugin.training.settings import Settings, parse_arms
 
 DOCS = Path(__file__).parent
 PICTURES = DOCS / "assets" / "gallery"

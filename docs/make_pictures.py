@@ -30,7 +30,7 @@ def learning_curve(run: str) -> None:
     """Held-out accuracy with its 95 % interval, and the training reward, over the steps of a run."""
     import matplotlib.pyplot as plt
 
-    from ssl4rl_plugin.runlog import RunLog
+    from ssl4rl_plugin.analysis.runlog import RunLog
 
     log = RunLog(run)
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")

@@ -43,7 +43,7 @@ def _register_cpu_platform() -> None:
 def _register_recipes() -> None:
     from hydra.core.plugins import Plugins
 
-    from ssl4rl_plugin.search_path import RecipeSearchPath
+    from ssl4rl_plugin.training.verl.search_path import RecipeSearchPath
 
     Plugins.instance().register(RecipeSearchPath)
 

@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from ssl4rl_plugin.graphs.graph import RawGraph, TextGraph, Texts, divide
+from ssl4rl_plugin.core.graph import RawGraph, TextGraph, Texts
+from ssl4rl_plugin.graphs.divide import divide
 
 WORDS = (
     "river", "stone", "cloud", "forest", "garden", "window", "letter", "market", "engine", "bridge", "island", "winter",

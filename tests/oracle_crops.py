@@ -24,10 +24,10 @@ from scipy.signal import fftconvolve
 
 from ssl4rl_plugin.core import Sample
 from ssl4rl_plugin.grading import letters
-from ssl4rl_plugin.tasks.correspondence import mark
-from ssl4rl_plugin.tasks.cropped_patch import SHIFT, ZOOM
-from ssl4rl_plugin.tasks.holes import hole_edges
-from ssl4rl_plugin.tasks.relative_position import EIGHT
+from ssl4rl_plugin.tasks.image.correspondence import mark
+from ssl4rl_plugin.tasks.image.cropped_patch import SHIFT, ZOOM
+from ssl4rl_plugin.tasks.image.holes import hole_edges
+from ssl4rl_plugin.tasks.image.relative_position import EIGHT
 
 
 def array(image: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:

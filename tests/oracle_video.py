@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssl4rl_plugin.clips import distances, probes
 from ssl4rl_plugin.core import Sample
 from ssl4rl_plugin.grading import letters
 from ssl4rl_plugin.tasks.video.anomaly_grounding import CHANGES, REVERSE
+from ssl4rl_plugin.tasks.video.clips import distances, probes
 from ssl4rl_plugin.tasks.video.video_counting import KINDS, shape
 
 

@@ -13,12 +13,14 @@ from oracle_pixels import ORACLES as PIXELS
 from oracle_tiles import ORACLES as TILES
 from oracle_video import ORACLES as VIDEO
 
-from ssl4rl_plugin.answers import answer_format
 from ssl4rl_plugin.core import Sample
-from ssl4rl_plugin.data_builders.manifest import Manifest
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, SourceSettings, parse_arms
+from ssl4rl_plugin.data.arms import SourceSettings
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.tasks import get_task
+from ssl4rl_plugin.training.settings import Settings, parse_arms
 
 ORACLES: dict[str, Callable[[Sample, Any], Any]] = {**TILES, **CROPS, **PIXELS, **VIDEO}
 ARMS = [(name, level) for name in sorted(ORACLES) for level in get_task(name).levels]

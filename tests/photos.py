@@ -19,8 +19,8 @@ def photographs() -> Iterator[Path]:
     if named or SHARED.is_dir():
         yield Path(named) if named else SHARED
         return
-    from ssl4rl_plugin.data_builders.manifest import build_manifest
-    from ssl4rl_plugin.data_builders.sample_photos import SamplePhotosSource
+    from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+    from ssl4rl_plugin.data_builders.sources.sample_photos import SamplePhotosSource
 
     with tempfile.TemporaryDirectory() as folder:
         manifest = build_manifest(SamplePhotosSource(crops=12), Path(folder) / "index.parquet", val_fraction=0.0)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl4rl_plugin.answers import FORMATS
+from ssl4rl_plugin.data.ground_truth import encode_truth
 from ssl4rl_plugin.grading import Angle, Choice, Permutation
-from ssl4rl_plugin.rewards import compute_score, encode_truth
+from ssl4rl_plugin.grading.formats import FORMATS
 from ssl4rl_plugin.tasks import get_task, registry
+from ssl4rl_plugin.training.rewards import compute_score
 
 ROTATION = encode_truth("rotation", "pair_90", {}, 90, "train:0")
 JIGSAW = encode_truth("jigsaw", "2x2", {}, [2, 3, 1, 4], "train:1")

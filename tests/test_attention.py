@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from ssl4rl_plugin.attention.traces import AttentionError, Box, Trace, answer_tokens, load, picture_seen, trace
+from ssl4rl_plugin.analysis.attention.traces import AttentionError, Box, Trace, answer_tokens, load, picture_seen, trace
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.demo.model import HEAD_DIM, MERGE, PATCH, build_model, save, train_tokenizer
 

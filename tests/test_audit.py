@@ -16,21 +16,23 @@ from pictures import clip, photo, rgbd
 from PIL import Image, ImageFilter
 from typer.testing import CliRunner
 
-from ssl4rl_plugin.audit import ArmAudit, Subject, _holm, audit
-from ssl4rl_plugin.audit.baselines import _effective, guess, with_options
-from ssl4rl_plugin.audit.control import control_data
-from ssl4rl_plugin.audit.draw import ControlPool, ManifestPool, draw, halves
-from ssl4rl_plugin.audit.duplicates import duplicates
-from ssl4rl_plugin.audit.features import GROUPS, describe, of_picture
+from ssl4rl_plugin.analysis.audit import ArmAudit, Subject, _holm, audit
+from ssl4rl_plugin.analysis.audit.baselines import _effective, guess, with_options
+from ssl4rl_plugin.analysis.audit.control import control_data
+from ssl4rl_plugin.analysis.audit.draw import ControlPool, ManifestPool, draw, halves
+from ssl4rl_plugin.analysis.audit.duplicates import duplicates
+from ssl4rl_plugin.analysis.audit.features import GROUPS, describe, of_picture
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.audit import as_value
 from ssl4rl_plugin.core import RGBD, Clip, Level, Rejection, Sample, Task
-from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
+from ssl4rl_plugin.data.arms import Arm
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 from ssl4rl_plugin.grading import Choice, LabelSet, Permutation
-from ssl4rl_plugin.settings import Arm, parse_arms
 from ssl4rl_plugin.tasks import registry
-from ssl4rl_plugin.views import random_square, resized
+from ssl4rl_plugin.tasks.image.views import random_square, resized
+from ssl4rl_plugin.training.settings import parse_arms
 
 pytest.importorskip("sklearn")
 
@@ -98,9 +100,9 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Fewer pictures without content, and smaller forests: planted leaks are plain."""
-    monkeypatch.setattr("ssl4rl_plugin.audit.CONTROL_ITEMS", {"image": 12, "rgbd": 12, "video": 4})
-    monkeypatch.setattr("ssl4rl_plugin.audit.baselines.TREES", 24)
-    monkeypatch.setattr("ssl4rl_plugin.audit.FEWEST", 20)
+    monkeypatch.setattr("ssl4rl_plugin.analysis.audit.CONTROL_ITEMS", {"image": 12, "rgbd": 12, "video": 4})
+    monkeypatch.setattr("ssl4rl_plugin.analysis.audit.baselines.TREES", 24)
+    monkeypatch.setattr("ssl4rl_plugin.analysis.audit.FEWEST", 20)
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +279,7 @@ def test_equal_samples_and_refusals_are_counted(pool):
 
 def test_the_number_of_workers_changes_nothing(pool, monkeypatch):
     monkeypatch.undo()  # other processes know nothing of it
-    monkeypatch.setattr("ssl4rl_plugin.audit.CONTROL_ITEMS", {"image": 6})
+    monkeypatch.setattr("ssl4rl_plugin.analysis.audit.CONTROL_ITEMS", {"image": 6})
     arm = Arm(parse_arms(["contrastive"])[0].task, "standard", {"side": 56}, 1.0)
     one, two = (audit([Subject(arm, pool, "photos")], 80, 0, workers)[0] for workers in (1, 2))
     assert one.rows == two.rows and one.refused == two.refused and one.rows

@@ -12,14 +12,21 @@ import pytest
 from PIL import Image
 from test_build import tsv
 
-from ssl4rl_plugin.answers import FORMATS
-from ssl4rl_plugin.benchmark_results import Answered, BenchmarkResult, answered, benchmark_results, circular_accuracy
-from ssl4rl_plugin.data_builders.manifest import build_manifest
-from ssl4rl_plugin.data_builders.source import Question, load_source
-from ssl4rl_plugin.questions import QuestionRows, rotated
-from ssl4rl_plugin.rewards import compute_score, encode_truth
-from ssl4rl_plugin.settings import SettingsError, parse_benchmarks
-from ssl4rl_plugin.stats import wilson
+from ssl4rl_plugin.analysis.benchmark_results import (
+    Answered,
+    BenchmarkResult,
+    answered,
+    benchmark_results,
+    circular_accuracy,
+)
+from ssl4rl_plugin.analysis.statistics import wilson
+from ssl4rl_plugin.data.ground_truth import encode_truth
+from ssl4rl_plugin.data.source import Question, load_source
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.grading.formats import FORMATS
+from ssl4rl_plugin.training.questions import QuestionRows, rotated
+from ssl4rl_plugin.training.rewards import compute_score
+from ssl4rl_plugin.training.settings import SettingsError, parse_benchmarks
 
 QUESTION = Question("7", ("a.png",), "What is it?", ("cat", "dog", "cow"), "B")
 

@@ -20,23 +20,25 @@ from pictures import photo
 from PIL import Image
 from typer.testing import CliRunner
 
-from ssl4rl_plugin.answers import FORMATS
-from ssl4rl_plugin.built import BuiltError, BuiltRows
 from ssl4rl_plugin.cli import app
-from ssl4rl_plugin.curriculum.director import CurriculumSettings
-from ssl4rl_plugin.curriculum.rows import SteeredRows
-from ssl4rl_plugin.curriculum.schedule import Schedule
-from ssl4rl_plugin.data_builders import build as module
-from ssl4rl_plugin.data_builders.build import BuildError, build
-from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.manifest import build_manifest
-from ssl4rl_plugin.data_builders.plan import MANIFEST, Plan, PlanError, make_plan, makers
-from ssl4rl_plugin.data_builders.shards import Codec
-from ssl4rl_plugin.data_builders.source import SourceError
-from ssl4rl_plugin.rewards import compute_score
-from ssl4rl_plugin.rows import OnlineRows
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings
+from ssl4rl_plugin.data.build_plan import MANIFEST, Plan, PlanError, makers
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.rows import OnlineRows
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.data.shards import Codec
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.build import build as module
+from ssl4rl_plugin.data_builders.build.build import BuildError, build
+from ssl4rl_plugin.data_builders.build.planning import make_plan
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
+from ssl4rl_plugin.grading.formats import FORMATS
+from ssl4rl_plugin.training.curriculum.director import CurriculumSettings
+from ssl4rl_plugin.training.curriculum.schedule import Schedule
+from ssl4rl_plugin.training.curriculum_rows import SteeredRows
+from ssl4rl_plugin.training.rewards import compute_score
+from ssl4rl_plugin.training.settings import Settings
+from ssl4rl_plugin.training.stored_rows import BuiltError, BuiltRows
 
 MIX = {"tasks": ["rotation", "jigsaw:2x1", "contrastive"], "options": {"side": 84}, "epochs": 1, "val_samples": 3}
 
@@ -212,7 +214,7 @@ def test_reference_rows_refuse_other_packages(
 ) -> None:
     section = {**section, "source": {**section["source"], "path": str(few_images(tmp_path / "images", photos))}}
     built(section, tmp_path / "out", store="reference")
-    monkeypatch.setattr("ssl4rl_plugin.built.makers", lambda: {**makers(), "pillow": "1.0"})
+    monkeypatch.setattr("ssl4rl_plugin.training.stored_rows.makers", lambda: {**makers(), "pillow": "1.0"})
     with pytest.raises(BuiltError, match=r"other versions of pillow"):
         BuiltRows(tmp_path / "out", "train")
 
@@ -376,7 +378,7 @@ def test_our_dataset_reads_them_with_little_in_memory(section: dict, once: Path,
     from torchdata.stateful_dataloader import StatefulDataLoader
     from verl.utils.dataset.rl_dataset import collate_fn
 
-    from ssl4rl_plugin.dataset import SSLDataset
+    from ssl4rl_plugin.training.verl.dataset import SSLDataset
 
     config = OmegaConf.create({"ssl4rl": {**section, "data": str(once)}, "max_prompt_length": 4096})
     data = SSLDataset("ssl4rl:train", processor.tokenizer, config, processor)

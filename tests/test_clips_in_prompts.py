@@ -10,13 +10,14 @@ import torch
 from conftest import BASE_SECTION
 from pictures import clip, photo
 
+from ssl4rl_plugin.analysis.report.page import pictures, prompt_parts
 from ssl4rl_plugin.core import Clip, Sample
-from ssl4rl_plugin.dataset import SHOWN_FPS, media_of, messages, processor_inputs, shows_video
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.rows import OnlineRows, Row
+from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.demo.model import MERGE, PATCH, build_model, save, train_tokenizer
-from ssl4rl_plugin.report.page import pictures, prompt_parts
-from ssl4rl_plugin.rows import OnlineRows, Row
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, SettingsError
+from ssl4rl_plugin.training.settings import Settings, SettingsError
+from ssl4rl_plugin.training.verl.dataset import SHOWN_FPS, media_of, messages, processor_inputs, shows_video
 
 UNIT = PATCH * MERGE
 

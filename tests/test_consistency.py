@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl4rl_plugin.answers import FORMATS
-from ssl4rl_plugin.consistency import DEGENERATE, last_named, repetition
+from ssl4rl_plugin.core import Grader
+from ssl4rl_plugin.data.ground_truth import encode_question, encode_truth
 from ssl4rl_plugin.grading import (
     Angle,
     Box,
     Choice,
     Counts,
-    Grader,
     Interval,
     LabelSet,
     Ordering,
@@ -24,7 +23,9 @@ from ssl4rl_plugin.grading import (
     Words,
     question_grader,
 )
-from ssl4rl_plugin.rewards import compute_score, encode_question, encode_truth
+from ssl4rl_plugin.grading.consistency import DEGENERATE, last_named, repetition
+from ssl4rl_plugin.grading.formats import FORMATS
+from ssl4rl_plugin.training.rewards import compute_score
 
 ABCD = Choice(tuple("ABCD"))
 PLACES = Choice(("top-left", "top-right", "bottom-left"), {"upper left": "top-left"})

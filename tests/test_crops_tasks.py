@@ -14,12 +14,12 @@ from pictures import photo
 from PIL import Image, ImageFilter
 
 from ssl4rl_plugin.core import Item, Rejection, Sample
+from ssl4rl_plugin.data.images import difference
 from ssl4rl_plugin.grading import letters
-from ssl4rl_plugin.images import difference
 from ssl4rl_plugin.tasks import get_task
-from ssl4rl_plugin.tasks.cropped_patch import CroppedPatch
-from ssl4rl_plugin.tasks.holes import HOLE_GRAY, hole_edges
-from ssl4rl_plugin.tasks.relative_position import EIGHT
+from ssl4rl_plugin.tasks.image.cropped_patch import CroppedPatch
+from ssl4rl_plugin.tasks.image.holes import HOLE_GRAY, hole_edges
+from ssl4rl_plugin.tasks.image.relative_position import EIGHT
 
 NAMES = (
     "inpainting", "cropped_patch", "position_box", "odd_one_out", "matching", "correspondence", "relative_position",

@@ -13,19 +13,27 @@ import pytest
 from scipy import stats
 from torch.utils.data import DataLoader
 
-from ssl4rl_plugin.curriculum import journal
-from ssl4rl_plugin.curriculum import schedule as schedule_module
-from ssl4rl_plugin.curriculum.balance import LIMIT, Balance
-from ssl4rl_plugin.curriculum.director import CurriculumSettings, Director
-from ssl4rl_plugin.curriculum.evidence import Answer, ArmInfo, Evidence, corrected, diversity, ladder
-from ssl4rl_plugin.curriculum.figures import figures
-from ssl4rl_plugin.curriculum.policies import PolicyError, policies
-from ssl4rl_plugin.curriculum.rows import steered
-from ssl4rl_plugin.curriculum.schedule import BLOCK, Schedule, ScheduleError
-from ssl4rl_plugin.curriculum.simulator import MIXED, SimulatedTask, World, oracle, rollouts_to_target, simulate
-from ssl4rl_plugin.rows import OnlineRows
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, SettingsError, arm_infos, parse_arms
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.rows import OnlineRows
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.training.curriculum import journal
+from ssl4rl_plugin.training.curriculum import schedule as schedule_module
+from ssl4rl_plugin.training.curriculum.balance import LIMIT, Balance
+from ssl4rl_plugin.training.curriculum.director import CurriculumSettings, Director
+from ssl4rl_plugin.training.curriculum.evidence import Answer, ArmInfo, Evidence, corrected, diversity, ladder
+from ssl4rl_plugin.training.curriculum.policies import PolicyError, policies
+from ssl4rl_plugin.training.curriculum.schedule import BLOCK, Schedule, ScheduleError
+from ssl4rl_plugin.training.curriculum.simulator import (
+    MIXED,
+    SimulatedTask,
+    World,
+    oracle,
+    rollouts_to_target,
+    simulate,
+)
+from ssl4rl_plugin.training.curriculum.step_metrics import figures
+from ssl4rl_plugin.training.curriculum_rows import steered
+from ssl4rl_plugin.training.settings import Settings, SettingsError, arm_infos, parse_arms
 
 ADAPTIVE = ("goldilocks", "learning_progress", "gradient_signal", "diversity_aware", "staged")
 

@@ -23,8 +23,8 @@ from pictures import photo
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.catalogue import recipe_entries
 from ssl4rl_plugin.core import Item, Rejection, Sample
-from ssl4rl_plugin.images import open_rgb
-from ssl4rl_plugin.seeding import rng_for
+from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.data.images import open_rgb
 from ssl4rl_plugin.tasks import get_task, registry
 
 ROOT = Path(__file__).resolve().parent.parent

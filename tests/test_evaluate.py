@@ -11,19 +11,20 @@ from pictures import photo
 from test_build import tsv
 from typer.testing import CliRunner
 
+from ssl4rl_plugin.analysis.evaluation import predictions
+from ssl4rl_plugin.analysis.evaluation.engines import EngineError, answers
+from ssl4rl_plugin.analysis.evaluation.exam import Wishes, exam_from, exam_of_run, pictures_alike
+from ssl4rl_plugin.analysis.evaluation.model import ModelError, resolve
+from ssl4rl_plugin.analysis.evaluation.protocol import Sampling
+from ssl4rl_plugin.analysis.evaluation.results import ResultsError, as_value, groups_of
+from ssl4rl_plugin.analysis.evaluation.run import EvaluationError, base_lines, evaluate
+from ssl4rl_plugin.analysis.evaluation.worker import Job, record
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.evaluate import results_table
-from ssl4rl_plugin.dataset import benchmark_rows, own_rows
-from ssl4rl_plugin.evaluation import predictions
-from ssl4rl_plugin.evaluation.engines import EngineError, answers
-from ssl4rl_plugin.evaluation.exam import Wishes, exam_from, exam_of_run, pictures_alike
-from ssl4rl_plugin.evaluation.model import ModelError, resolve
-from ssl4rl_plugin.evaluation.protocol import Sampling
-from ssl4rl_plugin.evaluation.results import ResultsError, as_value, groups_of
-from ssl4rl_plugin.evaluation.run import EvaluationError, base_lines, evaluate
-from ssl4rl_plugin.evaluation.worker import Job, record
-from ssl4rl_plugin.rewards import compute_score, encode_question
-from ssl4rl_plugin.settings import Settings, SettingsError
+from ssl4rl_plugin.data.ground_truth import encode_question
+from ssl4rl_plugin.training.rewards import compute_score
+from ssl4rl_plugin.training.run_rows import benchmark_rows, own_rows
+from ssl4rl_plugin.training.settings import Settings, SettingsError
 
 
 @pytest.fixture(scope="module")

@@ -24,17 +24,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from ssl4rl_plugin.answers import FORMATS
+from ssl4rl_plugin.analysis.evaluation.model import Model, resolve
+from ssl4rl_plugin.analysis.export.config import CLASSES, ExportError, data_section, model_section
+from ssl4rl_plugin.analysis.export.mcq import READ_AS_EMPTY, row_of, set_name, unfit, without_marks, write_set
+from ssl4rl_plugin.analysis.export.vlmevalkit import model_class, options_in, unwrap
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.sources_for import source_for
-from ssl4rl_plugin.evaluation.model import Model, resolve
-from ssl4rl_plugin.export.config import CLASSES, ExportError, data_section, model_section
-from ssl4rl_plugin.export.mcq import READ_AS_EMPTY, row_of, set_name, unfit, without_marks, write_set
-from ssl4rl_plugin.export.vlmevalkit import model_class, options_in, unwrap
-from ssl4rl_plugin.rewards import compute_score
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, parse_arms
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.grading.formats import FORMATS
 from ssl4rl_plugin.tasks import registry
+from ssl4rl_plugin.training.rewards import compute_score
+from ssl4rl_plugin.training.settings import Settings, parse_arms
 
 THINK = FORMATS["think_answer"]
 
@@ -233,7 +234,7 @@ def test_the_launcher_runs_their_script_with_our_class_in_place(tmp_path: Path) 
     config = tmp_path / "config.json"
     section = {"class": "SSL4RLChat", "base": "Echo", "answer_format": "think_answer", "model_path": "90"}
     config.write_text(json.dumps({"model": {"m": section}}))
-    command = [sys.executable, "-m", "ssl4rl_plugin.export.vlmevalkit"]
+    command = [sys.executable, "-m", "ssl4rl_plugin.analysis.export.vlmevalkit"]
     done = subprocess.run([*command, str(script), "--config", str(config)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["B", "['--config',", f"'{config}']", "__main__"]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl4rl_plugin.grading import Box, Choice, Counts, Grader, Interval, LabelSet, Ordering, Permutation, Point
+from ssl4rl_plugin.core import Grader
+from ssl4rl_plugin.grading import Box, Choice, Counts, Interval, LabelSet, Ordering, Permutation, Point
 
 ABC, ABCD = tuple("ABC"), tuple("ABCD")
 GRADERS: list[Grader[Any]] = [

@@ -15,21 +15,23 @@ from conftest import BASE_SECTION
 from graphs import raw_graph
 from omegaconf import OmegaConf
 
-from ssl4rl_plugin.answers import answer_format
-from ssl4rl_plugin.audit import Subject, audit
-from ssl4rl_plugin.audit.draw import GraphPool
-from ssl4rl_plugin.core import Item, Rejection, Sample
-from ssl4rl_plugin.data_builders.plan import PlanError, make_plan
-from ssl4rl_plugin.data_builders.source import load_source
-from ssl4rl_plugin.dataset import SSLDataset
-from ssl4rl_plugin.graphs.graph import GraphNode
-from ssl4rl_plugin.graphs.questions import GraphQuestionRows
-from ssl4rl_plugin.graphs.source import GraphManifest
-from ssl4rl_plugin.rewards import compute_score
-from ssl4rl_plugin.samples import SampleError, SampleStream, load_manifest
-from ssl4rl_plugin.settings import Arm, Settings
+from ssl4rl_plugin.analysis.audit import Subject, audit
+from ssl4rl_plugin.analysis.audit.draw import GraphPool
+from ssl4rl_plugin.core import GraphNode, Item, Rejection, Sample
+from ssl4rl_plugin.data.arms import Arm
+from ssl4rl_plugin.data.build_plan import PlanError
+from ssl4rl_plugin.data.graphs import GraphManifest
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.samples import SampleError, SampleStream
+from ssl4rl_plugin.data.source import load_source
+from ssl4rl_plugin.data_builders.build.planning import make_plan
+from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.tasks.graph.link_prediction import LinkPrediction, LinkPredictionLevel
 from ssl4rl_plugin.tasks.graph.masked_attribute import MaskedAttribute, MaskedAttributeLevel
+from ssl4rl_plugin.training.graph_questions import GraphQuestionRows
+from ssl4rl_plugin.training.rewards import compute_score
+from ssl4rl_plugin.training.settings import Settings
+from ssl4rl_plugin.training.verl.dataset import SSLDataset
 
 SOURCE = {"name": "communities", "path": None, "options": {"nodes": 200, "questions": 24}, "manifest": None}
 
@@ -100,7 +102,7 @@ def test_a_graph_is_not_built_beforehand() -> None:
 
 
 def test_training_on_evaluated_nodes_has_to_be_said() -> None:
-    from ssl4rl_plugin.preflight import PreflightError, check_online
+    from ssl4rl_plugin.training.preflight import PreflightError, check_online
 
     with pytest.raises(PreflightError, match=r"transductive=true.*inductive=true"):
         check_online(Settings.from_config(section()))

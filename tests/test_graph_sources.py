@@ -14,12 +14,12 @@ import pytest
 import torch
 from graphs import WORDS, raw_graph
 
-from ssl4rl_plugin.core import Item, Sample
-from ssl4rl_plugin.data_builders.source import SourceError, load_source
-from ssl4rl_plugin.graphs.graph import GraphNode, Texts
-from ssl4rl_plugin.graphs.source import GraphManifest, GraphSource
+from ssl4rl_plugin.core import GraphNode, Item, Sample
+from ssl4rl_plugin.core.graph import Texts
+from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.data.graphs import GraphManifest, GraphSource
+from ssl4rl_plugin.data.source import SourceError, load_source
 from ssl4rl_plugin.graphs.words import cut, graph_text, plain
-from ssl4rl_plugin.seeding import rng_for
 from ssl4rl_plugin.tasks import get_task
 
 EDGES = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 2)]
@@ -313,7 +313,8 @@ def test_a_manifest_is_the_same_in_every_process_and_changes_with_the_file(tmp_p
 
 def test_memory_is_below_four_times_the_bare_graph() -> None:
     """Everything that is held, for a graph with as many edges a node as the large one of the bench."""
-    from ssl4rl_plugin.graphs.graph import RawGraph, divide
+    from ssl4rl_plugin.core.graph import RawGraph
+    from ssl4rl_plugin.graphs.divide import divide
 
     rng = np.random.default_rng(0)
     ends = rng.integers(0, 20_000, (2, 200_000))
@@ -331,7 +332,7 @@ def test_memory_is_below_four_times_the_bare_graph() -> None:
 
 
 def test_texts_are_cut_at_words_within_the_budget() -> None:
-    from ssl4rl_plugin.graphs.graph import divide
+    from ssl4rl_plugin.graphs.divide import divide
 
     raw = raw_graph(0)
     long = [
@@ -350,7 +351,7 @@ def test_texts_are_cut_at_words_within_the_budget() -> None:
 
 def test_a_tokenizer_measures_texts(tmp_path: Path) -> None:
     from ssl4rl_plugin.demo.model import build_model, save, train_tokenizer
-    from ssl4rl_plugin.graphs.graph import divide
+    from ssl4rl_plugin.graphs.divide import divide
 
     tokenizer = train_tokenizer(WORDS)
     save(build_model(tokenizer, 0, vision=False), tokenizer, tmp_path)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from graphs import made_graph, raw_graph
 
-from ssl4rl_plugin.core import Item, Sample
-from ssl4rl_plugin.graphs.graph import SPLITS, GraphError, GraphNode, RawGraph, TextGraph, Texts, divide
+from ssl4rl_plugin.core import GraphNode, Item, Sample
+from ssl4rl_plugin.core.graph import SPLITS, GraphError, RawGraph, TextGraph, Texts
+from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.graphs.divide import divide
 from ssl4rl_plugin.graphs.sampling import around, walked
 from ssl4rl_plugin.graphs.small import distances, matches, parts, shortest_paths
-from ssl4rl_plugin.seeding import rng_for
 from ssl4rl_plugin.tasks import get_task, registry
 
 GRAPHS = 2000

@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
-from ssl4rl_plugin.images import ImageError, contrast, decode, difference, entropy, open_rgb, shrink, thumbnail_array
+from ssl4rl_plugin.data.images import (
+    ImageError,
+    contrast,
+    decode,
+    difference,
+    entropy,
+    open_rgb,
+    shrink,
+    thumbnail_array,
+)
 
 RNG = np.random.default_rng(0)
 SRGB, LAB = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")

@@ -20,11 +20,13 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.sources_for import source_of
-from ssl4rl_plugin.data_builders import parts, workers
-from ssl4rl_plugin.data_builders.figures import FIGURES, Meter
-from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
-from ssl4rl_plugin.data_builders.source import SourceError
+from ssl4rl_plugin.data.manifest import FIGURES, Manifest
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.index import checkpoints as parts
+from ssl4rl_plugin.data_builders.index import parallel as workers
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.measure import Meter
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +206,10 @@ def test_a_process_that_dies_is_an_error_and_what_was_found_is_kept(
 SLOW = """
 import sys, time
 from pathlib import Path
-from ssl4rl_plugin.data_builders import parts, workers
-from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.manifest import build_manifest
+from ssl4rl_plugin.data_builders.index import checkpoints as parts
+from ssl4rl_plugin.data_builders.index import parallel as workers
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
+from ssl4rl_plugin.data.manifest import build_manifest
 
 class Slow(FolderSource):
     def read(self, ref):

@@ -18,13 +18,14 @@ import pytest
 from pictures import photo
 from PIL import Image
 
-from ssl4rl_plugin.data_builders import source as source_module
-from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
-from ssl4rl_plugin.data_builders.sample_photos import SamplePhotosSource
-from ssl4rl_plugin.data_builders.source import Record, Source, SourceError
-from ssl4rl_plugin.data_builders.tsv import TsvSource
-from ssl4rl_plugin.images import ImageError
+from ssl4rl_plugin.data import source as source_module
+from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.source import Record, Source, SourceError
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
+from ssl4rl_plugin.data_builders.sources.sample_photos import SamplePhotosSource
+from ssl4rl_plugin.data_builders.sources.tsv import TsvSource
 
 
 @pytest.fixture(autouse=True)

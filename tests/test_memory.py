@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
-from ssl4rl_plugin.memory import GIB, KNOWN, RESERVE, Estimate, UnknownModel, estimate, model_size
+from ssl4rl_plugin.training.memory import GIB, KNOWN, RESERVE, Estimate, UnknownModel, estimate, model_size
 
 PUBLISHED = {
     "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,

@@ -11,8 +11,8 @@ import pytest
 from pictures import photo
 from PIL import Image, ImageDraw
 
-from ssl4rl_plugin.data_builders import near as module
-from ssl4rl_plugin.data_builders.near import (
+from ssl4rl_plugin.data import near_duplicates as module
+from ssl4rl_plugin.data.near_duplicates import (
     SIGNATURE_BYTES,
     UnionFind,
     column_type,

@@ -10,9 +10,9 @@ from pictures import photo
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
-from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.manifest import build_manifest
-from ssl4rl_plugin.data_builders.overlap import overlap
+from ssl4rl_plugin.data.overlap import overlap
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 
 
 def two_folders(root: Path) -> tuple[Path, Path]:

@@ -15,9 +15,9 @@ from pictures import photo, rgbd
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD, Item, Rejection, Sample
-from ssl4rl_plugin.depth_points import marked
 from ssl4rl_plugin.tasks import get_task
-from ssl4rl_plugin.tasks.corruption import CORRUPTIONS, IN_WORDS
+from ssl4rl_plugin.tasks.image.corruption import CORRUPTIONS, IN_WORDS
+from ssl4rl_plugin.tasks.rgbd.depth_points import marked
 
 IMAGE_TASKS = ("corruption", "corruption_order", "channel_order", "scale_order", "counting")
 DEPTH_TASKS = ("depth_order", "relative_3d")
@@ -249,7 +249,7 @@ def test_shapes_do_not_overlap_and_are_as_many_as_said() -> None:
 
 
 def test_shapes_stand_out_from_any_photo() -> None:
-    from ssl4rl_plugin.tasks.counting import COLOURS
+    from ssl4rl_plugin.tasks.image.counting import COLOURS
 
     for colour in [*COLOURS, (0, 0, 0), (255, 255, 255), (128, 128, 128)]:
         sample = made("counting", "one_kind", Image.new("RGB", (300, 300), colour))

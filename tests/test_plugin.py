@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 import pytest
 
 import ssl4rl_plugin.plugin as plugin
-from ssl4rl_plugin.search_path import RecipeSearchPath
+from ssl4rl_plugin.training.verl.search_path import RecipeSearchPath
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -111,7 +111,7 @@ print("verl", verl.__version__)
 def test_hydra_survives_a_broken_search_path_plugin_and_the_user_hears_of_it():
     code = """
 import sys
-sys.modules["ssl4rl_plugin.search_path"] = None  # importing it fails
+sys.modules["ssl4rl_plugin.training.verl.search_path"] = None  # importing it fails
 import verl, hydra
 print("hydra", hydra.__version__)
 """

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from ssl4rl_plugin.data_builders.pool import Process, WorkerDiedError, as_completed
+from ssl4rl_plugin.core.processes import Process, WorkerDiedError, as_completed
 
 
 def test_results_come_back_from_several_processes() -> None:
@@ -60,7 +60,7 @@ def test_a_worker_that_dies_is_noticed() -> None:
 
 def test_workers_end_with_whoever_started_them() -> None:
     code = (
-        "import time; from ssl4rl_plugin.data_builders.pool import Process\n"
+        "import time; from ssl4rl_plugin.core.processes import Process\n"
         "process = Process(abs); print(process._process.pid, flush=True); time.sleep(60)"
     )
     caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

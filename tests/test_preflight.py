@@ -15,8 +15,8 @@ from pictures import photo
 from PIL import Image
 from typer.testing import CliRunner
 
-from ssl4rl_plugin import preflight
 from ssl4rl_plugin.cli import app
+from ssl4rl_plugin.training import preflight
 
 SMALL = (
     "data.train_batch_size=8",

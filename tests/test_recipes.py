@@ -18,9 +18,9 @@ import verl  # noqa: F401  -- loads the plugin, as verl does for every user
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from ssl4rl_plugin import preflight
 from ssl4rl_plugin.cli import catalogue
-from ssl4rl_plugin.settings import Settings
+from ssl4rl_plugin.training import preflight
+from ssl4rl_plugin.training.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("recipes")  # they share what is composed
 
@@ -98,7 +98,7 @@ def test_every_recipe_passes_verls_validation_and_ours(recipes: dict[str, Any], 
     for name, (own, _) in recipes.items():
         assert own.trainer.experiment_name == name
         assert own.data.custom_cls.name == "SSLDataset"
-        assert own.reward.custom_reward_function.path == "pkg://ssl4rl_plugin.rewards"
+        assert own.reward.custom_reward_function.path == "pkg://ssl4rl_plugin.training.rewards"
         section: Any = OmegaConf.to_container(own.ssl4rl)
         settings = Settings.from_config({**section, "benchmarks": []})  # every task, level and option exists
         assert (max(getattr(arm.level, "rows", 1) * getattr(arm.level, "cols", 1) for arm in settings.arms)) <= (

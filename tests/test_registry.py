@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ssl4rl_plugin.data_builders.source import Source, SourceError, load_source
-from ssl4rl_plugin.data_builders.source import registry as sources
-from ssl4rl_plugin.registry import Registry, RegistryError
+from ssl4rl_plugin.core.registry import Registry, RegistryError
+from ssl4rl_plugin.data.source import Source, SourceError, load_source
+from ssl4rl_plugin.data.source import registry as sources
 
 
 class Thing:

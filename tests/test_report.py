@@ -15,19 +15,20 @@ from PIL import Image
 from test_build import MIX, built, tsv
 from typer.testing import CliRunner
 
-from ssl4rl_plugin.built import BuiltRows
+from ssl4rl_plugin.analysis.report import MOST_RUNS, report_html, write_report
+from ssl4rl_plugin.analysis.report.curriculum import arms_of
+from ssl4rl_plugin.analysis.report.curves import step_times
+from ssl4rl_plugin.analysis.report.page import picture, prompt_parts, readable, short_names
+from ssl4rl_plugin.analysis.report.plots import moving_average
+from ssl4rl_plugin.analysis.runlog import ArmKey, RunError, RunLog, difference
+from ssl4rl_plugin.analysis.statistics import wilson
 from ssl4rl_plugin.cli import app
-from ssl4rl_plugin.dataset import benchmark_rows
-from ssl4rl_plugin.report import MOST_RUNS, report_html, write_report
-from ssl4rl_plugin.report.curriculum import arms_of
-from ssl4rl_plugin.report.curves import step_times
-from ssl4rl_plugin.report.figures import moving_average
-from ssl4rl_plugin.report.page import picture, prompt_parts, readable, short_names
-from ssl4rl_plugin.rewards import compute_score
-from ssl4rl_plugin.runlog import ArmKey, RunError, RunLog, difference
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings
-from ssl4rl_plugin.stats import wilson
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.training.rewards import compute_score
+from ssl4rl_plugin.training.run_rows import benchmark_rows
+from ssl4rl_plugin.training.settings import Settings
+from ssl4rl_plugin.training.stored_rows import BuiltRows
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(1)> \u202egnp.exe \x00 {{ 7 * 7 }} &amp; \ud800"
 

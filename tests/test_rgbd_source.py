@@ -16,12 +16,14 @@ from pictures import photo, rgbd
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD
-from ssl4rl_plugin.data_builders import source as source_module
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
-from ssl4rl_plugin.data_builders.rgbd import RgbdSource, resampled
-from ssl4rl_plugin.data_builders.sample_depth import SampleDepthSource
-from ssl4rl_plugin.data_builders.source import SourceError
-from ssl4rl_plugin.images import ImageError
+from ssl4rl_plugin.data import source as source_module
+from ssl4rl_plugin.data.depth import resampled
+from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources.rgbd import RgbdSource
+from ssl4rl_plugin.data_builders.sources.sample_depth import SampleDepthSource
 
 WIDTH, HEIGHT = 96, 64
 

@@ -19,12 +19,13 @@ import pytest
 import yaml
 
 from ssl4rl_plugin.core import Sample
-from ssl4rl_plugin.data_builders.build import build
-from ssl4rl_plugin.data_builders.plan import make_plan
-from ssl4rl_plugin.data_builders.shards import Codec
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.data.shards import Codec
+from ssl4rl_plugin.data_builders.build.build import build
+from ssl4rl_plugin.data_builders.build.planning import make_plan
 from ssl4rl_plugin.tasks import get_task, registry
+from ssl4rl_plugin.training.settings import Settings
 
 FILE = Path(__file__).parent / "sample_digests.json"
 SAMPLES = 20

@@ -14,8 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ssl4rl_plugin.samples import SampleError, SampleStream, extra_info, load_manifest
-from ssl4rl_plugin.settings import Settings, SettingsError, parse_arms
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.samples import SampleError, SampleStream, extra_info
+from ssl4rl_plugin.training.settings import Settings, SettingsError, parse_arms
 
 
 def stream(section: dict, split: str = "train", **changes: Any) -> SampleStream:
@@ -222,7 +223,7 @@ class Processor(Tokenizer):
 
 
 def dataset(section: dict, split: str = "train", processor: Any = None, limit: int = 1024) -> Any:
-    from ssl4rl_plugin.dataset import SSLDataset
+    from ssl4rl_plugin.training.verl.dataset import SSLDataset
 
     config = OmegaConf.create({"ssl4rl": section, "max_prompt_length": limit})
     return SSLDataset(f"ssl4rl:{split}", Tokenizer(), config, processor or Processor())
@@ -271,7 +272,7 @@ def test_any_number_of_loader_workers_gives_the_same_rows_and_a_resumed_run_goes
 def test_prompts_that_would_be_lost_stop_the_run(section: dict) -> None:
     with pytest.raises(SettingsError, match=r"rotation.*tokens.*max_prompt_length.*ssl4rl.options.side"):
         dataset(section, limit=20)
-    from ssl4rl_plugin.dataset import SSLDataset
+    from ssl4rl_plugin.training.verl.dataset import SSLDataset
 
     with pytest.raises(SettingsError, match=r"no processor.*Qwen2.5-VL"):
         SSLDataset("ssl4rl:train", Tokenizer(), OmegaConf.create({"ssl4rl": section, "max_prompt_length": 99}), None)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl4rl_plugin.data_builders import tsv
-from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.sample_photos import PHOTOS, SamplePhotosSource
-from ssl4rl_plugin.data_builders.source import SourceError
-from ssl4rl_plugin.data_builders.tsv import TsvSource
-from ssl4rl_plugin.images import ImageError, open_rgb
+from ssl4rl_plugin.data.images import ImageError, open_rgb
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.sources import tsv
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
+from ssl4rl_plugin.data_builders.sources.sample_photos import PHOTOS, SamplePhotosSource
+from ssl4rl_plugin.data_builders.sources.tsv import TsvSource
 
 
 def refs(source) -> list[str]:

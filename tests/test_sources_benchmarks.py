@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from pictures import photo
 
-from ssl4rl_plugin.data_builders.benchmarks import MMBench
-from ssl4rl_plugin.data_builders.download import download
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
-from ssl4rl_plugin.data_builders.source import Question, Source, SourceError, load_source, registry
-from ssl4rl_plugin.data_builders.table import Columns, Row, lettered, literal, questions_of
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.source import Question, Source, SourceError, load_source, registry
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources.benchmarks import MMBench
+from ssl4rl_plugin.data_builders.sources.download import download
+from ssl4rl_plugin.data_builders.sources.tables import Columns, Row, lettered, literal, questions_of
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -18,16 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import photo
 
-from ssl4rl_plugin.data_builders import parquet, webdataset
-from ssl4rl_plugin.data_builders.hf import HfSource
-from ssl4rl_plugin.data_builders.imagefolder import ImageFolderSource
-from ssl4rl_plugin.data_builders.jsonl import JsonSource
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest
-from ssl4rl_plugin.data_builders.parquet import ParquetSource
-from ssl4rl_plugin.data_builders.source import Source, SourceError, load_source
-from ssl4rl_plugin.data_builders.tsv import TsvSource
-from ssl4rl_plugin.data_builders.webdataset import WebDatasetSource
-from ssl4rl_plugin.images import ImageError
+from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.source import Source, SourceError, load_source
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources import parquet, webdataset
+from ssl4rl_plugin.data_builders.sources.hf import HfSource
+from ssl4rl_plugin.data_builders.sources.imagefolder import ImageFolderSource
+from ssl4rl_plugin.data_builders.sources.jsonl import JsonSource
+from ssl4rl_plugin.data_builders.sources.parquet import ParquetSource
+from ssl4rl_plugin.data_builders.sources.tsv import TsvSource
+from ssl4rl_plugin.data_builders.sources.webdataset import WebDatasetSource
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

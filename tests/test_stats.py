@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssl4rl_plugin.stats import bootstrap, mcnemar, proportion, wilson
+from ssl4rl_plugin.analysis.statistics import bootstrap, mcnemar, proportion, wilson
 
 
 @pytest.mark.parametrize(

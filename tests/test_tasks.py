@@ -22,15 +22,15 @@ from graphs import made_graph
 from pictures import clip, photo, rgbd
 from PIL import Image
 
-from ssl4rl_plugin.answers import FORMATS
-from ssl4rl_plugin.core import Item, Rejection, Sample
-from ssl4rl_plugin.grading import Box, Grader, Interval, OpenWord, Point, Ranking, Sequences
-from ssl4rl_plugin.graphs.graph import GraphNode
-from ssl4rl_plugin.images import difference
-from ssl4rl_plugin.rewards import compute_score, encode_truth
-from ssl4rl_plugin.seeding import rng_for
+from ssl4rl_plugin.core import Grader, GraphNode, Item, Rejection, Sample
+from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.data.ground_truth import encode_truth
+from ssl4rl_plugin.data.images import difference
+from ssl4rl_plugin.grading import Box, Interval, OpenWord, Point, Ranking, Sequences
+from ssl4rl_plugin.grading.formats import FORMATS
 from ssl4rl_plugin.tasks import get_task, registry
-from ssl4rl_plugin.tasks.rotation import as_image, as_planes, turned
+from ssl4rl_plugin.tasks.image.rotation import as_image, as_planes, turned
+from ssl4rl_plugin.training.rewards import compute_score
 
 SAMPLES = int(os.environ.get("SSL4RL_TEST_SAMPLES", "500"))
 """Of every task at every level; `make test-fast` asks for fewer."""

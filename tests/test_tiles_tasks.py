@@ -15,8 +15,8 @@ from PIL import Image
 
 from ssl4rl_plugin.core import Item, Rejection, Sample
 from ssl4rl_plugin.tasks import get_task
-from ssl4rl_plugin.tasks.jigsaw_box import SHUFFLES, halves
-from ssl4rl_plugin.tasks.jigsaw_pair import GRID
+from ssl4rl_plugin.tasks.image.jigsaw_box import SHUFFLES, halves
+from ssl4rl_plugin.tasks.image.jigsaw_pair import GRID
 
 SIDE = 112
 ARMS = [(name, level) for name in ORACLES for level in get_task(name).levels]

@@ -21,15 +21,15 @@ import pytest
 from pictures import clip, photo
 from PIL import Image
 
-from ssl4rl_plugin.clips import distances, probes
 from ssl4rl_plugin.core import Clip
-from ssl4rl_plugin.data_builders import video
-from ssl4rl_plugin.data_builders.manifest import build_manifest
-from ssl4rl_plugin.data_builders.sample_photos import PHOTOS
-from ssl4rl_plugin.data_builders.sample_videos import FPS, FRAMES, SampleVideosSource
-from ssl4rl_plugin.data_builders.source import SourceError
-from ssl4rl_plugin.data_builders.video import VideoSource
-from ssl4rl_plugin.images import MAX_SOURCE_PIXELS, ImageError, difference
+from ssl4rl_plugin.data.images import MAX_SOURCE_PIXELS, ImageError, difference
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources import video
+from ssl4rl_plugin.data_builders.sources.sample_photos import PHOTOS
+from ssl4rl_plugin.data_builders.sources.sample_videos import FPS, FRAMES, SampleVideosSource
+from ssl4rl_plugin.data_builders.sources.video import VideoSource
+from ssl4rl_plugin.tasks.video.clips import distances, probes
 
 av = pytest.importorskip("av")
 

@@ -14,11 +14,11 @@ from pictures import clip as fresh_clip
 from pictures import photo as fresh_photo
 from PIL import Image, ImageOps
 
-from ssl4rl_plugin.clips import spaced
 from ssl4rl_plugin.core import Clip, Item, Rejection, Sample
-from ssl4rl_plugin.images import difference
+from ssl4rl_plugin.data.images import difference
 from ssl4rl_plugin.tasks import get_task
 from ssl4rl_plugin.tasks.video.anomaly_grounding import CHANGES
+from ssl4rl_plugin.tasks.video.clips import spaced
 from ssl4rl_plugin.tasks.video.video_counting import KINDS, runs, shape
 
 NAMES = ("temporal_jigsaw", "arrow_of_time", "playback_speed", "anomaly_grounding", "inserted_frame", "video_counting",

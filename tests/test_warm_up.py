@@ -9,11 +9,12 @@ import pytest
 import torch
 from conftest import BASE_SECTION
 
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.demo import warm_up as module
 from ssl4rl_plugin.demo.model import build_model, train_tokenizer
 from ssl4rl_plugin.demo.warm_up import random_response, teach, warm_up
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings
+from ssl4rl_plugin.training.settings import Settings
 
 SOURCE = {"name": "communities", "path": None, "options": {"nodes": 200, "questions": 8}, "manifest": None}
 

@@ -1,5 +1,6 @@
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.training.settings import Settings
 
 settings = Settings.from_config(
     {

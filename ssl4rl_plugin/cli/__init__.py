@@ -188,7 +188,7 @@ def build(
     """
     from ssl4rl_plugin.cli.build import run_build
     from ssl4rl_plugin.cli.options import key_values
-    from ssl4rl_plugin.data_builders.shards import Codec
+    from ssl4rl_plugin.data.shards import Codec
 
     changes = {"seed": seed, "epochs": epochs, **key_values(change, "--set")}
     raise typer.Exit(
@@ -306,9 +306,9 @@ def evaluate(
 
     Interrupted, the same command goes on. A checkpoint of verl is merged first, with verl's own model merger.
     """
+    from ssl4rl_plugin.analysis.evaluation.exam import Wishes
     from ssl4rl_plugin.cli.evaluate import benchmark, run_evaluate
     from ssl4rl_plugin.cli.options import key_values
-    from ssl4rl_plugin.evaluation.exam import Wishes
 
     wishes = Wishes(
         benchmarks=[benchmark(text) for text in bench or ()], tasks=task or (), limit=limit, circular=circular,
@@ -334,7 +334,7 @@ def report(
     """Write one HTML page about a run, or several side by side: accuracy against chance, curves, answers, settings."""
     from rich.console import Console
 
-    from ssl4rl_plugin.report import write_report
+    from ssl4rl_plugin.analysis.report import write_report
 
     with Console(stderr=True).status("reading the run" if len(runs) == 1 else "reading the runs"):
         page = write_report(runs, out)

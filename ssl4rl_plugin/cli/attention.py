@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ssl4rl_plugin.attention.traces import METHODS, AttentionError, Box, Trace, load, trace
-from ssl4rl_plugin.cli.tables import show, show_json, table
-from ssl4rl_plugin.data_builders.manifest import cache_dir
-from ssl4rl_plugin.evaluation.model import resolve
-from ssl4rl_plugin.images import ImageError, open_rgb
-from ssl4rl_plugin.report.page import percent, readable, short_names
+from ssl4rl_plugin.analysis.attention.traces import METHODS, AttentionError, Box, Trace, load, trace
+from ssl4rl_plugin.analysis.evaluation.model import resolve
+from ssl4rl_plugin.analysis.report.page import percent, readable, short_names
+from ssl4rl_plugin.analysis.terminal import show, show_json, table
+from ssl4rl_plugin.core.files import cache_dir
+from ssl4rl_plugin.data.images import ImageError, open_rgb
 
 
 def run_attention(
@@ -65,7 +65,7 @@ def run_attention(
         shown.append((title, found, heat))
         figures.append(_figures(name, found, heat, region))
 
-    from ssl4rl_plugin.attention.overlay import draw
+    from ssl4rl_plugin.analysis.attention.overlay import draw
 
     draw(shown, region, out)
     if as_json:

@@ -12,19 +12,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from ssl4rl_plugin.audit import CHANCE, ArmAudit, Subject, audit, needs_sklearn
-from ssl4rl_plugin.audit.draw import Pool, pool_of
-from ssl4rl_plugin.audit.duplicates import Duplicates, duplicates
-from ssl4rl_plugin.audit.page import audit_html
+from ssl4rl_plugin.analysis.audit import CHANCE, ArmAudit, Subject, audit, needs_sklearn
+from ssl4rl_plugin.analysis.audit.draw import Pool, pool_of
+from ssl4rl_plugin.analysis.audit.duplicates import Duplicates, duplicates
+from ssl4rl_plugin.analysis.audit.page import audit_html
+from ssl4rl_plugin.analysis.report.page import write
+from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.sources_for import described, source_for
-from ssl4rl_plugin.cli.tables import show, show_json, table
-from ssl4rl_plugin.data_builders.manifest import Manifest
-from ssl4rl_plugin.graphs.source import GraphManifest
-from ssl4rl_plugin.registry import RegistryError
-from ssl4rl_plugin.report.page import write
-from ssl4rl_plugin.samples import manifest_of
-from ssl4rl_plugin.settings import parse_arms
+from ssl4rl_plugin.core.registry import RegistryError
+from ssl4rl_plugin.data.graphs import GraphManifest
+from ssl4rl_plugin.data.indexing import manifest_of
+from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.tasks import registry
+from ssl4rl_plugin.training.settings import parse_arms
 
 CROPS = 50
 """Crops of each sample photograph."""

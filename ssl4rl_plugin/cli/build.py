@@ -10,20 +10,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssl4rl_plugin.audit import Subject, audit, needs_sklearn
-from ssl4rl_plugin.audit.draw import ManifestPool
+from ssl4rl_plugin.analysis.audit import Subject, audit, needs_sklearn
+from ssl4rl_plugin.analysis.audit.draw import ManifestPool
+from ssl4rl_plugin.analysis.terminal import show_json, table
 from ssl4rl_plugin.cli.audit import as_value
 from ssl4rl_plugin.cli.section import section_for
 from ssl4rl_plugin.cli.sources_for import named_source
-from ssl4rl_plugin.cli.tables import show_json, table
-from ssl4rl_plugin.data_builders.build import Built, Done, build, plain_errors
-from ssl4rl_plugin.data_builders.build_report import prompt_lengths, report, size_text, write_report
-from ssl4rl_plugin.data_builders.manifest import Manifest, is_manifest
-from ssl4rl_plugin.data_builders.plan import SPLITS, Plan, make_plan
-from ssl4rl_plugin.data_builders.pool import cores
-from ssl4rl_plugin.data_builders.shards import Codec
-from ssl4rl_plugin.samples import load_manifest
-from ssl4rl_plugin.settings import Settings
+from ssl4rl_plugin.core.processes import cores
+from ssl4rl_plugin.data.build_plan import SPLITS, Plan
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.manifest import Manifest, is_manifest
+from ssl4rl_plugin.data.shards import Codec
+from ssl4rl_plugin.data_builders.build.build import Built, Done, build, plain_errors
+from ssl4rl_plugin.data_builders.build.planning import make_plan
+from ssl4rl_plugin.data_builders.build.report import prompt_lengths, report, size_text, write_report
+from ssl4rl_plugin.training.settings import Settings
 
 
 def run_build(

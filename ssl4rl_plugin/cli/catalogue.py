@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from ssl4rl_plugin.cli.tables import show, show_json, table
+from ssl4rl_plugin.analysis.terminal import show, show_json, table
 
 
 def task_entries() -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def task_entries() -> list[dict[str, Any]]:
 
 def source_entries() -> list[dict[str, Any]]:
     """Every registered source; one that cannot be loaded has a non-empty `error` and nothing else but its name."""
-    from ssl4rl_plugin.data_builders.source import registry
+    from ssl4rl_plugin.data.source import registry
 
     found: list[dict[str, Any]] = []
     for name in registry.names():

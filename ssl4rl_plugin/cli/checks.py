@@ -24,8 +24,8 @@ from packaging.version import Version
 from rich.console import Console
 from rich.markup import escape
 
+from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.catalogue import source_entries, task_entries
-from ssl4rl_plugin.cli.tables import show_json
 
 PROBE_SECONDS = 180
 """A probe that takes longer has hung."""

@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssl4rl_plugin.benchmark_results import OVERALL, SCOPES
+from ssl4rl_plugin.analysis.benchmark_results import OVERALL, SCOPES
+from ssl4rl_plugin.analysis.evaluation.exam import Wishes, exam_from, exam_of_run
+from ssl4rl_plugin.analysis.evaluation.results import Difference, Group
+from ssl4rl_plugin.analysis.evaluation.run import base_lines, evaluate, results
+from ssl4rl_plugin.analysis.statistics import Proportion
+from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.section import section_for
 from ssl4rl_plugin.cli.sources_for import source_for
-from ssl4rl_plugin.cli.tables import show, show_json, table
-from ssl4rl_plugin.data_builders.source import registry as sources
-from ssl4rl_plugin.evaluation.exam import Wishes, exam_from, exam_of_run
-from ssl4rl_plugin.evaluation.results import Difference, Group
-from ssl4rl_plugin.evaluation.run import base_lines, evaluate, results
-from ssl4rl_plugin.settings import parse_arms
-from ssl4rl_plugin.stats import Proportion
+from ssl4rl_plugin.data.source import registry as sources
+from ssl4rl_plugin.training.settings import parse_arms
 
 CROPS = 200
 """Crops of each sample photograph, as in the recipes."""

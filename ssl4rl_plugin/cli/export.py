@@ -12,15 +12,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssl4rl_plugin.answers import answer_format
+from ssl4rl_plugin.analysis.evaluation.model import resolve
+from ssl4rl_plugin.analysis.export.config import ExportError, data_section, model_section
+from ssl4rl_plugin.analysis.export.mcq import set_name, unfit, write_set
+from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.sources_for import source_for
-from ssl4rl_plugin.cli.tables import show_json
-from ssl4rl_plugin.data_builders.parts import write_aside
-from ssl4rl_plugin.evaluation.model import resolve
-from ssl4rl_plugin.export.config import ExportError, data_section, model_section
-from ssl4rl_plugin.export.mcq import set_name, unfit, write_set
-from ssl4rl_plugin.samples import SampleError, SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, parse_arms
+from ssl4rl_plugin.core.files import write_file
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.samples import SampleError, SampleStream
+from ssl4rl_plugin.grading.formats import answer_format
+from ssl4rl_plugin.training.settings import Settings, parse_arms
 
 PHOTO_CROPS = 25
 """Crops of each sample photograph, where no path is given."""
@@ -98,9 +99,9 @@ def export_vlmevalkit(
             sets[set_name(arm)] = arm.task.kind != "graph"
     config = {"model": section, "data": data_section(sets, benchmarks)}
     text = json.dumps(config, indent=4, ensure_ascii=False) + "\n"
-    write_aside(out / "config.json", lambda file: file.write(text.encode()) and None)
+    write_file(out / "config.json", lambda file: file.write(text.encode()) and None)
     command = (
-        f"LMUData={shlex.quote(str((out / 'LMUData').resolve()))} python -m ssl4rl_plugin.export.vlmevalkit "
+        f"LMUData={shlex.quote(str((out / 'LMUData').resolve()))} python -m ssl4rl_plugin.analysis.export.vlmevalkit "
         f"VLMEvalKit/run.py --config {shlex.quote(str((out / 'config.json').resolve()))} --judge exact_matching"
     )
     for reason, number in Counter(left_out.values()).most_common():

@@ -9,11 +9,13 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
 
+from ssl4rl_plugin.analysis.terminal import show_json, table
 from ssl4rl_plugin.cli.sources_for import named_source
-from ssl4rl_plugin.cli.tables import show_json, table
-from ssl4rl_plugin.data_builders.groups import SIDES
-from ssl4rl_plugin.data_builders.manifest import Manifest, build_manifest, cache_dir
-from ssl4rl_plugin.data_builders.source import load_source
+from ssl4rl_plugin.core.files import cache_dir
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.source import load_source
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.groups import SIDES
 
 
 def run_index(
@@ -48,7 +50,7 @@ def run_index(
     if download:
         if what != name:
             raise ValueError(f"--download fetches the files of a source (`ssl4rl sources`), and {what!r} is a path")
-        from ssl4rl_plugin.data_builders.download import download as fetch
+        from ssl4rl_plugin.data_builders.sources.download import download as fetch
 
         path = fetch(name, path or cache_dir() / "data")
     manifest = build_manifest(

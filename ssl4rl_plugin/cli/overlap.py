@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.sources_for import source_for
-from ssl4rl_plugin.cli.tables import show, show_json, table
-from ssl4rl_plugin.data_builders.manifest import Manifest
-from ssl4rl_plugin.data_builders.overlap import overlap
-from ssl4rl_plugin.samples import manifest_of
+from ssl4rl_plugin.data.indexing import manifest_of
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.overlap import overlap
 
 LISTED = 50
 """Pairs that the table shows."""

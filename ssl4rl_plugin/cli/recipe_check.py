@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.checks import Check, print_checks
-from ssl4rl_plugin.cli.tables import show, show_json, table
 
 if TYPE_CHECKING:
-    from ssl4rl_plugin.memory import Estimate, Phase
+    from ssl4rl_plugin.training.memory import Estimate, Phase
 
 TIGHT = 0.9
 """Share of a GPU above which an estimate that fits is not to be relied on."""
@@ -77,8 +77,8 @@ def check_verl(config: Any) -> Check:
 
 def check_run(config: Any) -> list[Check]:
     """What the preflight check of a run says; of what needs the images only where they are named."""
-    from ssl4rl_plugin import preflight
-    from ssl4rl_plugin.settings import Settings
+    from ssl4rl_plugin.training import preflight
+    from ssl4rl_plugin.training.settings import Settings
 
     named = config.ssl4rl.data is not None or not OmegaConf.is_missing(config.ssl4rl.source, "path")
     try:
@@ -106,7 +106,7 @@ def check_run(config: Any) -> list[Check]:
 
 def check_memory(config: Any) -> tuple[Estimate | None, list[Check]]:
     """The estimate of the run's GPU memory, and what it says. None where the model's size is not known."""
-    from ssl4rl_plugin.memory import UnknownModel, estimate, model_size
+    from ssl4rl_plugin.training.memory import UnknownModel, estimate, model_size
 
     model = config.actor_rollout_ref.model
     if OmegaConf.is_missing(model, "path"):
@@ -156,7 +156,7 @@ def _billions(count: int) -> str:
 
 
 def _as_json(estimate: Estimate) -> dict[str, Any]:
-    from ssl4rl_plugin.memory import RESERVE
+    from ssl4rl_plugin.training.memory import RESERVE
 
     size = estimate.model
     return {
@@ -178,7 +178,7 @@ def _as_json(estimate: Estimate) -> dict[str, Any]:
 
 def _show_estimate(estimate: Estimate, memory: float | None) -> None:
     """The estimate as a table, a column for each phase."""
-    from ssl4rl_plugin.memory import RESERVE
+    from ssl4rl_plugin.training.memory import RESERVE
 
     listing = table("GiB on each GPU", *(phase.name for phase in estimate.phases))
     names = dict.fromkeys(name for phase in estimate.phases for name, value in phase.parts.items() if value)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ssl4rl_plugin.settings import SettingsError
+from ssl4rl_plugin.training.settings import SettingsError
 
 
 def section_for(

@@ -11,13 +11,14 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import Progress
 
-from ssl4rl_plugin.answers import answer_format
+from ssl4rl_plugin.analysis.report.page import card, percent, readable, render, write
 from ssl4rl_plugin.cli.sources_for import described, source_for
 from ssl4rl_plugin.core import Clip
-from ssl4rl_plugin.data_builders.manifest import Manifest
-from ssl4rl_plugin.report.page import card, percent, readable, render, write
-from ssl4rl_plugin.samples import Made, SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings, parse_arms
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.samples import Made, SampleStream
+from ssl4rl_plugin.grading.formats import answer_format
+from ssl4rl_plugin.training.settings import Settings, parse_arms
 
 QUESTION = 4000
 """Characters of a question that a card shows: a graph in words is long."""

@@ -6,10 +6,10 @@ import inspect
 from itertools import islice
 from pathlib import Path
 
-from ssl4rl_plugin.data_builders.source import SourceError, load_source, registry
-from ssl4rl_plugin.images import ImageError
-from ssl4rl_plugin.registry import RegistryError
-from ssl4rl_plugin.settings import SourceSettings
+from ssl4rl_plugin.core.registry import RegistryError
+from ssl4rl_plugin.data.arms import SourceSettings
+from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.source import SourceError, load_source, registry
 
 SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_videos", "graph": "les_miserables"}
 """The built-in sample source for each kind of item."""

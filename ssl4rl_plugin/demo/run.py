@@ -99,8 +99,9 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     """Build and warm up the model, unless the folder holds it already."""
     from omegaconf import OmegaConf
 
-    from ssl4rl_plugin.samples import SampleStream, load_manifest
-    from ssl4rl_plugin.settings import Settings
+    from ssl4rl_plugin.data.indexing import load_manifest
+    from ssl4rl_plugin.data.samples import SampleStream
+    from ssl4rl_plugin.training.settings import Settings
 
     settings = Settings.from_config(config.ssl4rl)
     taught = OmegaConf.to_object(config.ssl4rl.warm_up.taught)
@@ -293,9 +294,9 @@ def _remove_unused(segments: set[Path]) -> None:
 
 def summarise(out: Path, recipe: str, seconds: float) -> None:
     """Print the table, write summary.json and report.html."""
-    from ssl4rl_plugin.cli.tables import headline_table, show
-    from ssl4rl_plugin.report import write_report
-    from ssl4rl_plugin.runlog import RunLog
+    from ssl4rl_plugin.analysis.report import write_report
+    from ssl4rl_plugin.analysis.runlog import RunLog
+    from ssl4rl_plugin.analysis.terminal import headline_table, show
 
     lines = RunLog(out).headline()
     show(headline_table(lines))

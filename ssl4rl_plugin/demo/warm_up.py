@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.dataset import messages, processor_inputs, shows_video
-from ssl4rl_plugin.rows import OnlineRows, row_of
-from ssl4rl_plugin.samples import Made, SampleStream
-from ssl4rl_plugin.seeding import rng_for
+from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.data.rows import OnlineRows, row_of
+from ssl4rl_plugin.data.samples import Made, SampleStream
+from ssl4rl_plugin.training.verl.dataset import messages, processor_inputs, shows_video
 
 BATCH = 32
 LEARNING_RATE = 1e-3

@@ -25,12 +25,13 @@ grader says otherwise. Tests over the whole registry draw truths and check that 
 `chance_accuracy` and `chance_similarity` say, on those and on the tasks' own.
 """
 
-from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, letters, strip_form
+from ssl4rl_plugin.core import Grader
 from ssl4rl_plugin.grading.counts import Counts
 from ssl4rl_plugin.grading.exact import Angle, Choice, Words, question_grader
 from ssl4rl_plugin.grading.orders import LabelSet, Ordering, Permutation
 from ssl4rl_plugin.grading.regions import Box, Interval, Point
 from ssl4rl_plugin.grading.sequences import OpenWord, Ranking, Sequences
+from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, letters, strip_form
 
 __all__ = [
     "MAX_ANSWER_CHARS", "Angle", "Box", "Choice", "Counts", "Grader", "Interval", "LabelSet", "OpenWord", "Ordering",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, strip_form
+from ssl4rl_plugin.core import Grader
+from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, strip_form
 
 
 @dataclass(frozen=True)

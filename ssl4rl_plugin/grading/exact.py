@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, letters, strip_form
+from ssl4rl_plugin.core import Grader
+from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, letters, strip_form
 
 
 def normal(text: str) -> str:

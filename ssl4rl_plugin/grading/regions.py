@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl4rl_plugin.grading.base import MAX_ANSWER_CHARS, Grader, strip_form
+from ssl4rl_plugin.core import Grader
+from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, strip_form
 
 SCALE = 1000
 """Coordinates in answers are whole thousandths of the picture's width and height, from the top-left corner."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.grading.base import Grader, letters
+from ssl4rl_plugin.core import Grader
 from ssl4rl_plugin.grading.orders import labels_in
+from ssl4rl_plugin.grading.text import letters
 
 
 @dataclass(frozen=True)

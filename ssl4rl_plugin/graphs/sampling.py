@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ssl4rl_plugin.graphs.graph import GraphNode
+from ssl4rl_plugin.core import GraphNode
 
 RESTART = 0.2
 """Probability with which a walk goes back to where it began, at every step."""

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from ssl4rl_plugin.core import AnyLevel
-from ssl4rl_plugin.graphs.graph import TextGraph
+from ssl4rl_plugin.core.graph import TextGraph
 
 NOTATIONS = ("edges", "sentences", "json")
 BYTES_PER_TOKEN = 16

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssl4rl_plugin.core import Task
-from ssl4rl_plugin.registry import Registry, RegistryError
+from ssl4rl_plugin.core.registry import Registry, RegistryError
 
 registry: Registry[type[Task[Any]]] = Registry("ssl4rl.tasks", "task")
 

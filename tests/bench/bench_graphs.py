@@ -13,9 +13,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ssl4rl_plugin.core import Item, Rejection
-from ssl4rl_plugin.graphs.graph import GraphNode, RawGraph, TextGraph, Texts, divide
-from ssl4rl_plugin.seeding import rng_for
+from ssl4rl_plugin.core import GraphNode, Item, Rejection
+from ssl4rl_plugin.core.graph import RawGraph, TextGraph, Texts
+from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.graphs.divide import divide
 from ssl4rl_plugin.tasks import get_task, registry
 
 NODES, EDGES, RELATIONS = 10**6, 10**7, 4

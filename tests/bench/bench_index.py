@@ -22,9 +22,9 @@ import pytest
 from photos import photographs
 from PIL import Image
 
-from ssl4rl_plugin.data_builders.folder import FolderSource
-from ssl4rl_plugin.data_builders.manifest import build_manifest
-from ssl4rl_plugin.data_builders.near import signature
+from ssl4rl_plugin.data.near_duplicates import signature
+from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 
 RUNS = 7
 

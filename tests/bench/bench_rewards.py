@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from ssl4rl_plugin.answers import FORMATS
-from ssl4rl_plugin.rewards import compute_score, encode_truth
+from ssl4rl_plugin.data.ground_truth import encode_truth
+from ssl4rl_plugin.grading.formats import FORMATS
 from ssl4rl_plugin.tasks import get_task, registry
+from ssl4rl_plugin.training.rewards import compute_score
 
 MEGABYTE = 1_000_000
 HOSTILE = {

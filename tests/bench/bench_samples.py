@@ -15,8 +15,8 @@ from pictures import clip, photo, rgbd
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD, Item
-from ssl4rl_plugin.images import open_rgb
-from ssl4rl_plugin.seeding import rng_for
+from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.data.images import open_rgb
 from ssl4rl_plugin.tasks import get_task, registry
 
 

@@ -28,13 +28,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from photos import photographs
 
 from ssl4rl_plugin.cli.section import section_for
-from ssl4rl_plugin.data_builders.build import build
-from ssl4rl_plugin.data_builders.plan import make_plan
-from ssl4rl_plugin.data_builders.shards import Codec
-from ssl4rl_plugin.rows import OnlineRows
-from ssl4rl_plugin.samples import SampleStream, load_manifest
-from ssl4rl_plugin.settings import Settings
-from ssl4rl_plugin.tasks.augment import augmented, draw_augmentation
+from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.rows import OnlineRows
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.data.shards import Codec
+from ssl4rl_plugin.data_builders.build.build import build
+from ssl4rl_plugin.data_builders.build.planning import make_plan
+from ssl4rl_plugin.tasks.image.augment import augmented, draw_augmentation
+from ssl4rl_plugin.training.settings import Settings
 
 TASKS = ("rotation", "jigsaw:2x2", "position", "contrastive")
 GOALS = {"build, one worker": 1.3, "two workers": 1.8, "dataset": 1.2}
@@ -155,8 +156,11 @@ def bench_task(task: str, photos: Path, repetitions: int, rows: int) -> None:
 def bench_import(repetitions: int) -> None:
     """Import of the dataset's module where verl is loaded, as it is wherever verl asks for it, and without verl."""
     cases = {
-        "ssl4rl_plugin.dataset, after verl's own dataset": ("verl.utils.dataset.rl_dataset", "ssl4rl_plugin.dataset"),
-        "ssl4rl_plugin.rows (no verl, no torch)": ("sys", "ssl4rl_plugin.rows"),
+        "ssl4rl_plugin.training.verl.dataset, after verl's own dataset": (
+            "verl.utils.dataset.rl_dataset",
+            "ssl4rl_plugin.training.verl.dataset",
+        ),
+        "ssl4rl_plugin.data.rows (no verl, no torch)": ("sys", "ssl4rl_plugin.data.rows"),
     }
     for name, (first, module) in cases.items():
         code = f"import {first}, time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"

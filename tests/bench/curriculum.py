@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from ssl4rl_plugin.analysis.runlog import RunLog
+from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.demo import run as demo
-from ssl4rl_plugin.runlog import RunLog
-from ssl4rl_plugin.settings import Arm, Settings
+from ssl4rl_plugin.training.settings import Settings
 
 RECIPE = "cpu_curriculum"
 SEEDS = (1, 2, 3)

@@ -1,7 +1,7 @@
 """Policies compared on synthetic learners: rollouts until 90 % of the oracle's final skill, and skill over the steps.
 
 Run `python tests/bench/curriculum_simulated.py [--picture FILE]`: 20 seeds of each policy in the
-world `MIXED` of `ssl4rl_plugin.curriculum.simulator`, a few minutes on one core.
+world `MIXED` of `ssl4rl_plugin.training.curriculum.simulator`, a few minutes on one core.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from ssl4rl_plugin.curriculum.director import CurriculumSettings
-from ssl4rl_plugin.curriculum.simulator import MIXED, Simulated, oracle, rollouts_to_target, simulate
+from ssl4rl_plugin.training.curriculum.director import CurriculumSettings
+from ssl4rl_plugin.training.curriculum.simulator import MIXED, Simulated, oracle, rollouts_to_target, simulate
 
 SEEDS = range(20)
 STEPS = 300

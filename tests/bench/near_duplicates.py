@@ -3,7 +3,7 @@
     python tests/bench/near_duplicates.py PHOTOS [--million 1000000]
 
 Every kind of copy is made once of every photograph, with its parameters drawn from the file's name. The correlations
-that data_builders/near.py asks of a copy were set on the `chosen` half of 700 photographs, in which the `other` half had
+that ssl4rl_plugin/data/near_duplicates.py asks of a copy were set on the `chosen` half of 700 photographs, in which the `other` half had
 no part; the rest of the method was worked out with both in view. Times are processor time, as other work may run beside.
 """
 
@@ -24,9 +24,9 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from ssl4rl_plugin.data_builders.near import SIDE, SIGNATURE_BYTES, UnionFind, matches, near_duplicates, signature
-from ssl4rl_plugin.images import ImageError, contrast, open_rgb
-from ssl4rl_plugin.stats import wilson
+from ssl4rl_plugin.analysis.statistics import wilson
+from ssl4rl_plugin.data.images import ImageError, contrast, open_rgb
+from ssl4rl_plugin.data.near_duplicates import SIDE, SIGNATURE_BYTES, UnionFind, matches, near_duplicates, signature
 
 Copy = Callable[[Image.Image, random.Random], Image.Image]
 

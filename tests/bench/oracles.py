@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from oracles import ARMS, BUILT_IN, agreement
 
-from ssl4rl_plugin.samples import SampleError
-from ssl4rl_plugin.stats import wilson
+from ssl4rl_plugin.analysis.statistics import wilson
+from ssl4rl_plugin.data.samples import SampleError
 from ssl4rl_plugin.tasks import get_task
 
 

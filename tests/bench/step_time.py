@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.demo import run as demo
-from ssl4rl_plugin.runlog import RunLog
 
 PARTS = {
     "gen": "rollouts (agent loop, vLLM, reward)",

@@ -17,9 +17,9 @@ import psutil
 import pytest
 from pictures import photo
 
-from ssl4rl_plugin.benchmark_results import answered, benchmark_results
-from ssl4rl_plugin.built import BuiltRows
-from ssl4rl_plugin.data_builders.plan import MANIFEST
+from ssl4rl_plugin.analysis.benchmark_results import answered, benchmark_results
+from ssl4rl_plugin.data.build_plan import MANIFEST
+from ssl4rl_plugin.training.stored_rows import BuiltRows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -167,8 +167,8 @@ def test_main_ppo_trains_on_what_was_built_and_validates_on_a_benchmark(tmp_path
     """Two steps on rows from files; validation has the built rows and the questions of a TSV in MMBench's layout."""
     from test_build import tsv
 
+    from ssl4rl_plugin.analysis.runlog import RunLog
     from ssl4rl_plugin.demo import run as demo
-    from ssl4rl_plugin.runlog import RunLog
 
     data, out = tmp_path / "data", tmp_path / "run"
     done = subprocess.run(

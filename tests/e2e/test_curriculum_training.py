@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ssl4rl_plugin.curriculum.journal import NAME
+from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.demo import run as demo
-from ssl4rl_plugin.runlog import RunLog
+from ssl4rl_plugin.training.curriculum.journal import NAME
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -22,10 +22,10 @@ import psutil
 import pytest
 from pictures import photo
 
+from ssl4rl_plugin.analysis.evaluation import predictions
+from ssl4rl_plugin.analysis.runlog import RunLog
+from ssl4rl_plugin.analysis.statistics import wilson
 from ssl4rl_plugin.demo import run as demo
-from ssl4rl_plugin.evaluation import predictions
-from ssl4rl_plugin.runlog import RunLog
-from ssl4rl_plugin.stats import wilson
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -198,7 +198,7 @@ class RowsOfRun:
     """The pictures that the lines name, made again, and the chat that their prompts say."""
 
     def __init__(self, run: Path) -> None:
-        from ssl4rl_plugin.evaluation.exam import Wishes, exam_of_run
+        from ssl4rl_plugin.analysis.evaluation.exam import Wishes, exam_of_run
 
         self.rows = exam_of_run(run, Wishes()).rows
 

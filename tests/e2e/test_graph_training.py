@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.demo import run as demo
-from ssl4rl_plugin.runlog import RunLog
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

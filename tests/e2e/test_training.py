@@ -24,8 +24,8 @@ import pytest
 import torch
 from pictures import clip
 
+from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.demo import run as demo
-from ssl4rl_plugin.runlog import RunLog
 from ssl4rl_plugin.tasks import get_task, registry
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

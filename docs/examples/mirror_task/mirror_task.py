@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from PIL.ImageOps import flip, mirror
 
 from ssl4rl_plugin.core import Level, Rejection, Sample, Task
+from ssl4rl_plugin.data.images import difference
 from ssl4rl_plugin.grading import Choice
-from ssl4rl_plugin.images import difference
-from ssl4rl_plugin.views import fitted
+from ssl4rl_plugin.tasks.image.views import fitted
 
 LABELS = ("none", "horizontal", "vertical", "both")
 

@@ -2,8 +2,8 @@
 
 import zipfile
 
-from ssl4rl_plugin.data_builders.source import Record, Source, SourceError
-from ssl4rl_plugin.images import ImageError
+from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.source import Record, Source, SourceError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 

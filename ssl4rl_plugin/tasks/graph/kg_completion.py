@@ -17,9 +17,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ssl4rl_plugin.core import Item, Rejection, Sample, Task
+from ssl4rl_plugin.core import GraphNode, Item, Rejection, Sample, Task
+from ssl4rl_plugin.core.graph import SCANNED
 from ssl4rl_plugin.grading import Choice, letters
-from ssl4rl_plugin.graphs.graph import SCANNED, GraphNode
 from ssl4rl_plugin.graphs.sampling import around, piece_of
 from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered, opening, plain
 from ssl4rl_plugin.tasks.graph.options import listed, texts_of

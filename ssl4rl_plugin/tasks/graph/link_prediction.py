@@ -19,9 +19,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.core import Item, Rejection, Sample, Task
-from ssl4rl_plugin.grading import Choice, Grader, Ranking, letters
-from ssl4rl_plugin.graphs.graph import GraphNode
+from ssl4rl_plugin.core import Grader, GraphNode, Item, Rejection, Sample, Task
+from ssl4rl_plugin.grading import Choice, Ranking, letters
 from ssl4rl_plugin.graphs.sampling import around
 from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered, opening
 from ssl4rl_plugin.tasks.graph.neighbour_prediction import strangers

@@ -21,8 +21,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.core import Item, Rejection, Sample, Task
-from ssl4rl_plugin.grading import Choice, Grader, OpenWord, letters
+from ssl4rl_plugin.core import Grader, Item, Rejection, Sample, Task
+from ssl4rl_plugin.grading import Choice, OpenWord, letters
 from ssl4rl_plugin.graphs.sampling import around, piece_of
 from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered, opening
 from ssl4rl_plugin.tasks.graph.options import listed, texts_of, told_elsewhere

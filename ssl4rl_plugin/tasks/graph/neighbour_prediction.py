@@ -17,9 +17,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ssl4rl_plugin.core import Item, Rejection, Sample, Task
+from ssl4rl_plugin.core import GraphNode, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import LabelSet, letters
-from ssl4rl_plugin.graphs.graph import GraphNode
 from ssl4rl_plugin.graphs.sampling import around, piece_of
 from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered, opening
 from ssl4rl_plugin.tasks.graph.options import listed, texts_of

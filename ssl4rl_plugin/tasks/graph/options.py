@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ssl4rl_plugin.core import GraphNode
 from ssl4rl_plugin.grading import letters
-from ssl4rl_plugin.graphs.graph import GraphNode
 from ssl4rl_plugin.graphs.words import cut
 
 

@@ -24,11 +24,11 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from ssl4rl_plugin.clips import ALIKE_BELOW, VideoLevel, distances, probes, shrunk, spaced
 from ssl4rl_plugin.core import Clip, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Interval
-from ssl4rl_plugin.tasks.altered_patch import ALTERATIONS, VISIBLE_FROM, visible_change
-from ssl4rl_plugin.views import is_blank, resized
+from ssl4rl_plugin.tasks.image.altered_patch import ALTERATIONS, VISIBLE_FROM, visible_change
+from ssl4rl_plugin.tasks.image.views import is_blank, resized
+from ssl4rl_plugin.tasks.video.clips import ALIKE_BELOW, VideoLevel, distances, probes, shrunk, spaced
 
 ZOOM = 1.5
 NOISE = 0.5

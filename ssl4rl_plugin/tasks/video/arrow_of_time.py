@@ -19,9 +19,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ssl4rl_plugin.clips import ALIKE_BELOW, VideoLevel, apart, distances, lettered, probes, shrunk, spaced
 from ssl4rl_plugin.core import Clip, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
+from ssl4rl_plugin.tasks.video.clips import ALIKE_BELOW, VideoLevel, apart, distances, lettered, probes, shrunk, spaced
 
 SYMMETRIC_SHARE = 0.5
 """A sequence must differ from its reverse by at least this share of how much its frames differ from one another."""

@@ -24,10 +24,10 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from ssl4rl_plugin.clips import VideoLevel, distances, probes, shrunk
 from ssl4rl_plugin.core import Clip, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
-from ssl4rl_plugin.views import resized
+from ssl4rl_plugin.tasks.image.views import resized
+from ssl4rl_plugin.tasks.video.clips import VideoLevel, distances, probes, shrunk
 
 COARSE_SIDE = 8
 """Side of the small frames that are compared: so coarse that a camera which moves on changes little."""

@@ -20,9 +20,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from ssl4rl_plugin.clips import ALIKE_BELOW, VideoLevel, lettered, nearest, probes, shrunk
 from ssl4rl_plugin.core import Clip, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice, letters
+from ssl4rl_plugin.tasks.video.clips import ALIKE_BELOW, VideoLevel, lettered, nearest, probes, shrunk
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ssl4rl_plugin.clips import ALIKE_BELOW, VideoLevel, nearest, probes, shrunk
 from ssl4rl_plugin.core import Clip, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice
+from ssl4rl_plugin.tasks.video.clips import ALIKE_BELOW, VideoLevel, nearest, probes, shrunk
 
 NORMAL_SECONDS = 0.25
 """About so many seconds lie between frames at normal speed where there is no reference."""

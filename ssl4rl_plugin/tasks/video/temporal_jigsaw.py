@@ -21,9 +21,9 @@ import math
 import random
 from dataclasses import dataclass
 
-from ssl4rl_plugin.clips import ALIKE_BELOW, VideoLevel, apart, lettered, nearest, probes, shrunk, spaced
 from ssl4rl_plugin.core import Clip, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Ordering, letters
+from ssl4rl_plugin.tasks.video.clips import ALIKE_BELOW, VideoLevel, apart, lettered, nearest, probes, shrunk, spaced
 
 
 @dataclass(frozen=True)

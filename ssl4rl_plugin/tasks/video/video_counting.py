@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 
 from PIL import Image, ImageDraw
 
-from ssl4rl_plugin.clips import VideoLevel, shrunk, spaced
 from ssl4rl_plugin.core import Clip, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Counts
+from ssl4rl_plugin.tasks.video.clips import VideoLevel, shrunk, spaced
 
 KINDS = ("circle", "square", "triangle")
 LONGEST = 3

@@ -1,0 +1,280 @@
+"""The builder: the rows of a plan, shard by shard, into a folder that verl reads.
+
+A shard is a pure function of the plan and its number, so it does not matter who makes it: this process, several of this
+machine (`local`), or the nodes of a Ray cluster (`ray`, through Ray Data). A build that was killed is started again with
+the same command; what is finished and undamaged stays, and the result equals that of an undisturbed build.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, Plan, PlanError, plan_from, read_plan
+from ssl4rl_plugin.data.shards import Shard
+from ssl4rl_plugin.core.processes import WorkerDiedError, as_completed, cores
+from ssl4rl_plugin.core.files import TEMPORARY, claimed, remove_leftovers, sync_files, writing
+from ssl4rl_plugin.data.shards import Shard, Tally
+from ssl4rl_plugin.data_builders.build.shard_writer import ShardWriter, finished
+from ssl4rl_plugin.data.rows import Rows
+from ssl4rl_plugin.training.stored_rows import plan_settings, remade_rows
+from ssl4rl_plugin.data.arms import Arm
+
+ENGINES = ("local", "ray")
+COUNTED_ANSWERS = 16
+"""Right answers are counted for tasks with at most so many."""
+
+_LOCK = ".lock"
+
+
+class BuildError(RuntimeError):
+    """A build that cannot go on; the message says why, what is done already, and what to do."""
+
+
+@dataclass
+class Done:
+    """A finished shard."""
+
+    shard: Shard
+    tally: Tally
+    size: int
+    """Bytes of the file."""
+    kept: bool
+    """It was there already."""
+    node: str = ""
+    """Which node of a Ray cluster made it."""
+
+
+@dataclass
+class Built:
+    """A finished build."""
+
+    folder: Path
+    plan: Plan
+    shards: list[Done] = field(default_factory=list)
+
+    def tally(self, *splits: str) -> Tally:
+        """What the shards of some splits hold together."""
+        total = Tally()
+        for done in self.shards:
+            if done.shard.split in splits:
+                total.add(done.tally)
+        return total
+
+
+def build(
+    plan: Plan,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    advance: Callable[[Done], None] = lambda done: None,
+) -> Built:
+    """Make every shard of a plan, or what is missing of it.
+
+    Args:
+        plan: what to build.
+        manifest: the indexed images that the plan was made for; copied into the folder.
+        folder: where to; new, empty, or with a part of the same build in it. On a Ray cluster a folder that all nodes
+            see, as do they the images.
+        engine: one of `ENGINES`.
+        workers: processes at a time; None for one per core (local), or as many as the cluster has room for (ray).
+        address: of the Ray cluster; None for the one that RAY_ADDRESS names, or one on this machine.
+        advance: called after each shard.
+
+    Raises:
+        PlanError: the folder belongs to something else.
+        BuildError: the disk is full or not writable, a worker died, no cluster, another build is at work there.
+        SampleError, SourceError: the images do not fit a task, or cannot be read any more.
+    """
+    if engine not in ENGINES:
+        raise PlanError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    shards = plan.shards()
+    if not shards:
+        raise PlanError("there is nothing to build: no usable image in either split")
+    built = Built(folder, plan)
+    with plain_errors(built), _claimed(folder, plan, manifest):
+        for pattern in (f".*{TEMPORARY}", f"images/??/.*{TEMPORARY}"):
+            remove_leftovers(folder.glob(pattern))
+        work = functools.partial(make_shard, plan, folder)
+        results = (
+            as_completed(work, shards, min(workers or cores(), len(shards)))
+            if engine == "local"
+            else _through_ray(work, shards, workers, address)
+        )
+        with contextlib.closing(results):  # before the folder is let go
+            for done in results:
+                built.shards.append(done)
+                advance(done)
+    place = {shard: number for number, shard in enumerate(shards)}
+    built.shards.sort(key=lambda done: place[done.shard])
+    return built
+
+
+def make_shard(plan: Plan, folder: Path, shard: Shard) -> Done:
+    """Make one shard, unless it is there, whole and as planned."""
+    path = folder / shard.name
+    tally = finished(path, plan.stamp(shard))
+    kept = tally is not None
+    if tally is None:
+        rows, system_prompt, counted = _opened(plan.to_json(), folder, shard.split)
+        with writing(path) as file, ShardWriter(file, folder, plan.store, plan.codec) as writer:
+            for index in range(shard.start, shard.stop):
+                row = rows[index]
+                writer.add(row, system_prompt, row.kind in counted)
+            writer.finish(plan.stamp(shard))
+            sync_files(writer.files)  # before the shard that names them shows
+        tally = writer.tally
+    return Done(shard, tally, path.stat().st_size, kept)
+
+
+@functools.lru_cache(maxsize=3)
+def _opened(plan: bytes, folder: Path, split: str) -> tuple[Rows, str | None, set[str]]:
+    """The rows of a split to be made, the system prompt, and the arms whose answers are counted; once per process."""
+    parsed = plan_from(plan)
+    settings = plan_settings(parsed)
+    return (
+        remade_rows(parsed, split, folder), settings.system_prompt,
+        {arm.key for arm in settings.arms if _few_answers(arm)},
+    )  # fmt: skip
+
+
+def _few_answers(arm: Arm) -> bool:
+    values = arm.task.grader(arm.level).values()
+    return sum(1 for _, _ in zip(range(COUNTED_ANSWERS + 1), values, strict=False)) <= COUNTED_ANSWERS
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, plan: Plan, manifest: Manifest) -> Iterator[None]:
+    """Hold the folder for this build alone, with its plan and manifest in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = BuildError(f"another build is at work in {folder}: wait for it, or choose another folder")
+    with claimed(folder / _LOCK, busy):
+        if (folder / FILE).exists():
+            there = read_plan(folder)
+            if there.id != plan.id:
+                raise PlanError(
+                    f"{folder} belongs to another build (other {', '.join(_differences(there, plan))}): choose another "
+                    "folder, or delete it"
+                )
+        else:
+            foreign = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+            if foreign:
+                raise PlanError(
+                    f"{folder} is not empty and holds no build ({', '.join(foreign[:3])}, ...): choose another folder"
+                )
+        # Always the manifest of today: the source may have moved, while its images are the same.
+        digest = hashlib.sha256()
+        with writing(folder / MANIFEST) as file, open(manifest.path, "rb") as content:
+            while block := content.read(2**20):
+                digest.update(block)
+                file.write(block)
+            if digest.hexdigest() != manifest.digest:
+                raise BuildError("the images were indexed anew meanwhile: start the same command again")
+        with writing(folder / FILE) as file:
+            file.write(plan.to_json())
+        yield
+
+
+def _differences(one: Plan, other: Plan) -> list[str]:
+    """What two plans differ in, in words."""
+    names = {"made_with": "package versions", "section": "settings", "store": "storage of pictures"}
+    left, right = asdict(one), asdict(other)
+    found = [key for key in left if left[key] != right[key]]
+    if "section" in found:
+        changed = sorted(key for key in right["section"] if right["section"][key] != left["section"].get(key))
+        names["section"] = f"settings: {', '.join(changed)}"
+    return [names.get(key, key.replace("_", " ")) for key in found]
+
+
+@contextlib.contextmanager
+def plain_errors(built: Built) -> Iterator[None]:
+    """What the system says about the build's disk or its workers, in words that help. Raises BuildError."""
+    folder = built.folder
+    try:
+        yield
+    except WorkerDiedError as error:
+        raise BuildError(str(error)) from error
+    except OSError as error:
+        done = f"{len(built.shards)} of {len(built.plan.shards())} files are done"
+        again = "then start the same command again: what is done stays"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BuildError(f"no space is left for {folder} ({done}): make room, {again}") from error
+        raise BuildError(f"{folder} cannot be written: {error} ({done}); put that right, {again}") from error
+
+
+def _through_ray(
+    work: Callable[[Shard], Done], shards: Sequence[Shard], workers: int | None, address: str | None
+) -> Iterator[Done]:
+    """The same as `as_completed`, on a Ray cluster through Ray Data: one task for each shard."""
+    try:
+        import ray
+        import ray.data
+        from ray.exceptions import RayError, RayTaskError
+    except ImportError as error:
+        raise BuildError(f"engine ray needs Ray Data ({error}): pip install 'ray[data]'") from error
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it reports on itself at length
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            _join_cluster(ray, address)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.raise_original_map_exception = True
+        todo = ray.data.from_items(
+            [{"number": number} for number in range(len(shards))], override_num_blocks=len(shards)
+        )
+        results = todo.map(
+            _ray_row,
+            fn_kwargs={"work": work, "shards": shards},
+            num_cpus=1,
+            compute=ray.data.TaskPoolStrategy(size=workers),
+        )
+        for row in results.iter_rows():
+            yield Done(
+                shards[row["number"]], Tally.from_json(json.loads(row["tally"])), row["size"], row["kept"], row["node"]
+            )
+    except RayTaskError as error:
+        if isinstance(error.cause, Exception):  # our own, from the node
+            raise error.cause from None
+        raise BuildError(f"the Ray cluster failed: {error}") from error
+    except RayError as error:
+        raise BuildError(f"the Ray cluster failed: {error}") from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _join_cluster(ray: Any, address: str | None) -> None:
+    """Connect to the cluster at an address, to the one that RAY_ADDRESS names or this machine belongs to, or start one
+    that only this machine can reach. Raises BuildError."""
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    named = address or os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(address=named or "auto", **quiet)
+    except ConnectionError as error:
+        if named:
+            raise BuildError(f"no Ray cluster at {named}: {error}") from error
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+
+
+def _ray_row(row: dict[str, Any], work: Callable[[Shard], Done], shards: Sequence[Shard]) -> dict[str, Any]:
+    """What a Ray task does: make the shard of that number, and tell about it in what Ray Data can carry."""
+    import ray
+
+    done = work(shards[row["number"]])
+    node = ray.get_runtime_context().get_node_id()
+    return {**row, "node": node, "tally": json.dumps(done.tally.to_json()), "size": done.size, "kept": done.kept}

@@ -1,0 +1,118 @@
+"""The folder source: every picture below a folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote_to_bytes
+
+from ssl4rl_plugin.data.files import encoded, file_stamp, inside, lies_inside, read_file
+from ssl4rl_plugin.data.source import Record, Source, SourceError
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".gif", b".bmp", b".tif", b".tiff", b".ppm",
+              b".pgm", b".pbm", b".pnm", b".apng")  # fmt: skip
+"""File names that are listed, in lower case; what they really contain shows when they are read."""
+
+
+class FolderSource(Source):
+    """All image files below a folder, however deep. Hidden files and folders are left out.
+
+    A ref is the path below the folder, with `/`; bytes that are not UTF-8, and `%` itself, are percent-encoded, so
+    that any file name survives. Links are followed as long as they stay inside the folder: a link to a file outside is
+    rejected (and counted) when it is read, one to a folder outside is reported and skipped.
+    """
+
+    name: ClassVar[str] = "folder"
+    summary: ClassVar[str] = "image files below a folder, recursively"
+    schema: ClassVar[str] = "any tree of JPEG, PNG, WebP, GIF, BMP, TIFF and PPM files"
+    licence: ClassVar[str] = "that of your files"
+    where: ClassVar[str] = "give the folder that holds your images"
+    extensions: ClassVar[tuple[bytes, ...]] = EXTENSIONS
+    """Endings of the file names that are listed, in lower case."""
+    listed: ClassVar[str] = "image"
+    """What such files are, in messages."""
+
+    def __init__(self, path: str | Path | None) -> None:
+        super().__init__(path)
+        root = self.existing_path()
+        if not root.is_dir():
+            raise SourceError(f"source {self.name!r}: {root} is a file, not a folder; give the folder that holds it")
+        try:
+            with os.scandir(root) as entries:
+                empty = next(entries, None) is None
+        except OSError as error:
+            raise SourceError(f"source {self.name!r}: {root} cannot be listed: {error.strerror}") from error
+        if empty:
+            raise SourceError(f"source {self.name!r}: {root} is empty; put images into it, or give another folder")
+
+    def records(self) -> Iterator[Record]:
+        """Real files first, folder by folder in byte order, then what is only reached through links."""
+        root = os.fsencode(self.existing_path())
+        seen = {root}
+        links: list[bytes] = []
+        found = False
+        pending = [root]
+        while pending or links:
+            if not pending:
+                # Links to folders come last: a real folder is then listed under its own name, whatever links to it.
+                link = links.pop()
+                target = os.path.realpath(link)
+                if not lies_inside(target, root):
+                    logger.warning("%s is a link to a folder outside of %s: skipped", os.fsdecode(link), self.path)
+                    continue
+                if target in seen:
+                    continue
+                seen.add(target)
+                pending.append(link)
+            folder = pending.pop()
+            try:
+                with os.scandir(folder) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                logger.warning("%s cannot be listed (%s): skipped", os.fsdecode(folder), error.strerror)
+                continue
+            folders: list[bytes] = []
+            linked: list[bytes] = []
+            for entry in entries:
+                if entry.name.startswith(b"."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    seen.add(os.path.realpath(entry.path))
+                    folders.append(entry.path)
+                elif entry.is_symlink() and os.path.isdir(entry.path):  # False for a link to itself
+                    linked.append(entry.path)
+                elif entry.name.lower().endswith(self.extensions):
+                    found = True
+                    yield Record(encoded(os.path.relpath(entry.path, root)))
+            # Both are stacks, so the first in order goes on last.
+            pending += reversed(folders)
+            links[:0] = reversed(linked)
+        if not found:
+            endings = " ".join(sorted(ending.decode() for ending in self.extensions))
+            raise SourceError(
+                f"source {self.name!r}: no {self.listed} files below {self.path}; file names must end in {endings}"
+            )
+
+    def stamp(self, ref: str) -> tuple[int, int]:
+        return self._locate(ref)[1]
+
+    def read(self, ref: str) -> bytes:
+        path, _ = self._locate(ref)
+        return read_file(path, ref)
+
+    def _locate(self, ref: str) -> tuple[bytes, tuple[int, int]]:
+        """The real path of a file's ref, inside the folder, with its size and modification time."""
+        path = self._resolve(ref)
+        return path, file_stamp(path, ref)
+
+    def _resolve(self, ref: str) -> bytes:
+        """The real path of a ref, which lies inside the folder."""
+        below = unquote_to_bytes(ref)
+        if not below or below.startswith(b"/") or b"\0" in below or b".." in below.split(b"/"):
+            raise SourceError(f"source {self.name!r}: {ref!r} does not lie below {self.path}")
+        return inside(os.fsencode(self.existing_path()), below, ref)

@@ -1,0 +1,458 @@
+"""Graphs in files of the user's own: saved tensors, tables of edges and nodes, triples, and what networkx reads."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ssl4rl_plugin.core.graph import RawGraph, Texts
+from ssl4rl_plugin.data.graphs import SHARED, GraphSource
+from ssl4rl_plugin.data.source import SourceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SOURCE = ("source", "src", "from", "head", "subject", "start", "node1", "citing")
+TARGET = ("target", "dst", "to", "tail", "object", "end", "node2", "cited")
+RELATION = ("relation", "rel", "predicate", "edge_type", "type")
+ID = ("id", "node_id", "node", "name", "key")
+TEXT = ("text", "raw_text", "raw_texts", "title", "abstract", "abs", "description", "content")
+LABEL = ("label", "y", "class", "category", "label_name")
+SPLIT = ("split", "fold", "set")
+NETWORKX = {".gml": "read_gml", ".graphml": "read_graphml", ".gexf": "read_gexf", ".net": "read_pajek"}
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".json", ".jsonl")
+_ROLES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
+
+
+class GraphFileSource(GraphSource):
+    """A graph in a file; the name's ending says how it is read.
+
+    Args:
+        path: .pt (a dict or a saved `Data` with edge_index; raw_texts; perhaps y, label_name and masks), a table of edges
+            (.csv, .tsv, .parquet, .json, .jsonl: columns source and target, perhaps relation), triples (three columns
+            without a header), or .gml, .graphml, .gexf and node-link .json.
+        nodes: table of nodes: column id, and text, title and abstract, or any attributes; perhaps label and split. As JSON
+            also a mapping from id to a text, to attributes, or to features with weights.
+        labels: JSON that maps each label to its nodes, or each node to its label, where the table of nodes has none.
+        vocabulary: names of features: JSON (a list, or number to name), or one on each line.
+        directed: whether an edge has a direction; null takes triples and typed edges as directed, all others not.
+        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+    """
+
+    name: ClassVar[str] = "graph"
+    summary: ClassVar[str] = "a graph with texts: saved tensors, tables of edges and nodes, triples, networkx files"
+    schema: ClassVar[str] = (
+        ".pt with edge_index, raw_texts, perhaps y, label_name, masks (read without running code in it); CSV, TSV, parquet "
+        "or JSON edges with a node table (option nodes); triples; GML, GraphML, GEXF, node-link JSON"
+    )
+    licence: ClassVar[str] = "yours to know"
+    where: ClassVar[str] = "your own files"
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        nodes: str | None = None,
+        labels: str | None = None,
+        vocabulary: str | None = None,
+        directed: bool | None = None,
+        test_fraction: float = SHARED["test_fraction"],
+        ask_fraction: float = SHARED["ask_fraction"],
+        edge_fraction: float = SHARED["edge_fraction"],
+        inductive: bool = SHARED["inductive"],
+        tokenizer: str | None = SHARED["tokenizer"],
+        questions: int = SHARED["questions"],
+    ) -> None:
+        super().__init__(
+            path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, test_fraction=test_fraction,
+            ask_fraction=ask_fraction, edge_fraction=edge_fraction, inductive=inductive, tokenizer=tokenizer,
+            questions=questions,
+        )  # fmt: skip
+        if not self.existing_path().is_file():
+            raise SourceError(f"source 'graph': {self.path} is a folder; name a file in it")
+
+    def files(self) -> list[Path]:
+        others = (self.options[name] for name in ("nodes", "labels", "vocabulary"))
+        return [self.existing_path(), *(self._beside(other) for other in others if other)]
+
+    def _beside(self, name: str) -> Path:
+        """A file that an option names, beside the edges if the name is relative."""
+        assert self.path is not None
+        return self.path.parent / Path(name).expanduser()
+
+    def graph(self) -> RawGraph:
+        path = self.existing_path()
+        ending = path.suffix.lower()
+        try:
+            if ending in (".pt", ".pth"):
+                return self._tensors(path)
+            if ending in NETWORKX:
+                import networkx
+
+                return from_networkx(getattr(networkx, NETWORKX[ending])(path), path.stem, self.options["directed"])
+            if ending not in TABLES:
+                known = ", ".join((".pt", *TABLES, *NETWORKX))
+                raise SourceError(f"source 'graph': {path.name}: unknown kind of file; known: {known}")
+            if ending == ".json":
+                content = read_json(path)
+                if isinstance(content, dict) and "nodes" in content and ({"links", "edges"} & content.keys()):
+                    import networkx
+
+                    key = "links" if "links" in content else "edges"
+                    return from_networkx(
+                        networkx.node_link_graph(content, edges=key), path.stem, self.options["directed"]
+                    )
+            return self._table(path)
+        except SourceError:
+            raise
+        except ImportError as error:
+            raise SourceError(
+                f"source 'graph': {path.name} needs {error.name}: pip install 'ssl4rl-plugin[graph]'"
+            ) from error
+        except Exception as error:  # every reader has errors of its own
+            raise SourceError(f"source 'graph': {path} cannot be read: {type(error).__name__}: {error}") from error
+
+    def _tensors(self, path: Path) -> RawGraph:
+        content = load_tensors(path)
+        vocabulary = self.options["vocabulary"]
+        return from_tensors(
+            content,
+            path.stem,
+            names_of(self._beside(vocabulary)) if vocabulary else None,
+            bool(self.options["directed"]),
+        )
+
+    def _table(self, path: Path) -> RawGraph:
+        edges = read_table(path)
+        ends = _column(edges, SOURCE, 0), _column(edges, TARGET, 2 if edges.column_names[:2] == ["0", "1"] and
+                                                  edges.num_columns == 3 else 1)  # fmt: skip
+        kind = _column(edges, RELATION, 1 if edges.num_columns == 3 and edges.column_names[:2] == ["0", "1"] else None)
+        ids, texts, labels, roles = self._nodes(ends)
+        return tabled(path.stem, ends, kind, ids, texts, labels, roles, self.options["directed"])
+
+    def _nodes(self, ends: tuple[Any, Any]) -> tuple[list[str], list[str], list[str] | None, list[str] | None]:
+        """Id, text, label and split of every node."""
+        labelled = self._labels()
+        if self.options["nodes"] is None:
+            import pyarrow.compute as pc
+
+            ids = sorted({*pc.unique(ends[0]).to_pylist(), *pc.unique(ends[1]).to_pylist()} - {None})
+            if all(name.lstrip("-").isdigit() for name in ids):
+                raise SourceError(
+                    f"source 'graph': {self.path} has numbers for nodes and no texts: give a table of nodes with "
+                    "`+ssl4rl.source.options.nodes=FILE` (columns id and text)"
+                )
+            return ids, [name.replace("_", " ") for name in ids], labelled and [labelled.get(i, "") for i in ids], None
+        path = self._beside(self.options["nodes"])
+        names = names_of(self._beside(self.options["vocabulary"])) if self.options["vocabulary"] else None
+        content = read_json(path) if path.suffix.lower() == ".json" else None
+        if isinstance(content, dict):
+            ids = [str(key) for key in content]
+            texts = [described(value, names) for value in content.values()]
+            return ids, texts, labelled and [labelled.get(i, "") for i in ids], None
+        table = read_table(path)
+        ids = _strings(table, ID, 0)
+        label = next((name for name in table.column_names if name.lower() in LABEL), None)
+        split = next((name for name in table.column_names if name.lower() in SPLIT), None)
+        skipped = {_named(table, ID, 0), label, split}
+        rows = table.drop_columns([name for name in table.column_names if name in skipped]).to_pylist()
+        found = None if label is None else ["" if v is None else str(v) for v in table[label].to_pylist()]
+        if found is None and labelled:
+            found = [labelled.get(i, "") for i in ids]
+        return ids, [described(row, names) for row in rows], found, table[split].to_pylist() if split else None
+
+    def _labels(self) -> dict[str, str] | None:
+        """Node id -> label, from the option `labels`."""
+        if not self.options["labels"]:
+            return None
+        content = read_json(self._beside(self.options["labels"]))
+        if not isinstance(content, dict):
+            raise SourceError(f"source 'graph': {self.options['labels']} must map labels to nodes, or nodes to labels")
+        if any(isinstance(value, list) for value in content.values()):
+            return {str(node): str(label) for label, nodes in content.items() for node in nodes}
+        return {str(node): str(label) for node, label in content.items()}
+
+
+def tabled(
+    name: str, ends: tuple[Any, Any], kind: Any, ids: Sequence[str], texts: Sequence[str],
+    labels: Sequence[str] | None, roles: Sequence[Any] | None, directed: bool | None,
+) -> RawGraph:  # fmt: skip
+    """A graph of edges between named nodes; edges that name none of the nodes are left out and counted."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counted: Counter[str] = Counter()
+    if len(set(ids)) < len(ids):
+        twice = next(node for node, count in Counter(ids).items() if count > 1)
+        raise SourceError(f"graph {name!r}: the table of nodes has {twice!r} more than once")
+    known = pa.array(ids, pa.string())
+    start, end = (pc.index_in(column, known) for column in ends)
+    good = pc.and_(pc.is_valid(start), pc.is_valid(end))
+    counted["unknown_ends"] = len(good) - pc.sum(good).as_py()
+    relations, relation_names = None, []
+    if kind is not None:
+        encoded = pc.dictionary_encode(pc.fill_null(kind.filter(good), ""))
+        encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+        relation_names = encoded.dictionary.to_pylist()
+        relations = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+    number, label_names = _numbered(labels) if labels else (None, ())
+    split = None
+    if roles is not None:
+        split = np.array([_ROLES.get(str(role).lower(), 0) for role in roles], np.int8)
+    return RawGraph(
+        name,
+        start.filter(good).to_numpy().astype(np.int64),
+        end.filter(good).to_numpy().astype(np.int64),
+        Texts.of(texts),
+        directed=bool(directed) if directed is not None else kind is not None,
+        relations=relations,
+        relation_names=tuple(relation_names),
+        labels=number,
+        label_names=label_names,
+        roles=split,
+        counted=counted,
+    )
+
+
+def from_networkx(graph: Any, name: str, directed: bool | None = None) -> RawGraph:
+    """A networkx graph: its nodes' names or attributes become texts, an attribute `relation` of edges their relation."""
+    import pyarrow as pa
+
+    ids = [str(node) for node in graph]
+    attributes = [dict(graph.nodes[node]) for node in graph]
+    labels = [str(next((a.pop(key) for key in LABEL if key in a), "")) for a in attributes] if attributes else []
+    texts = [described(a, None) or node.replace("_", " ") for node, a in zip(ids, attributes, strict=True)]
+    # An attribute that repeats the name, or numbers alone, say nothing.
+    edges = [(str(a), str(b), data) for a, b, data in graph.edges(data=True)]
+    typed = any("relation" in data for *_, data in edges)
+    ends = pa.array([a for a, *_ in edges], pa.string()), pa.array([b for _, b, _ in edges], pa.string())
+    kinds = pa.array([str(data.get("relation", "")) for *_, data in edges], pa.string()) if typed else None
+    split = graph.is_directed() if directed is None else directed
+    return tabled(name, ends, kinds, ids, texts, labels if any(labels) else None, None, split)
+
+
+def load_tensors(path: Path) -> Mapping[str, Any]:
+    """What a .pt file holds, as a mapping; nothing in the file is run. Raises SourceError for anything but plain data."""
+    import contextlib
+    import pickle
+
+    import torch
+
+    allowed: list[Any] = []
+    with contextlib.suppress(ImportError):
+        from torch_geometric.data import Data
+        from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+        from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
+
+        allowed = [Data, DataEdgeAttr, DataTensorAttr, EdgeStorage, GlobalStorage, NodeStorage]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = str(error).partition("\n")[0]
+        raise SourceError(
+            f"{path} holds a pickled object, which could run any code and is not read ({what}): save a dict of tensors, "
+            "lists and strings, or a torch_geometric `Data`"
+        ) from error
+    if isinstance(content, tuple | list) and content and not isinstance(content, str):
+        content = content[0]  # `Data`, slices: what InMemoryDataset saves
+    found = content.to_dict() if hasattr(content, "to_dict") else content
+    if not isinstance(found, Mapping) or "edge_index" not in found:
+        raise SourceError(f"{path} holds no graph: a dict or `Data` with the key edge_index is expected")
+    return found
+
+
+def from_tensors(
+    content: Mapping[str, Any], name: str, vocabulary: Sequence[str] | None = None, directed: bool = False
+) -> RawGraph:
+    """A graph in the layout of PyTorch Geometric and of the papers on language models for graphs. Raises SourceError."""
+    edge_index = np.asarray(content["edge_index"])
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        raise SourceError(f"graph {name!r}: edge_index must be of shape (2, edges), got {tuple(edge_index.shape)}")
+    texts = texts_in(content, name, vocabulary)
+    count = len(texts)
+    labels, label_names = None, ()
+    counted: Counter[str] = Counter()
+    if content.get("y") is not None:
+        y = np.asarray(content["y"]).reshape(-1)
+        if len(y) == count and y.dtype.kind in "iu":
+            labels = np.where(y < 0, -1, y).astype(np.int32)
+            given = next(
+                (content[k] for k in ("label_name", "label_names", "label_texts", "category_names") if k in content),
+                None,
+            )
+            if given is None:
+                labels = None  # nobody could be asked about a class without a name
+                counted["labels_without_names"] = count
+            else:
+                label_names = tuple(map(str, given))
+                if len(label_names) == count != int(labels.max(initial=-1)) + 1:  # one for each node
+                    names = {int(number): text for number, text in zip(labels, label_names, strict=True) if number >= 0}
+                    label_names = tuple(names.get(k, f"class {k}") for k in range(max(names) + 1))
+    relations, relation_names = None, ()
+    if content.get("edge_type") is not None:
+        relations = np.asarray(content["edge_type"]).reshape(-1).astype(np.int32)
+        given = content.get("relation_names") or [f"relation {k}" for k in range(int(relations.max(initial=-1)) + 1)]
+        relation_names = tuple(map(str, given))
+    return RawGraph(
+        name, edge_index[0], edge_index[1], texts, directed=directed, relations=relations, relation_names=relation_names,
+        labels=labels, label_names=label_names, roles=roles_in(content, name, count), counted=counted,
+    )  # fmt: skip
+
+
+def texts_in(content: Mapping[str, Any], name: str, vocabulary: Sequence[str] | None) -> Texts:
+    """The nodes' texts: given, joined of titles and abstracts, or the names of their features."""
+    for key in ("raw_texts", "raw_text", "texts", "text", "node_texts"):
+        given = content.get(key)
+        if given is not None and len(given):
+            if isinstance(given, str) or not all(isinstance(text, str) for text in given):
+                raise SourceError(f"graph {name!r}: {key} must be a list of strings, one for each node")
+            return Texts.of(given)
+    titles = content.get("title") or content.get("titles")
+    if titles:
+        abstracts = content.get("abs") or content.get("abstract") or [""] * len(titles)
+        return Texts.of(f"{title}. {abstract}".strip() for title, abstract in zip(titles, abstracts, strict=True))
+    x = content.get("x")
+    if x is None or vocabulary is None:
+        raise SourceError(
+            f"graph {name!r} has no texts (raw_texts): "
+            + ("its features x have no names; give them with `+ssl4rl.source.options.vocabulary=FILE`" if x is not None
+               else "there is nothing to say about a node")
+        )  # fmt: skip
+    return featured(x, vocabulary, name)
+
+
+def featured(x: Any, vocabulary: Sequence[str], name: str) -> Texts:
+    """The names of each node's features, the largest first. Raises SourceError if there are not as many as columns."""
+    x = x.to_dense() if getattr(x, "is_sparse", False) or getattr(x, "is_sparse_csr", False) else x
+    values = np.asarray(x, np.float32)
+    if values.ndim != 2 or values.shape[1] != len(vocabulary):
+        raise SourceError(
+            f"graph {name!r}: features of shape {values.shape}, and the vocabulary has {len(vocabulary)} words"
+        )
+
+    def words() -> Iterable[str]:
+        for row in values:
+            present = np.flatnonzero(row)
+            yield " ".join(vocabulary[k] for k in present[np.argsort(-row[present], kind="stable")])
+
+    return Texts.of(words())
+
+
+def roles_in(content: Mapping[str, Any], name: str, count: int) -> np.ndarray | None:
+    """The splits that the masks name; of several columns (splits to choose from) the first."""
+    found = None
+    for role, key in ((0, "train_mask"), (1, "val_mask"), (2, "test_mask")):
+        mask = content.get(key)
+        if mask is None:
+            continue
+        mask = np.asarray(mask)
+        mask = (mask[:, 0] if mask.ndim == 2 else mask).astype(bool)
+        if len(mask) != count:
+            raise SourceError(f"graph {name!r}: {key} has {len(mask)} entries for {count} nodes")
+        found = np.zeros(count, np.int8) if found is None else found
+        found[mask] = role
+    return found
+
+
+def described(value: Any, vocabulary: Sequence[str] | None) -> str:
+    """A node's text out of what is known of it: a text, or columns; with names of features, those that it has."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        if vocabulary is None or not all(isinstance(weight, int | float) for weight in value.values()):
+            told = {key: entry for key, entry in value.items() if entry not in (None, "")}
+            texts = [str(told[key]) for key in told if key.lower() in TEXT]
+            return ". ".join(texts) if texts else "; ".join(f"{key}: {entry}" for key, entry in told.items())
+        names = vocabulary if isinstance(vocabulary, Mapping) else dict(enumerate(vocabulary))
+        ranked = sorted(value.items(), key=lambda entry: (-entry[1], entry[0]))
+        return " ".join(
+            str(names.get(key, names.get(int(key) if str(key).isdigit() else key, ""))) for key, _ in ranked
+        )
+    return "" if value is None else str(value)
+
+
+def names_of(path: Path) -> Any:
+    """The names of features: a list, or a mapping from a feature's key."""
+    return read_json(path) if path.suffix.lower() == ".json" else path.read_text(encoding="utf-8").split("\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file. Raises SourceError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read: {error}") from error
+
+
+def read_table(path: Path) -> pa.Table:
+    """A table, every column as it is; without a header the columns are named 0, 1, 2, ... Raises SourceError."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.json
+    import pyarrow.parquet
+
+    ending = path.suffix.lower()
+    try:
+        if ending == ".parquet":
+            return pa.parquet.read_table(path)
+        if ending == ".jsonl":
+            return pa.json.read_json(path)
+        if ending == ".json":
+            content = read_json(path)
+            if not isinstance(content, list) or not content:
+                raise SourceError(f"{path} must hold a list of edges or nodes")
+            if isinstance(content[0], dict):
+                return pa.Table.from_pylist(content)
+            columns = [pa.array([str(value) for value in column]) for column in zip(*content, strict=True)]
+            return pa.table({str(number): column for number, column in enumerate(columns)})
+        with path.open(encoding="utf-8") as file:
+            first = file.readline().rstrip("\n")
+        delimiter = "\t" if "\t" in first else "," if "," in first else " "
+        fields = [field.strip().strip('"').lower() for field in first.split(delimiter)]
+        headed = bool({*SOURCE, *ID, *TEXT, *RELATION} & set(fields))
+        return pa.csv.read_csv(
+            path,
+            read_options=pa.csv.ReadOptions(column_names=None if headed else [str(k) for k in range(len(fields))]),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        )
+    except FileNotFoundError:
+        raise SourceError(f"{path} does not exist") from None
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise SourceError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _named(table: pa.Table, names: Sequence[str], place: int | None) -> str | None:
+    """The column of one of some names, or at a place."""
+    lower = {name.lower(): name for name in table.column_names}
+    found = next((lower[name] for name in names if name in lower), None)
+    if found is None and place is not None:
+        if place >= table.num_columns:
+            raise SourceError(f"a table with columns {', '.join(table.column_names)} lacks a column {names[0]}")
+        found = table.column_names[place]
+    return found
+
+
+def _column(table: pa.Table, names: Sequence[str], place: int | None) -> Any:
+    """The column as strings; None where there is none."""
+    import pyarrow as pa
+
+    found = _named(table, names, place)
+    return None if found is None else table[found].cast(pa.string()).combine_chunks()
+
+
+def _strings(table: pa.Table, names: Sequence[str], place: int) -> list[str]:
+    return ["" if value is None else value for value in _column(table, names, place).to_pylist()]
+
+
+def _numbered(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels by number; an empty one is none."""
+    names = sorted({label for label in labels if label})
+    number = {name: k for k, name in enumerate(names)}
+    return np.array([number.get(label, -1) for label in labels], np.int32), tuple(names)

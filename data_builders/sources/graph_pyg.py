@@ -1,0 +1,312 @@
+"""Graph data sets in the layouts of PyTorch Geometric and OGB: Planetoid, WikiCS, OGB's node data sets, TAGDataset.
+
+Where a data set's files are missing, the message says which are needed; nothing is downloaded here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import islice, product
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ssl4rl_plugin.core.graph import RawGraph, Texts
+from ssl4rl_plugin.data.graphs import SHARED, GraphSource
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.sources.graph_file import featured, names_of, read_json, roles_in
+
+PLANETOID_LABELS = {
+    "cora": (
+        "Theory", "Reinforcement Learning", "Genetic Algorithms", "Neural Networks", "Probabilistic Methods", "Case Based",
+        "Rule Learning",
+    ),
+    "citeseer": (
+        "Artificial Intelligence", "Machine Learning", "Information Retrieval", "Databases", "Agents",
+        "Human-Computer Interaction",
+    ),
+}  # fmt: skip
+"""What the classes are, in the order of the numbers in the files, told from how many nodes each has."""
+
+
+def made_words(count: int) -> list[str]:
+    """Names for features that have none: `wordaaa`, `wordaab`, ... of letters only, since a text's digits could be taken for
+    the numbers of nodes."""
+    letters = [chr(ord("a") + number) for number in range(26)]
+    return ["word" + "".join(found) for found in islice(product(letters, repeat=3), count)]
+
+
+class _InFolder(GraphSource):
+    """A data set in a folder, in a layout of its own."""
+
+    def __init__(self, path: str | Path | None, **options: Any) -> None:
+        super().__init__(path, **options)
+        missing = [file for file in self.files() if not file.is_file()]
+        if missing:
+            raise SourceError(f"source {self.name!r}: {missing[0]} is missing; expected: {self.schema}")
+
+    @abstractmethod
+    def files(self) -> Sequence[Path]: ...
+
+
+class PlanetoidSource(_InFolder):
+    """Cora, CiteSeer and PubMed as `torch_geometric.datasets.Planetoid` keeps them.
+
+    The files hold words as numbers. Name them with a vocabulary, or a node's text is `w12 w407 ...`. Texts of the papers
+    themselves come in the .pt files of the papers on language models for graphs: source `graph`.
+
+    Args:
+        path: the root folder that was given to `Planetoid`, or the folder with the files `ind.cora.x`, ...
+        dataset: Cora, CiteSeer or PubMed.
+        vocabulary: file with the name of each word: a JSON list, or one on each line.
+        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+    """
+
+    name: ClassVar[str] = "planetoid"
+    summary: ClassVar[str] = "Cora, CiteSeer, PubMed as PyTorch Geometric's Planetoid keeps them"
+    schema: ClassVar[str] = (
+        "files ind.cora.x, .y, .tx, .ty, .allx, .ally, .graph, .test.index, in the folder or Cora/raw below it"
+    )
+    licence: ClassVar[str] = "see the data set"
+    where: ClassVar[str] = "torch_geometric.datasets.Planetoid(root, name) downloads it"
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        dataset: str = "Cora",
+        vocabulary: str | None = None,
+        test_fraction: float = SHARED["test_fraction"],
+        ask_fraction: float = SHARED["ask_fraction"],
+        edge_fraction: float = SHARED["edge_fraction"],
+        inductive: bool = SHARED["inductive"],
+        tokenizer: str | None = SHARED["tokenizer"],
+        questions: int = SHARED["questions"],
+    ) -> None:
+        super().__init__(
+            path, dataset=dataset, vocabulary=vocabulary, test_fraction=test_fraction, ask_fraction=ask_fraction,
+            edge_fraction=edge_fraction, inductive=inductive, tokenizer=tokenizer, questions=questions,
+        )  # fmt: skip
+
+    def _folder(self) -> Path:
+        folder, below = self.existing_path(), self.existing_path() / self.options["dataset"] / "raw"
+        return below if below.is_dir() else folder
+
+    def files(self) -> list[Path]:
+        name = str(self.options["dataset"]).lower()
+        parts = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
+        more = [Path(self.options["vocabulary"])] if self.options["vocabulary"] else []
+        return [*(self._folder() / f"ind.{name}.{part}" for part in parts), *more]
+
+    def graph(self) -> RawGraph:
+        try:
+            from torch_geometric.io import read_planetoid_data
+        except ImportError as error:
+            raise SourceError("source 'planetoid' needs torch_geometric: pip install 'ssl4rl-plugin[graph]'") from error
+        name = str(self.options["dataset"]).lower()
+        try:
+            data = read_planetoid_data(str(self._folder()), name).to_dict()
+        except Exception as error:  # unpickling damaged files may raise anything
+            raise SourceError(
+                f"source 'planetoid': {self._folder()} cannot be read: {type(error).__name__}: {error}"
+            ) from error
+        columns = data["x"].shape[1]
+        vocabulary = self.options["vocabulary"]
+        words = names_of(Path(vocabulary)) if vocabulary else made_words(columns)
+        edges = data["edge_index"].numpy()
+        names = PLANETOID_LABELS.get(name, ())
+        return RawGraph(
+            name, edges[0], edges[1], featured(data["x"], words, name),
+            labels=data["y"].numpy().astype(np.int32) if names else None, label_names=names,
+            roles=roles_in(data, name, len(data["y"])),
+        )  # fmt: skip
+
+
+class WikiCSSource(_InFolder):
+    """Articles of Wikipedia about computer science, and the links between them (arXiv 2007.02901).
+
+    Args:
+        path: folder with the files data.json and metadata.json, or with them below raw/.
+        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+    """
+
+    name: ClassVar[str] = "wikics"
+    summary: ClassVar[str] = "WikiCS: articles about computer science with links, titles and words"
+    schema: ClassVar[str] = "data.json and metadata.json, in the folder or raw/ below it"
+    licence: ClassVar[str] = "MIT; the articles CC BY-SA"
+    where: ClassVar[str] = (
+        "torch_geometric.datasets.WikiCS downloads data.json; metadata.json lies beside it in pmernyei/wiki-cs-dataset"
+    )
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        test_fraction: float = SHARED["test_fraction"],
+        ask_fraction: float = SHARED["ask_fraction"],
+        edge_fraction: float = SHARED["edge_fraction"],
+        inductive: bool = SHARED["inductive"],
+        tokenizer: str | None = SHARED["tokenizer"],
+        questions: int = SHARED["questions"],
+    ) -> None:
+        super().__init__(
+            path, test_fraction=test_fraction, ask_fraction=ask_fraction, edge_fraction=edge_fraction,
+            inductive=inductive, tokenizer=tokenizer, questions=questions,
+        )  # fmt: skip
+
+    def files(self) -> list[Path]:
+        folder, below = self.existing_path(), self.existing_path() / "raw"
+        return [(below if below.is_dir() else folder) / name for name in ("data.json", "metadata.json")]
+
+    def graph(self) -> RawGraph:
+        data, about = (read_json(file) for file in self.files())
+        try:
+            links, nodes = data["links"], about["nodes"]
+            texts = Texts.of(f"{node['title']}. {' '.join(node.get('tokens', ()))}" for node in nodes)
+            names = tuple(str(about["labels"][str(k)]) for k in range(len(about["labels"])))
+            masks = {
+                "train_mask": np.array(data["train_masks"], bool).T, "val_mask": np.array(data["val_masks"], bool).T,
+                "test_mask": np.array(data["test_mask"], bool),
+            }  # fmt: skip
+            labels = np.array(data["labels"], np.int32)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"source 'wikics': {self.files()[0].parent} is not in WikiCS's layout: {error!r}"
+            ) from error
+        starts = np.repeat(np.arange(len(links)), [len(ends) for ends in links])
+        ends = np.array([end for ends in links for end in ends], np.int64)
+        return RawGraph(
+            "wikics", starts, ends, texts, labels=labels, label_names=names, roles=roles_in(masks, "wikics", len(texts))
+        )
+
+
+class OgbSource(_InFolder):
+    """A node data set of OGB, from the files that `ogb.nodeproppred` unpacks (it is not needed itself).
+
+    Args:
+        path: the folder of the data set, e.g. dataset/ogbn_arxiv.
+        texts: table of texts, in the folder: titleabs.tsv (paper id, title, abstract) for ogbn-arxiv, or node-text.csv.gz
+            (a row for each node).
+        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+    """
+
+    name: ClassVar[str] = "ogb"
+    summary: ClassVar[str] = "node data sets of OGB (ogbn-arxiv, ogbn-products) with their texts"
+    schema: ClassVar[str] = (
+        "raw/edge.csv.gz, raw/node-label.csv.gz, split/*/{train,valid,test}.csv.gz, mapping/, and the texts"
+    )
+    licence: ClassVar[str] = "see the data set (ogbn-arxiv: ODC-BY)"
+    where: ClassVar[str] = "ogb.nodeproppred downloads it; titles and abstracts (titleabs.tsv) are linked on OGB's page"
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        texts: str = "titleabs.tsv",
+        test_fraction: float = SHARED["test_fraction"],
+        ask_fraction: float = SHARED["ask_fraction"],
+        edge_fraction: float = SHARED["edge_fraction"],
+        inductive: bool = SHARED["inductive"],
+        tokenizer: str | None = SHARED["tokenizer"],
+        questions: int = SHARED["questions"],
+    ) -> None:
+        super().__init__(
+            path, texts=texts, test_fraction=test_fraction, ask_fraction=ask_fraction, edge_fraction=edge_fraction,
+            inductive=inductive, tokenizer=tokenizer, questions=questions,
+        )  # fmt: skip
+
+    def files(self) -> list[Path]:
+        folder = self.existing_path()
+        return [folder / "raw" / "edge.csv.gz", folder / "raw" / "node-label.csv.gz", folder / self.options["texts"]]
+
+    def graph(self) -> RawGraph:
+        folder = self.existing_path()
+        edges, labels, texts = self.files()
+        ends = _numbers(edges)
+        number = _numbers(labels)[:, 0].astype(np.int32)
+        found = _rows(texts)
+        if texts.name == "titleabs.tsv":
+            papers = _numbers(folder / "mapping" / "nodeidx2paperid.csv.gz")
+            about = {row[0]: ". ".join(row[1:3]) for row in found if len(row) >= 2}
+            words = [about.get(str(paper), "") for _, paper in sorted(papers.tolist())]
+        else:
+            words = [". ".join(row[1:] if len(row) > 1 else row) for row in found]
+        names = self._label_names(folder)
+        return RawGraph(
+            folder.name, ends[:, 0], ends[:, 1], Texts.of(words), labels=number if names else None, label_names=names,
+            roles=self._roles(folder, len(number)),
+        )  # fmt: skip
+
+    def _roles(self, folder: Path, count: int) -> np.ndarray | None:
+        """The first split that the folder has."""
+        found = sorted((folder / "split").glob("*/train.csv.gz"))
+        if not found:
+            return None
+        roles = np.zeros(count, np.int8)
+        for role, name in ((1, "valid"), (2, "test")):
+            roles[_numbers(found[0].parent / f"{name}.csv.gz")[:, 0]] = role
+        return roles
+
+    def _label_names(self, folder: Path) -> tuple[str, ...]:
+        """Second column of the mapping from labels."""
+        files = sorted((folder / "mapping").glob("labelidx2*.csv.gz"))
+        return tuple(row[1] for row in _rows(files[0])) if files else ()
+
+
+class TagDatasetSource(OgbSource):
+    """What `torch_geometric.datasets.TAGDataset` keeps: an OGB data set with the texts in raw/node-text.csv.gz.
+
+    Args:
+        path: the folder of the data set, e.g. root/ogbn_arxiv.
+        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+    """
+
+    name: ClassVar[str] = "tag_dataset"
+    summary: ClassVar[str] = "PyTorch Geometric's TAGDataset: an OGB data set with a text for each node"
+    schema: ClassVar[str] = "an OGB data set's folder with raw/node-text.csv.gz"
+    where: ClassVar[str] = "torch_geometric.datasets.TAGDataset downloads it"
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        texts: str = "raw/node-text.csv.gz",
+        test_fraction: float = SHARED["test_fraction"],
+        ask_fraction: float = SHARED["ask_fraction"],
+        edge_fraction: float = SHARED["edge_fraction"],
+        inductive: bool = SHARED["inductive"],
+        tokenizer: str | None = SHARED["tokenizer"],
+        questions: int = SHARED["questions"],
+    ) -> None:
+        super().__init__(
+            path, texts, test_fraction=test_fraction, ask_fraction=ask_fraction, edge_fraction=edge_fraction,
+            inductive=inductive, tokenizer=tokenizer, questions=questions,
+        )  # fmt: skip
+
+
+def _numbers(path: Path) -> np.ndarray:
+    """A table of whole numbers without a header, or with one that is not of numbers (.csv.gz)."""
+    rows = _rows(path)
+    try:
+        return np.array([[int(value) for value in row[:2]] for row in rows], np.int64)
+    except ValueError as error:
+        raise SourceError(f"{path} must hold whole numbers: {error}") from error
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The rows of a CSV or TSV file, packed or not; a header (a first line that says so) is left out."""
+    import csv
+    import gzip
+
+    csv.field_size_limit(2**30)
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:  # type: ignore[operator]
+            tabs = ".tsv" in path.suffixes
+            rows = list(
+                csv.reader(file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
+            )
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} cannot be read: {error}") from error
+    named = rows and any(word in rows[0][0].lower() for word in ("idx", "text", "title", "node"))
+    return rows[1:] if named else rows

@@ -1,0 +1,111 @@
+"""The hf source: a data set that the library `datasets` saved to disk, read from its memory-mapped Arrow files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.sources.arrow import BATCH, ArrowSource, Cell
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WHOLE = "all"
+"""The part of a data set that is not divided into splits."""
+
+
+class HfSource(ArrowSource):
+    """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote. For columns, refs and options see
+    `ArrowSource`; the parts are the splits of a `DatasetDict`.
+
+    Pictures are taken as the bytes that were stored; the library decodes nothing, and runs no code of the data set.
+    """
+
+    name: ClassVar[str] = "hf"
+    summary: ClassVar[str] = "a Hugging Face data set saved with save_to_disk"
+    schema: ClassVar[str] = (
+        "a folder with dataset_dict.json, or with state.json and dataset_info.json; columns of type Image, binary or "
+        "text, or lists of these"
+    )
+    licence: ClassVar[str] = "that of the data set"
+    where: ClassVar[str] = "give the folder that Dataset.save_to_disk or DatasetDict.save_to_disk wrote"
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        columns: Sequence[str] | None = None,
+        split_column: str | None = None,
+        use_splits: bool | None = None,
+    ) -> None:
+        super().__init__(path, columns, split_column, use_splits)
+        place = self.existing_path()
+        if not is_saved(place):
+            raise SourceError(
+                f"source 'hf': {place} is no data set saved to disk; {self.where} (for files of the Hub: source parquet)"
+            )
+        self._opened: dict[str, Any] | None = None
+        self._views: dict[tuple[str, str], Any] = {}
+        self._changed: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None, "_views": {}}
+
+    def _tables(self) -> dict[str, Any]:
+        """The `datasets.Dataset` of each part, as Arrow tables."""
+        if self._opened is None:
+            from datasets import Dataset, load_from_disk
+
+            try:
+                found = load_from_disk(str(self.path))
+            except Exception as error:  # a damaged data set makes the library raise nearly anything
+                raise SourceError(
+                    f"source 'hf': {self.path} cannot be opened: {type(error).__name__}: {error}"
+                ) from error
+            tables = {WHOLE: found} if isinstance(found, Dataset) else dict(found)
+            self._opened = {name: table.with_format("arrow") for name, table in tables.items()}
+        return self._opened
+
+    def _parts(self) -> dict[str, str | None]:
+        return {name: None if name == WHOLE else name for name in self._tables()}
+
+    def _schema(self, part: str) -> pa.Schema:
+        return self._tables()[part].data.schema
+
+    def _length(self, part: str) -> int:
+        return len(self._tables()[part])
+
+    def _batches(self, part: str, pictures: Sequence[str], others: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        # Slices of what is mapped: that a picture is there shows without a look at its bytes.
+        for table in self._tables()[part].select_columns([*pictures, *others]).iter(BATCH):
+            yield from table.combine_chunks().to_batches()
+
+    def _scalar(self, cell: Cell) -> pa.Scalar:
+        return self._column(cell)[0]
+
+    def _size(self, cell: Cell) -> int:
+        return self._column(cell).nbytes
+
+    def _column(self, cell: Cell) -> pa.ChunkedArray:
+        """The cell, as a column of one row."""
+        key = cell.part, cell.column
+        if key not in self._views:  # making one costs more than reading through it
+            self._views[key] = self._tables()[cell.part].select_columns([cell.column])
+        return self._views[key][cell.row : cell.row + 1].column(0)
+
+    def _modified(self, part: str) -> int:
+        if part not in self._changed:
+            folder = self._folder(part)
+            self._changed[part] = max(file.stat().st_mtime_ns for file in folder.glob("*.arrow"))
+        return self._changed[part]
+
+    def _folder(self, part: str) -> Path:
+        return self.existing_path() / ("" if part == WHOLE else part)
+
+
+def is_saved(place: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder."""
+    return (place / "dataset_dict.json").is_file() or (
+        (place / "state.json").is_file() and (place / "dataset_info.json").is_file()
+    )

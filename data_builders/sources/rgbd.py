@@ -1,0 +1,205 @@
+"""The RGB-D source: a folder of pictures with a depth map for each."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from ssl4rl_plugin.core import RGBD
+from ssl4rl_plugin.data.depth import resampled
+from ssl4rl_plugin.data.images import MAX_SOURCE_PIXELS, ImageError, ImageInfo, decode
+from ssl4rl_plugin.data.source import Record, SourceError
+from ssl4rl_plugin.data_builders.sources.folder import FolderSource
+
+PICTURE_FOLDERS = ("rgb", "image", "images", "color")
+"""A folder of this name may have a folder `depth` beside it, in which each depth map has its picture's stem."""
+
+DEPTH_SUFFIX = "_depth"
+"""What follows the picture's stem in the name of a depth map in the same folder."""
+
+MIN_VALID = 0.3
+"""Share of the pixels whose depth must be known."""
+
+_LENGTH_BYTES = 8  # of the picture, behind the bytes of both: where the depth map begins
+_BYTES_PER_PIXEL = 8  # of a depth map: a double
+_ANY_PICTURE = 2 * MAX_SOURCE_PIXELS  # more pixels than Pillow ever opens: what was indexed was within the limit then
+
+
+class RgbdSource(FolderSource):
+    """All pictures below a folder that have a depth map of the same size beside them.
+
+    The depth map of `NAME.jpg` (or .png, ...) is the first of these that is there:
+
+    - `NAME_depth.npy` or `NAME_depth.png` in the same folder; `NAME_depth_mask.npy`, if there, is 0 where the depth is
+      not valid (the layout of DIODE);
+    - `NAME.npy` in the same folder;
+    - `NAME.npy` or `NAME.png` in a folder `depth`, where the picture is in a folder `rgb`, `image`, `images` or `color`
+      beside it (`scene/rgb/a.jpg` and `scene/depth/a.png`).
+
+    NPY files hold metres: float16, 32 or 64 of shape (height, width) or (height, width, 1). PNG files have one channel
+    of 16 bits; 8 bits are refused, as nobody can tell what they mean. Depth that is 0, negative, NaN or infinite counts
+    as unknown. Refs, links and hidden files are those of the folder source.
+
+    Reasons of its own: `no_depth_file`; `depth_size`, another size than the picture's; `bad_depth`, unreadable or of
+    another type; `no_depth`, known in under 30 % of the pixels; `orientation`, a picture that EXIF turns, as the depth
+    map would not turn with it.
+
+    Args:
+        path: the folder.
+        depth_scale: PNG values per metre: 1000 for millimetres, 5000 for TUM RGB-D, 256 for KITTI.
+    """
+
+    name: ClassVar[str] = "rgbd"
+    kind: ClassVar[str] = "rgbd"
+    summary: ClassVar[str] = "image files below a folder with a depth map beside each"
+    schema: ClassVar[str] = (
+        "NAME.jpg with NAME_depth.npy, NAME_depth.png or NAME.npy, or rgb/NAME.jpg with depth/NAME.png; PNG of 16 bits "
+        "(depth_scale values per metre) or NPY of floats (metres), 0 or NaN where unknown"
+    )
+    where: ClassVar[str] = "give the folder that holds your images and depth maps"
+
+    def __init__(self, path: str | Path | None, depth_scale: float = 1000.0) -> None:
+        if isinstance(depth_scale, bool) or not isinstance(depth_scale, int | float) or not 0 < depth_scale < 1e9:
+            raise SourceError(
+                f"source 'rgbd': depth_scale is the PNG value of one metre, a number above 0; got {depth_scale!r}"
+            )
+        super().__init__(path)
+        self.options = {"depth_scale": float(depth_scale)}
+
+    def records(self) -> Iterator[Record]:
+        """The pictures, without the depth maps."""
+        found = False
+        for record in super().records():
+            path = PurePosixPath(record.ref)
+            if not (path.stem.endswith(DEPTH_SUFFIX) or "depth" in path.parts[:-1]):
+                found = True
+                yield record
+        if not found:
+            raise SourceError(f"source 'rgbd': below {self.path} there are depth maps only; {self.schema}")
+
+    def stamp(self, ref: str) -> tuple[int, int]:
+        """Sums over all files of the item, so that a change of any one shows."""
+        stamps = [self._locate(part)[1] for part in self._files(ref)]
+        return sum(size for size, _ in stamps), sum(time for _, time in stamps) % 2**63
+
+    def read(self, ref: str) -> bytes:
+        """The picture, then its depth files, then the picture's length: a picture's decoder stops where it ends."""
+        name, *rest = self._files(ref)
+        picture, depth = super().read(name), [self._bounded(part, _ANY_PICTURE) for part in rest]
+        return b"".join([picture, *depth, len(picture).to_bytes(_LENGTH_BYTES, "big")])
+
+    def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
+        # A picture that is cut short must not be completed with bytes of the depth map.
+        length = int.from_bytes(data[-_LENGTH_BYTES:], "big")
+        info, image = decode(data[:length], max_source_pixels=max_source_pixels)
+        if info.orientation != 1:
+            raise ImageError("orientation", f"EXIF orientation {info.orientation}; turn picture and depth map upright")
+        depth = self._depth(ref, max_source_pixels, image.size)
+        known = float(np.isfinite(depth).mean())
+        if known < MIN_VALID:
+            raise ImageError("no_depth", f"known in {known:.1%} of the pixels, {MIN_VALID:.0%} are needed")
+        return info, image
+
+    def item(self, ref: str, picture: Callable[[], Image.Image], max_pixels: int | None) -> RGBD:
+        image = picture()
+        depth = self._depth(ref, _ANY_PICTURE)
+        if depth.shape[0] < image.height or depth.shape[1] < image.width:
+            raise ImageError("depth_size", f"{ref}: the depth map changed since it was indexed")
+        return RGBD(image, resampled(depth, image.size))
+
+    def _files(self, ref: str) -> list[str]:
+        """Refs of the picture, its depth map and, where there is one, the mask of valid pixels."""
+        self._locate(ref)  # says what is wrong with the picture itself first
+        path = PurePosixPath(ref)
+        stem = str(path.parent / path.stem)
+        options = [f"{stem}{DEPTH_SUFFIX}.npy", f"{stem}{DEPTH_SUFFIX}.png", f"{stem}.npy"]
+        above = [number for number, part in enumerate(path.parts[:-1]) if part in PICTURE_FOLDERS]
+        if above:
+            beside = PurePosixPath(*path.parts[: above[-1]], "depth", *path.parts[above[-1] + 1 : -1], path.stem)
+            options += [f"{beside}.npy", f"{beside}.png"]
+        for depth in options:
+            if self._exists(depth):
+                mask = f"{stem}{DEPTH_SUFFIX}_mask.npy"
+                return [ref, depth, mask] if self._exists(mask) else [ref, depth]
+        raise ImageError("no_depth_file", f"none of {', '.join(options)}")
+
+    def _exists(self, ref: str) -> bool:
+        """Whether a file is there; True for a link that leads outside as well, so that reading it says so."""
+        try:
+            self._locate(ref)
+        except ImageError as error:
+            return error.reason == "outside_root"
+        return True
+
+    def _depth(self, ref: str, limit: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Depth in metres, float32 (height, width), NaN where unknown; of at most `limit` pixels, and of that `size`."""
+
+        def check(width: int, height: int) -> None:
+            """Before anything is decoded: a small file may declare a very large map."""
+            if width * height > limit:
+                raise ImageError("too_large", f"depth of {width} x {height} pixels, limit {limit} in all")
+            if size not in (None, (width, height)):
+                raise ImageError("depth_size", f"depth of {width} x {height} pixels, picture of {size}")
+
+        _, name, *mask_name = self._files(ref)
+        data = self._bounded(name, limit)
+        if name.endswith(".png"):
+            depth = _from_png(data, check) / np.float32(self.options["depth_scale"])
+        else:
+            with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, that is unknown
+                depth = _from_npy(data, "f", check).astype(np.float32)
+        known = np.isfinite(depth) & (depth > 0)
+        if mask_name:
+            mask = _from_npy(self._bounded(mask_name[0], limit), "fbiu", check)
+            if mask.shape != depth.shape:
+                raise ImageError("depth_size", f"mask of shape {mask.shape}, depth of shape {depth.shape}")
+            known &= mask > 0
+        return np.where(known, depth, np.float32("nan"))
+
+    def _bounded(self, ref: str, limit: int) -> bytes:
+        """The bytes of a depth file, unless it is larger than any of `limit` pixels can be."""
+        size = self._locate(ref)[1][0]
+        if size > _BYTES_PER_PIXEL * limit + 2**16:
+            raise ImageError("too_large", f"{ref} has {size} bytes")
+        return super().read(ref)
+
+
+def _from_png(data: bytes, check: Callable[[int, int], None]) -> np.ndarray:
+    """The values of a PNG of one 16-bit channel, as float32, if `check` lets its width and height pass."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            check(*image.size)
+            # Pillow calls 16 gray bits "I;16", or "I" before its version 11.
+            if not image.mode.startswith("I"):
+                raise ImageError("bad_depth", f"PNG of mode {image.mode}; one channel of 16 bits is needed")
+            return np.asarray(image, np.float32)
+    except (ImageError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too_large", str(error)) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ImageError("bad_depth", f"{type(error).__name__}: {error}") from error
+
+
+def _from_npy(data: bytes, kinds: str, check: Callable[[int, int], None]) -> np.ndarray:
+    """The array (height, width) of an NPY file of a NumPy `dtype.kind` in `kinds`; its header is checked before its
+    values are read, and nothing is ever unpickled."""
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(stream)
+    except Exception as error:  # a damaged header raises nearly anything
+        raise ImageError("bad_depth", f"no NPY header: {error}") from error
+    if dtype.kind not in kinds or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 1) or min(shape) < 1:
+        raise ImageError("bad_depth", f"an array of {dtype} and shape {shape}; (height, width) of floats is needed")
+    check(shape[1], shape[0])
+    if shape[0] * shape[1] * dtype.itemsize != len(data) - stream.tell():
+        raise ImageError("bad_depth", f"{len(data)} bytes do not hold shape {shape} of {dtype}")
+    stream.seek(0)
+    return np.load(stream, allow_pickle=False).reshape(shape[:2])

@@ -1,0 +1,216 @@
+"""Samples for the audit: many, spread over the pictures, in two halves that share no picture.
+
+The training stream (`ssl4rl_plugin.data.samples`) is not used here: an audit must know the halves before the first draw, and
+count every draw that a task refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+from PIL import Image
+
+from ssl4rl_plugin.analysis.audit.control import control_data
+from ssl4rl_plugin.analysis.audit.features import Described, describe
+from ssl4rl_plugin.analysis.audit.text import describe_text
+from ssl4rl_plugin.core import RGBD, Clip, GraphNode, Item, Rejection, Sample
+from ssl4rl_plugin.core.seeding import digest, rng_for
+from ssl4rl_plugin.data.arms import Arm
+from ssl4rl_plugin.data.graphs import GraphManifest
+from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.manifest import Manifest
+
+DRAWS_PER_ITEM = 4
+"""How many corruptions of one item are tried before the next item takes its place; as in training."""
+MAX_DRAWS = 10
+"""Draws for each sample wanted, after which a task counts as one that does not fit the pictures."""
+CONTROL_ITEMS = {"image": 96, "rgbd": 96, "video": 32, "graph": 160}
+"""Content-free items of each kind. Few make many samples: there is nothing to learn by heart in them."""
+
+Data = Image.Image | RGBD | Clip | GraphNode
+
+
+class TaskError(RuntimeError):
+    """A task raised an exception, or returned something else than a sample or a refusal."""
+
+
+class Pool(Protocol):
+    """Items to draw from; picklable."""
+
+    def groups(self) -> Sequence[tuple[str, Sequence[int]]]:
+        """Group id and the numbers of its items."""
+        ...
+
+    def load(self, number: int) -> tuple[str, Data]:
+        """Id and content of an item. Raises ImageError."""
+        ...
+
+
+class ManifestPool:
+    """The usable items of a manifest, of both splits."""
+
+    def __init__(self, manifest: Manifest, max_pixels: int) -> None:
+        self.manifest = manifest
+        self.max_pixels = max_pixels
+        self._splits = (manifest.items("train"), manifest.items("val"))
+
+    def groups(self) -> list[tuple[str, list[int]]]:
+        table = self.manifest.table
+        found: dict[str, list[int]] = {}
+        number = 0
+        rows = list(zip(*(table[name].to_pylist() for name in ("reason", "split", "group")), strict=True))
+        for split in ("train", "val"):
+            for reason, of, group in rows:
+                if reason is None and of == split:
+                    found.setdefault(group, []).append(number)
+                    number += 1
+        return list(found.items())
+
+    def load(self, number: int) -> tuple[str, Data]:
+        train, val = self._splits
+        item = train[number] if number < len(train) else val[number - len(train)]
+        return item.id, self.manifest.open(item, max_pixels=self.max_pixels)
+
+
+class GraphPool:
+    """The nodes of a graph, each a group of its own, of the splits that a run trains and validates on."""
+
+    def __init__(self, manifest: GraphManifest) -> None:
+        self.manifest = manifest
+        self._splits = (manifest.items("train"), manifest.items("val"))
+
+    def groups(self) -> list[tuple[str, list[int]]]:
+        count = sum(map(len, self._splits))
+        return [(f"node {number}", [number]) for number in range(count)]
+
+    def load(self, number: int) -> tuple[str, Data]:
+        train, val = self._splits
+        item = train[number] if number < len(train) else val[number - len(train)]
+        return item.id, self.manifest.open(item)
+
+
+def pool_of(manifest: Manifest | GraphManifest, max_pixels: int) -> Pool:
+    """The items of a manifest or a graph."""
+    return GraphPool(manifest) if isinstance(manifest, GraphManifest) else ManifestPool(manifest, max_pixels)
+
+
+@dataclass(frozen=True)
+class ControlPool:
+    """Content-free items, each a group of its own."""
+
+    kind: str
+    count: int
+
+    def groups(self) -> list[tuple[str, list[int]]]:
+        return [(f"control {number}", [number]) for number in range(self.count)]
+
+    def load(self, number: int) -> tuple[str, Data]:
+        return f"control {number}", _control(self.kind, number)
+
+
+@lru_cache(maxsize=256)
+def _control(kind: str, number: int) -> Data:
+    return control_data(kind, number)
+
+
+@dataclass
+class Batch:
+    """Samples of one arm from one half of the pictures, as numbers."""
+
+    described: list[Described] = field(default_factory=list)
+    truths: list[Any] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    """The group of the item that each sample was made from."""
+    draws: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    repeats: int = 0
+    """Samples with the same pictures, question and truth as an earlier one."""
+
+    def __len__(self) -> int:
+        return len(self.truths)
+
+
+def halves(pool: Pool, seed: int) -> tuple[list[tuple[str, Sequence[int]]], list[tuple[str, Sequence[int]]]]:
+    """The pool's groups in two halves, drawn by the seed alone: all that shows the same thing is on one side."""
+    groups = list(pool.groups())
+    rng_for(seed, "audit", "halves").shuffle(groups)
+    return groups[::2], groups[1::2]
+
+
+def draw(
+    arm: Arm, pool: Pool, groups: Sequence[tuple[str, Sequence[int]]], count: int, key: Sequence[str | int]
+) -> Batch:
+    """Up to `count` samples of an arm from some groups, in turn; fewer where the task refuses too many draws.
+
+    `key` seeds everything. Raises TaskError where the task breaks its contract.
+    """
+    task, level = arm.task, arm.level
+    batch = Batch()
+    order = list(groups)
+    rng_for(*key, arm.key, "order").shuffle(order)
+    if len(order) <= task.others_needed:
+        return batch
+    seen: set[bytes] = set()
+    limit = max(200, MAX_DRAWS * count)
+    turn = 0
+    while len(batch) < count and batch.draws < limit:
+        group, members = order[turn % len(order)]
+        rng = rng_for(*key, arm.key, turn, group)
+        turn += 1
+        try:
+            name, data = pool.load(members[rng.randrange(len(members))])
+            others = _others(pool, order, group, task.others_needed, rng)
+        except ImageError as error:
+            batch.draws += 1
+            batch.refused[error.reason] += 1
+            continue
+        for _ in range(DRAWS_PER_ITEM):
+            if batch.draws >= limit:
+                break
+            batch.draws += 1
+            own = rng_for(*key, arm.key, name, turn, batch.draws)
+            try:
+                made = task.generate(Item(name, data, group, others), level, own)
+            except Exception as error:  # a stranger's task may raise anything
+                raise TaskError(f"generate raised {type(error).__name__}: {error} (item {name})") from error
+            if isinstance(made, Rejection):
+                batch.refused[made.reason] += 1
+                continue
+            if not isinstance(made, Sample):
+                raise TaskError(f"generate returned a {type(made).__name__}, not Sample or Rejection")
+            batch.described.append(describe(made) if made.images or made.videos else describe_text(made))
+            batch.truths.append(made.truth)
+            batch.groups.append(group)
+            same = _identity(made)
+            batch.repeats += same in seen
+            seen.add(same)
+            break
+    return batch
+
+
+def _others(
+    pool: Pool, order: Sequence[tuple[str, Sequence[int]]], group: str, count: int, rng: random.Random
+) -> tuple[Item, ...]:
+    """Items of `count` other groups of the same half."""
+    if not count:
+        return ()
+    chosen = [entry for entry in rng.sample(range(len(order)), count + 1) if order[entry][0] != group][:count]
+    found = []
+    for entry in chosen:
+        name, members = order[entry]
+        identity, data = pool.load(members[rng.randrange(len(members))])
+        found.append(Item(identity, data, name))
+    return tuple(found)
+
+
+def _identity(sample: Sample) -> bytes:
+    mark = hashlib.blake2b(digest(sample.question, repr(sample.truth)), digest_size=16)
+    for picture in (*sample.images, *(frame for clip in sample.videos for frame in clip.frames)):
+        mark.update(repr(picture.size).encode() + picture.tobytes())
+    return mark.digest()

@@ -1,0 +1,126 @@
+"""What a benchmark's answers add up to: accuracy overall, per l2-category and per category, and the circular accuracy.
+
+verl averages within one data source (`bench/<benchmark>/<category>`), which cannot hold what spans several categories or
+several rows of one question. So this is computed from single answers, by the report from a run's validation dumps and by
+`ssl4rl evaluate` from its predictions, with this one function.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ssl4rl_plugin.analysis.statistics import Proportion, wilson
+
+OVERALL, L2_CATEGORY, CATEGORY = SCOPES = ("overall", "l2_category", "category")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One response to a benchmark's question in one order of its options."""
+
+    benchmark: str
+    question: str
+    """The question's id in the benchmark."""
+    rotation: int
+    """By how many places the options were rotated; 0 is the benchmark's own order."""
+    rotations: int
+    """In how many orders the question is asked."""
+    category: str | None
+    l2_category: str | None
+    acc: float
+    """1.0 if it is right, else 0.0."""
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """The accuracy of one benchmark, or of one of its categories."""
+
+    benchmark: str
+    scope: str
+    """One of `SCOPES`."""
+    name: str
+    """Of the category; empty for the whole benchmark."""
+    plain: Proportion
+    """Share of questions answered correctly in the benchmark's own order of options. Of several responses to one question
+    the mean counts; its n is the number of questions."""
+    circular: Proportion | None
+    """Share of questions answered correctly in every order of their options; None where only one order was asked. Of
+    several responses the first ones to all orders belong together, then the second ones, and so on."""
+    incomplete: int
+    """Questions that are not part of `circular` because an order of theirs has no response (yet)."""
+
+
+def answered(ground_truth: str, acc: float | None) -> Answered | None:
+    """A response, from its row's ground truth (`rewards.encode_question`) and `acc`; None if it is of no benchmark's
+    question or was not scored."""
+    try:
+        truth = json.loads(ground_truth)
+        if acc is None or math.isnan(acc):
+            return None
+        return Answered(
+            benchmark=truth["benchmark"],
+            question=truth["question"],
+            rotation=int(truth["rotation"]),
+            rotations=int(truth["rotations"]),
+            category=truth["category"],
+            l2_category=truth["l2_category"],
+            acc=min(1.0, max(0.0, float(acc))),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def benchmark_results(answers: Iterable[Answered]) -> list[BenchmarkResult]:
+    """Every figure of every benchmark: first overall, then its l2-categories, then its categories, each in the order of
+    their names.
+
+    Intervals are Wilson's at 95 % over questions, which they take as independent.
+
+    Args:
+        answers: in the order in which they were given.
+    """
+    grouped: dict[tuple[str, str, str], dict[str, list[Answered]]] = defaultdict(lambda: defaultdict(list))
+    for answer in answers:
+        names = {OVERALL: "", L2_CATEGORY: answer.l2_category, CATEGORY: answer.category}
+        for scope, name in names.items():
+            if name is not None:
+                grouped[answer.benchmark, scope, name][answer.question].append(answer)
+    order = sorted(grouped, key=lambda key: (key[0], SCOPES.index(key[1]), key[2]))
+    return [_result(*key, grouped[key]) for key in order]
+
+
+def _result(benchmark: str, scope: str, name: str, questions: Mapping[str, Sequence[Answered]]) -> BenchmarkResult:
+    plain = [[a.acc for a in given if a.rotation == 0] for given in questions.values()]
+    circular = None
+    incomplete = 0
+    if any(a.rotations > 1 for given in questions.values() for a in given):
+        # A free question of such a benchmark has one order, and counts with it.
+        shares = [circular_accuracy(given) for given in questions.values()]
+        incomplete = sum(share is None for share in shares)
+        circular = _proportion([share for share in shares if share is not None])
+    return BenchmarkResult(
+        benchmark, scope, name, _proportion([math.fsum(a) / len(a) for a in plain if a]), circular, incomplete
+    )
+
+
+def circular_accuracy(answers: Sequence[Answered]) -> float | None:
+    """Whether one question is answered correctly in every order of its options; None if an order has no response.
+
+    MMBench's CircularEval (Liu et al., arXiv 2307.06281): 1.0 only if all orders are right. With n responses to each
+    order, the mean over k of whether the k-th response to every order is right.
+    """
+    orders: dict[int, list[float]] = {rotation: [] for rotation in range(max(a.rotations for a in answers))}
+    for answer in answers:
+        orders.setdefault(answer.rotation, []).append(answer.acc)
+    rounds = min(map(len, orders.values()))
+    if not rounds:
+        return None
+    return math.fsum(min(given[k] for given in orders.values()) for k in range(rounds)) / rounds
+
+
+def _proportion(shares: Sequence[float]) -> Proportion:
+    return wilson(min(math.fsum(shares), len(shares)), len(shares))

@@ -1,0 +1,226 @@
+"""Figures from predictions: by benchmark, its categories and their parents, with intervals, and against a base model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssl4rl_plugin.analysis.benchmark_results import OVERALL, SCOPES, Answered, answered, circular_accuracy
+from ssl4rl_plugin.analysis.benchmark_results import benchmark_results as results_of_benchmarks
+from ssl4rl_plugin.analysis.evaluation.predictions import Line
+from ssl4rl_plugin.analysis.statistics import Interval, Proportion, bootstrap, mcnemar, proportion
+
+MEANS = ("score", "format", "valid", "consistent", "inconsistent", "degenerate")
+"""Figures of `compute_score` that are averaged beside the accuracy."""
+
+
+class ResultsError(ValueError):
+    """Predictions that cannot be compared; the message says why."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with all that was answered to it: in every order of its options that was asked, perhaps repeatedly."""
+
+    kind: str
+    """Benchmark, or task and level."""
+    lines: Sequence[Line]
+    answers: Sequence[Answered]
+    """The same lines as answers to a benchmark's question; empty for a pretext task."""
+
+    def name(self, scope: str) -> str | None:
+        """Its category in a scope; empty overall, None where it has none."""
+        return "" if scope == OVERALL else self.lines[0].get(scope)
+
+    def pictures(self, alike: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+        """What it shares with other questions about the same pictures; itself where there are none.
+
+        `alike` is that of `groups_of`.
+        """
+        known = alike.get(self.lines[0]["kind"], {})
+        return tuple(known.get(ref, ref) for ref in self.lines[0]["images"]) or (self.lines[0]["id"],)
+
+    @property
+    def accuracy(self) -> float:
+        """1.0 if it is right; the mean of several answers. A question that was asked in every order of its options is
+        right if all answers are (`benchmark_results.circular_accuracy`)."""
+        if self.answers:
+            return circular_accuracy(self.answers) or 0.0
+        return math.fsum(line["acc"] for line in self.lines) / len(self.lines)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A model against a base model, on the questions that both were asked; of the circular accuracy where there is one."""
+
+    base: Proportion
+    change: Interval
+    """Accuracy minus the base's, questions about the same pictures resampled together."""
+    gained: int
+    """Questions that the base got wrong and the model right; with several answers to each, more often right."""
+    lost: int
+    p: float | None
+    """McNemar's exact test; None with several answers to each question, which it does not know."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One line of the table."""
+
+    kind: str
+    """Benchmark, or task and level."""
+    scope: str
+    """One of `benchmark_results.SCOPES`; tasks have no categories."""
+    name: str
+    """The category; empty overall."""
+    accuracy: Proportion
+    """With the Wilson interval, which takes questions as independent; several answers to one question count as one. Of a
+    circular evaluation, in the benchmark's own order of options."""
+    circular: Proportion | None
+    """Of questions that were asked in every order of their options."""
+    by_picture: Interval
+    """The mean (circular where there is that) with the bootstrap interval, questions about the same pictures resampled
+    together."""
+    means: Mapping[str, float]
+    """Over all answers."""
+    errors: int
+    """Answers that count as wrong because something failed."""
+    chance: float | None
+    """Of the best blind guesser; None where it is unknown."""
+    against: Difference | None
+
+
+def questions_of(lines: Iterable[Line]) -> dict[tuple[str, str], Question]:
+    """Kind and id -> question, in the order of the lines."""
+    found: dict[tuple[str, str], list[tuple[Line, Answered | None]]] = {}
+    for line in lines:
+        answer = answered(line["ground_truth"], line["acc"])
+        key = (line["kind"], line["id"]) if answer is None else (answer.benchmark, answer.question)
+        found.setdefault(key, []).append((line, answer))
+    return {
+        key: Question(key[0], [line for line, _ in of], [answer for _, answer in of if answer is not None])
+        for key, of in found.items()
+    }
+
+
+def groups_of(
+    lines: Iterable[Line],
+    base: Iterable[Line] | None = None,
+    chances: Mapping[str, float] | None = None,
+    draws: int = 1,
+    alike: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Group]:
+    """The table: each kind of question, then its l2-categories, then its categories, in the order of their names.
+
+    Args:
+        lines: the model's predictions.
+        base: the base model's, of the same evaluation; None for no comparison.
+        chances: kind -> accuracy of the best blind guesser.
+        draws: answers to each question.
+        alike: kind of row -> reference of a picture -> what pictures of the same thing have in common (the manifest's
+            group). A picture that is not in it is one by itself.
+
+    Raises:
+        ResultsError: the base model was asked something else.
+    """
+    mine = questions_of(lines)
+    theirs = None if base is None else questions_of(base)
+    if theirs is not None:
+        _check_same(mine, theirs)
+    members: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for key, question in mine.items():
+        for scope in SCOPES:
+            if (name := question.name(scope)) is not None:
+                members.setdefault((question.kind, scope, name), []).append(key)
+    kinds = list(dict.fromkeys(question.kind for question in mine.values()))
+    order = sorted(members, key=lambda key: (kinds.index(key[0]), SCOPES.index(key[1]), key[2]))
+    published = {
+        (result.benchmark, result.scope, result.name): result
+        for result in results_of_benchmarks(answer for question in mine.values() for answer in question.answers)
+    }
+    found = []
+    for place in order:
+        chosen = [mine[key] for key in members[place]]
+        result = published.get(place)
+        old = None if theirs is None else [theirs[key] for key in members[place]]
+        every = [line for question in chosen for line in question.lines]
+        pictures = [question.pictures(alike or {}) for question in chosen]
+        found.append(
+            Group(
+                *place,
+                accuracy=result.plain if result else proportion(question.accuracy for question in chosen),
+                circular=result.circular if result else None,
+                by_picture=bootstrap([question.accuracy for question in chosen], pictures),
+                means={name: math.fsum(line[name] for line in every) / len(every) for name in MEANS},
+                errors=sum(bool(line["error"]) for line in every),
+                chance=(chances or {}).get(place[0]),
+                against=None if old is None else _difference(chosen, old, pictures, draws),
+            )
+        )
+    return found
+
+
+def _check_same(mine: Mapping[tuple[str, str], Question], theirs: Mapping[tuple[str, str], Question]) -> None:
+    if mine.keys() != theirs.keys():
+        raise ResultsError(
+            f"the base model answered {len(theirs)} questions, and this one {len(mine)}: evaluate it anew"
+        )
+    for key, question in mine.items():
+        for name in ("prompt", "ground_truth"):
+            if question.lines[0][name] != theirs[key].lines[0][name]:
+                raise ResultsError(
+                    f"question {key[1]} of {key[0]} has another {name} for the base model: evaluate it anew"
+                )
+
+
+def _difference(
+    new: Sequence[Question], old: Sequence[Question], pictures: Sequence[tuple[str, ...]], draws: int
+) -> Difference:
+    pairs = [(one.accuracy, other.accuracy) for one, other in zip(new, old, strict=True)]
+    gained, lost = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
+    return Difference(
+        base=proportion(other for _, other in pairs),
+        change=bootstrap([one - other for one, other in pairs], pictures),
+        gained=gained,
+        lost=lost,
+        p=mcnemar(gained, lost) if draws == 1 else None,
+    )
+
+
+def as_value(group: Group) -> dict[str, Any]:
+    """A line of the table as JSON: NaN becomes null."""
+    value: dict[str, Any] = {
+        "kind": group.kind,
+        "scope": group.scope,
+        "name": group.name,
+        "questions": group.accuracy.n,
+        "accuracy": group.accuracy.mean,
+        "interval": [group.accuracy.low, group.accuracy.high],
+        "circular": group.circular and group.circular.mean,
+        "circular_interval": group.circular and [group.circular.low, group.circular.high],
+        "interval_by_picture": [_number(group.by_picture.low), _number(group.by_picture.high)],
+        "pictures": group.by_picture.groups,
+        **group.means,
+        "errors": group.errors,
+        "chance": group.chance,
+    }
+    if group.against is not None:
+        change = group.against.change
+        value["base"] = {
+            "accuracy": group.against.base.mean,
+            "interval": [group.against.base.low, group.against.base.high],
+        }
+        value["difference"] = {
+            "accuracy": change.mean,
+            "interval": [_number(change.low), _number(change.high)],
+            "gained": group.against.gained,
+            "lost": group.against.lost,
+            "p": group.against.p,
+        }
+    return value
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,157 @@
+"""Run an unmodified VLMEvalKit with a model that answers in this package's formats.
+
+    python -m ssl4rl_plugin.analysis.export.vlmevalkit [VLMEvalKit/run.py] --config config.json --judge exact_matching
+
+VLMEvalKit's config names a model's class, which has to be an attribute of `vlmeval.vlm`. So this module adds one there,
+`SSL4RLChat`, and starts VLMEvalKit's own run.py in the same process. The class asks for the answer format at the end of
+every prompt, and gives VLMEvalKit what stands between the answer's tags: as the letter of an option, which its matcher
+`can_infer` reads without a judge model. (It does not read `<answer>B</answer>`.)
+
+Nothing else of this package or its dependencies is imported but the answer formats and graders, so that it also runs in an
+environment of VLMEvalKit's own (`pip install --no-deps ssl4rl-plugin`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl4rl_plugin.grading import Angle, question_grader
+from ssl4rl_plugin.grading.formats import AnswerFormat, answer_format, outside_think
+
+CLASS = "SSL4RLChat"
+"""The name under which VLMEvalKit's config finds the class."""
+NO_OPTION = "Z"
+"""What VLMEvalKit itself writes for an answer that is none of the options."""
+
+_OPTION = re.compile(r"\s*\(?([A-Z])[.):]\s*(\S.*?)\s*")
+
+
+def options_in(prompt: str) -> tuple[str, ...]:
+    """The options that a prompt lists, each on a line of its own as `A. text` or `(A) text`; none if it lists none.
+
+    Of several lists the last one counts.
+    """
+    found: list[str] = []
+    for line in prompt.splitlines():
+        match = _OPTION.fullmatch(line)
+        if match is None:
+            continue
+        if match[1] == "A":
+            found = [match[2]]
+        elif found and ord(match[1]) == ord("A") + len(found):
+            found.append(match[2])
+    return tuple(found) if len(found) > 1 else ()
+
+
+def unwrap(response: str, options: Sequence[str], form: AnswerFormat) -> str:
+    """The answer of a response without its tags.
+
+    Args:
+        response: what the model wrote.
+        options: texts of the options A, B, C, ... that it was given; none for a free question.
+        form: the answer format that it was asked for.
+
+    Returns:
+        The letter of an option, where the answer is that letter, the option's text, or its number (`90°` for `90`);
+        `NO_OPTION` where several answers disagree; the answer as it was written where it is none of the options; and without
+        any answer what stands outside of the think blocks, for VLMEvalKit's matcher to make something of.
+    """
+    found = form.find(response)
+    if not found.texts:
+        parted = outside_think(response)
+        return response if parted is None else parted[0].strip()
+    if len(options) < 2:
+        return found.texts[-1].strip()
+    letters = {_letter(text, options) or text.strip() for text in found.texts}
+    return letters.pop() if len(letters) == 1 else NO_OPTION
+
+
+def _letter(text: str, options: Sequence[str]) -> str | None:
+    if (letter := question_grader(tuple(options)).parse(text)) is not None:
+        return letter
+    degrees = Angle(1)
+    numbers = [degrees.parse(option) for option in options]
+    number = degrees.parse(text)
+    return chr(ord("A") + numbers.index(number)) if number is not None and numbers.count(number) == 1 else None
+
+
+def model_class(base: type) -> type:
+    """A model class of VLMEvalKit that asks for an answer format and unwraps the answers.
+
+    Args:
+        base: a class with VLMEvalKit's interface: `generate(message, dataset)`, where a message is a list of
+            `{"type": "image" | "text", "value": ...}`.
+    """
+
+    class Unwrapping(base):
+        def __init__(self, *args: Any, answer_format_name: str, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.answer_format = answer_format(answer_format_name)
+
+        def use_custom_prompt(self, dataset: str) -> bool:
+            return False  # the model's own prompts ask for a bare letter
+
+        def generate(self, message: Any, dataset: str | None = None) -> str:
+            parts = [{"type": "text", "value": message}] if isinstance(message, str) else [dict(p) for p in message]
+            prompt = "\n".join(part["value"] for part in parts if part["type"] == "text")
+            parts.append({"type": "text", "value": self.answer_format.instructions[0]})
+            return unwrap(str(super().generate(parts, dataset)), options_in(prompt), self.answer_format)
+
+    Unwrapping.__name__ = Unwrapping.__qualname__ = f"Unwrapping{base.__name__}"
+    return Unwrapping
+
+
+def build(base: str, answer_format: str, **options: Any) -> Any:
+    """What VLMEvalKit's config calls by the name `SSL4RLChat`: an instance of `model_class(vlmeval.vlm.<base>)`.
+
+    Args:
+        base: name of a class in `vlmeval.vlm` or `vlmeval.api`, e.g. `Qwen2VLChat`.
+        answer_format: a name from `ssl4rl_plugin.grading.formats.FORMATS`.
+        options: of that class, `model_path` among them.
+
+    Raises:
+        ValueError: VLMEvalKit has no such class, or there is no such format.
+    """
+    for module in ("vlmeval.vlm", "vlmeval.api"):
+        kind = getattr(importlib.import_module(module), base, None)
+        if isinstance(kind, type):
+            return model_class(kind)(answer_format_name=answer_format, **options)
+    raise ValueError(f"this VLMEvalKit has no class {base!r} in vlmeval.vlm or vlmeval.api")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Add the class to `vlmeval.vlm` and start run.py with the arguments; its path may come first. Returns 2 if there is no
+    VLMEvalKit."""
+    script = Path(arguments[0]) if arguments and arguments[0].endswith(".py") else None
+    if script is not None:
+        if not script.is_file():
+            print(f"ssl4rl: there is no {script}: give the run.py of a copy of VLMEvalKit", file=sys.stderr)
+            return 2
+        sys.path.insert(0, str(script.resolve().parent))  # as `python run.py` does
+        arguments = arguments[1:]
+    try:
+        models = importlib.import_module("vlmeval.vlm")
+    except ModuleNotFoundError as error:
+        print(
+            f"ssl4rl: VLMEvalKit cannot be imported ({error}): install it in this environment, or give the path of its "
+            "run.py as the first argument",
+            file=sys.stderr,
+        )
+        return 2
+    setattr(models, CLASS, build)
+    sys.argv = [str(script or "vlmeval.run"), *arguments]
+    if script is not None:
+        runpy.run_path(str(script), run_name="__main__")
+    else:  # as packages of it have it
+        runpy.run_module("vlmeval.run", run_name="__main__")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

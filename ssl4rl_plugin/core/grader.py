@@ -1,0 +1,89 @@
+"""The interface of a grader, and what an answer is worth. The graders themselves are in `ssl4rl_plugin.grading`."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+ValueT = TypeVar("ValueT")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an answer is worth, before the format of the response is considered."""
+
+    value: float
+    """Accuracy part of the reward in [0, 1]; exactly 1.0 if and only if the answer is correct."""
+    correct: bool
+    """The answer equals the truth."""
+    valid: bool
+    """The answer is a possible one (a permutation, one of the choices, ...)."""
+    similarity: float
+    """Raw graded closeness to the truth in [0, 1], before chance correction; 0 for an invalid answer."""
+
+
+class Grader(ABC, Generic[ValueT]):
+    """Reads and grades the answers of one task at one level."""
+
+    @property
+    @abstractmethod
+    def chance_accuracy(self) -> float:
+        """Share of questions that the best blind guesser answers correctly, in (0, 1]."""
+
+    @property
+    @abstractmethod
+    def chance_similarity(self) -> float:
+        """Mean similarity of the best blind guesser, in [0, 1)."""
+
+    @abstractmethod
+    def parse(self, text: str) -> ValueT | None:
+        """The value that the text states, or None if it states no possible answer. Never raises."""
+
+    @abstractmethod
+    def similarity(self, value: ValueT, truth: Any) -> float:
+        """Closeness of a valid value to the truth, in [0, 1]."""
+
+    @abstractmethod
+    def render(self, truth: Any) -> str:
+        """The truth as answer text; `parse(render(truth))` equals it."""
+
+    @abstractmethod
+    def values(self) -> Iterator[ValueT]:
+        """Every possible answer, in a fixed order (lazily: there are 16! orders of 16 tiles)."""
+
+    def equal(self, value: ValueT, truth: Any) -> bool:
+        """Whether the value is the truth."""
+        return bool(value == truth)
+
+    @property
+    def best_guess(self) -> ValueT:
+        """The constant answer with the largest mean similarity; where the truth is uniform, any answer will do."""
+        return next(self.values())
+
+    def draw(self, rng: random.Random) -> ValueT:
+        """A ground truth, drawn as the task draws it at this level: uniform, if the grader does not say otherwise."""
+        return rng.choice(list(self.values()))
+
+    def parts(self, value: Any) -> dict[str, int]:
+        """The value as one or more categories, each of which a blind guesser may try to predict (see the audit)."""
+        return {"answer": list(self.values()).index(value)}
+
+
+def grade(grader: Grader[Any], answer: str, truth: Any, partial_credit: float = 0.5) -> Score:
+    """What the text of one answer (without the tags around it) is worth.
+
+    With s the similarity of a valid answer and c the best s that a blind guesser averages, the value is 1 if the
+    answer is correct and `partial_credit * max(0, (s - c) / (1 - c))` if it is not; 0 if it is not valid.
+    """
+    value = grader.parse(answer)
+    if value is None:
+        return Score(0.0, correct=False, valid=False, similarity=0.0)
+    if grader.equal(value, truth):
+        return Score(1.0, correct=True, valid=True, similarity=1.0)
+    similarity = grader.similarity(value, truth)
+    chance = grader.chance_similarity
+    above = max(0.0, (similarity - chance) / (1.0 - chance)) if chance < 1.0 else 0.0
+    return Score(partial_credit * above, correct=False, valid=True, similarity=similarity)

@@ -1,0 +1,73 @@
+"""What a stream of samples is made of: arms, a source, and the settings that decide every sample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssl4rl_plugin.core import Task
+from ssl4rl_plugin.grading.formats import AnswerFormat
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One (task, level) that samples are drawn from."""
+
+    task: Task[Any]
+    level_name: str
+    """A name from `task.levels`."""
+    options: dict[str, Any]
+    """Fields of the level that were changed (JSON values)."""
+    weight: float
+    """Share of the training samples, relative to the other arms."""
+
+    @property
+    def level(self) -> Any:
+        """The level with the options applied."""
+        return self.task.level(self.level_name, **self.options)
+
+    @property
+    def key(self) -> str:
+        """`task:level`, with the options if there are any; identifies the arm in seeds and tables."""
+        return arm_key(self.task.name, self.level_name, self.options)
+
+    @property
+    def data_source(self) -> str:
+        """The name under which verl groups this task's metrics."""
+        return f"ssl4rl/{self.task.name}"
+
+
+def arm_key(task: str, level: str, options: Mapping[str, Any]) -> str:
+    """The name of an arm: `task:level`, with the options as JSON if there are any."""
+    return f"{task}:{level}{json.dumps(options, sort_keys=True) if options else ''}"
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """Where items come from."""
+
+    name: str
+    path: str | None
+    options: dict[str, Any]
+    manifest: str | None
+    val_fraction: float
+    max_pixels: int
+    train_size: int | float | None = None
+    """Training images used: a share in (0, 1], a number, or None for all (as in scikit-learn)."""
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """What every sample is a function of, beside its number and the indexed items."""
+
+    seed: int
+    arms: tuple[Arm, ...]
+    source: SourceSettings
+    answer_format: AnswerFormat
+    epochs: int
+    """How often each training item is used."""
+    val_samples: int
+    """Held-out samples of every arm."""
+    system_prompt: str | None

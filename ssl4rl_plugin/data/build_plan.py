@@ -1,0 +1,112 @@
+"""The plan of a build: everything that its bytes depend on, and how its rows are divided into shards.
+
+The plan is a file in the output, written before any shard. A build that is started again must have the same plan, each
+shard names it, and whoever reads the rows learns from it what they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ssl4rl_plugin.data.shards import FORMATS, STORES, Codec, Shard
+
+FILE = "build.json"
+MANIFEST = "manifest.parquet"
+SPLITS = ("train", "val", "questions")
+VERSION = 1
+"""Of the rows' layout."""
+
+_MAKERS = ("ssl4rl-plugin", "pillow", "numpy", "scipy", "pyarrow")
+"""Packages whose version may change a byte."""
+
+
+class PlanError(ValueError):
+    """A folder that holds no build, another build, or one that does not fit what is asked; says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is built; plans of equal `id` give equal bytes."""
+
+    section: dict[str, Any]
+    """The `ssl4rl` section of the config, without paths."""
+    images: str
+    """Hash of the usable images: what they are, and how they are grouped and split."""
+    questions: str
+    """Hash of the questions, where the source is a benchmark."""
+    store: str
+    codec: Codec
+    shard_rows: int
+    rows: dict[str, int]
+    """Split -> number of rows."""
+    made_with: dict[str, str]
+    """Package -> version."""
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.store not in STORES:
+            raise PlanError(f"pictures can be stored as {', '.join(STORES)}, not {self.store!r}")
+        if self.codec.format not in FORMATS or not 1 <= self.codec.quality <= 100:
+            raise PlanError(
+                f"pictures are {' or '.join(FORMATS)} of quality 1 to 100, not {self.codec.format!r} of {self.codec.quality}"
+            )
+        if self.shard_rows < 1:
+            raise PlanError(f"a shard needs at least one row, got {self.shard_rows}")
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Hash of all of it."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """As it is written to the build's folder; see `read_plan`."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
+
+    def shards(self) -> list[Shard]:
+        """All files, in order."""
+        found = []
+        for split in SPLITS:
+            rows = self.rows.get(split, 0)
+            count = -(-rows // self.shard_rows)
+            found += [
+                Shard(split, k, count, k * self.shard_rows, min(rows, (k + 1) * self.shard_rows)) for k in range(count)
+            ]
+        return found
+
+    def stamp(self, shard: Shard) -> dict[str, Any]:
+        """What a shard's footer says it is."""
+        return {"plan": self.id, "name": shard.name, "rows": shard.stop - shard.start}
+
+
+def makers() -> dict[str, str]:
+    """The installed versions of the packages that may change a byte."""
+    return {name: version(name) for name in _MAKERS}
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of the build in a folder. Raises PlanError."""
+    try:
+        return plan_from((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        raise PlanError(f"{folder} holds no build ({FILE} is missing): make one with `ssl4rl build`") from None
+    except OSError as error:
+        raise PlanError(f"{folder / FILE} cannot be read: {error.strerror}") from error
+    except PlanError as error:
+        raise PlanError(f"{folder / FILE} {error}: build anew") from error
+
+
+def plan_from(data: bytes) -> Plan:
+    """The inverse of `Plan.to_json`. Raises PlanError."""
+    try:
+        values = json.loads(data)
+        if values["version"] != VERSION:
+            raise PlanError(f"has version {values['version']}, this package reads {VERSION}")
+        return Plan(**values | {"codec": Codec(**values["codec"])})
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise PlanError(f"is damaged ({type(error).__name__}: {error})") from error

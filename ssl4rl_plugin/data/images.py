@@ -1,0 +1,286 @@
+"""Safe image decoding, and the few statistics of a picture that tasks and manifests share.
+
+Whatever the file (palette, CMYK, 16-bit, animated, rotated by EXIF, hostile), what comes out is an upright 8-bit RGB
+picture, or an `ImageError` that names the reason. Pillow's global settings are never touched.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is decoded. Formats that run programs (EPS) or that nobody trains on stay out."""
+
+MAX_SOURCE_PIXELS = 100_000_000
+"""Default limit on the pixels a file declares. Pillow's own limit (about 179 million) holds whatever a caller asks."""
+
+# The first bytes of FORMATS, to tell a damaged picture from a file that never was one.
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"P1", b"P2", b"P3", b"P4",
+          b"P5", b"P6")  # fmt: skip
+
+# EXIF orientation -> what turns the stored picture upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+_DIFFERENCE_SIDE = 32
+
+
+PixelBox = tuple[int, int, int, int]
+"""Left, upper, right and lower edge in pixels of the upright picture; right and lower are exclusive."""
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used.
+
+    `reason` is a short snake_case name that can be counted, `detail` a text for a person. The reasons of this module:
+    `zero_bytes`, `not_an_image`, `truncated`, `broken`, `too_large`, `unsupported_mode`, `unreadable`.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file says about its picture."""
+
+    format: str
+    """Pillow's name of the file format, e.g. `JPEG`."""
+    mode: str
+    """Pillow's name of the stored pixel format, e.g. `CMYK`."""
+    width: int
+    """Pixels, after the EXIF orientation is applied."""
+    height: int
+    """Pixels, after the EXIF orientation is applied."""
+    orientation: int
+    """EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+
+
+def open_rgb(
+    data: bytes | Path, *, max_source_pixels: int = MAX_SOURCE_PIXELS, max_pixels: int | None = None
+) -> Image.Image:
+    """Decode a picture to upright 8-bit RGB.
+
+    Transparency is laid on white; 16-bit and float values are scaled, not clipped; of an animation the first frame is
+    taken.
+
+    Args:
+        data: the file's bytes, or its path.
+        max_source_pixels: files that declare more are refused before anything is decoded.
+        max_pixels: where given, a larger picture is shrunk to at most so many pixels, keeping its shape.
+
+    Raises:
+        ImageError: the picture cannot be used; see its `reason`.
+    """
+    return decode(data, max_source_pixels=max_source_pixels, max_pixels=max_pixels)[1]
+
+
+def decode(
+    data: bytes | Path,
+    *,
+    max_source_pixels: int = MAX_SOURCE_PIXELS,
+    max_pixels: int | None = None,
+    least_pixels: int | None = None,
+) -> tuple[ImageInfo, Image.Image]:
+    """`open_rgb`, together with what the file says about the picture (its full size, whatever comes out).
+
+    With `least_pixels`, for figures rather than for the eye, a JPEG is decoded at a half, a quarter or an eighth of its
+    size, as small as leaves at least so many pixels. The file is still read to its end, so damage shows all the same.
+    """
+    if isinstance(data, Path):
+        try:
+            data = data.read_bytes()
+        except OSError as error:
+            raise ImageError("unreadable", str(error)) from error
+    if not data:
+        raise ImageError("zero_bytes", "the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _decode(image, max_source_pixels, max_pixels, least_pixels)
+    except (ImageError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too_large", str(error)) from error
+    # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, IndexError, ...
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        if isinstance(error, Image.UnidentifiedImageError):
+            if not data.startswith(_MAGIC):
+                raise ImageError("not_an_image", f"starts with {data[:16]!r}") from error
+            detail = f"damaged header, {len(data)} bytes"
+        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        raise ImageError("truncated" if truncated else "broken", detail) from error
+
+
+def _decode(
+    image: ImageFile.ImageFile, max_source_pixels: int, max_pixels: int | None, least_pixels: int | None
+) -> tuple[ImageInfo, Image.Image]:
+    """The part of `decode` between opening and closing the file."""
+    width, height = image.size
+    if width * height > max_source_pixels:
+        raise ImageError("too_large", f"{width} x {height} pixels, limit {max_source_pixels} in all")
+    name, mode = (image.format or "").replace("MPO", "JPEG"), image.mode
+    # Asked of a PNG before it is loaded, Pillow loads it; asked of a TIFF after, the answer is gone, as Pillow has
+    # turned the picture by then (and its size already says so here).
+    orientation = 1 if name == "PNG" else _orientation(image)
+    if max_pixels is not None and name == "JPEG":
+        # libjpeg shrinks by 2, 4 or 8 while it decodes, leaving out what the smaller picture could not show anyway.
+        image.draft(None, _fit(width, height, max_pixels))
+    elif least_pixels is not None and name == "JPEG":
+        scale = max(1, math.isqrt(width * height // least_pixels))  # Pillow takes the next lower of 1, 2, 4, 8
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    image.load()
+    if name == "PNG":
+        orientation = _orientation(image)
+    rgb = _to_rgb(image)
+    if max_pixels is not None:
+        target = _fit(width, height, max_pixels)
+        if target != rgb.size:
+            rgb = rgb.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if name != "TIFF":
+        if orientation in _UPRIGHT:
+            rgb = rgb.transpose(_UPRIGHT[orientation])
+        if orientation >= 5:
+            width, height = height, width
+    rgb.info = {}  # what the file said beside the pixels; it would travel with every crop and resize
+    return ImageInfo(name, mode, width, height, orientation), rgb
+
+
+def shrink(image: Image.Image, max_pixels: int | None) -> Image.Image:
+    """The picture at no more than `max_pixels` pixels, its shape kept; itself where it is small enough."""
+    if max_pixels is None:
+        return image
+    size = _fit(*image.size, max_pixels)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def _fit(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """The largest size of the same shape within the budget, never larger than the given one."""
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
+    if width * height <= max_pixels:
+        return width, height
+    scale = math.sqrt(max_pixels / (width * height))
+    wide, high = max(1, int(width * scale)), max(1, int(height * scale))
+    # A picture a pixel wide cannot become narrower, so its length gives way.
+    return min(wide, max_pixels // high or 1), min(high, max_pixels // wide or 1)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation; 1 where the EXIF block is missing, damaged or out of range."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a damaged EXIF block is no reason to lose the picture, and Pillow raises nearly anything
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded picture of any mode as 8-bit RGB."""
+    if image.mode in _DEEP_MODES:
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    try:
+        if not image.has_transparency_data:
+            # A copy in any case: the file behind `image` is closed by the caller.
+            return image.copy() if image.mode == "RGB" else image.convert("RGB")
+        rgba = image.convert("RGBA")
+    except ValueError as error:
+        raise ImageError("unsupported_mode", f"mode {image.mode}: {error}") from error
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Scale deep pixel values (h, w) to uint8 by the range that they evidently use.
+
+    Integers up to 65535 are divided by 257 (which maps 0 to 0 and 65535 to 255). Floats in [0, 1] are multiplied by
+    255, floats up to 255 kept, floats up to 65535 divided by 257. Anything else is stretched from its own minimum to
+    its own maximum. Values that are not finite count as 0.
+    """
+    flat = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(flat.min()), float(flat.max())
+    real = values.dtype.kind == "f"
+    if low < 0 or high > 65535:
+        flat = (flat - low) * (255.0 / (high - low)) if high > low else np.zeros_like(flat)
+    elif real and high <= 1.0:
+        flat = flat * 255.0
+    elif not real or high > 255:
+        flat = flat / 257.0
+    return np.rint(flat).astype(np.uint8)
+
+
+def _as_image(picture: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise TypeError(f"expected a uint8 array of shape (h, w, 3), got {picture.dtype} {picture.shape}")
+    return Image.fromarray(picture)
+
+
+def thumbnail_array(image: Image.Image | np.ndarray[Any, Any], side: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The picture squeezed to a square: float32 of shape (side, side, 3), values in [0, 1].
+
+    Args:
+        image: RGB picture, or uint8 array of shape (h, w, 3).
+        side: pixels along each side of the result.
+    """
+    small = _as_image(image).resize((side, side), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
+
+
+def luma(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
+    """The picture in gray (mode L); itself where it is gray already."""
+    return image if isinstance(image, Image.Image) and image.mode == "L" else _as_image(image).convert("L")
+
+
+def contrast(image: Image.Image | np.ndarray[Any, Any]) -> float:
+    """Standard deviation of the luma, in [0, 0.5]: 0 for one gray value everywhere, 0.5 for half black, half white."""
+    histogram = np.asarray(luma(image).histogram(), dtype=np.float64)
+    levels = np.arange(256) / 255.0
+    weights = histogram / histogram.sum()
+    mean = float(weights @ levels)
+    return min(0.5, math.sqrt(float(weights @ (levels - mean) ** 2)))
+
+
+def entropy(image: Image.Image | np.ndarray[Any, Any]) -> float:
+    """Entropy of the luma's histogram in bits, in [0, 8]: 0 for a picture of one gray value."""
+    return max(0.0, luma(image).entropy())
+
+
+def difference(a: Image.Image | np.ndarray[Any, Any], b: Image.Image | np.ndarray[Any, Any]) -> float:
+    """Mean absolute difference of two pictures' 32 x 32 thumbnails, in [0, 1]; their sizes may differ."""
+    return float(np.abs(thumbnail_array(a, _DIFFERENCE_SIDE) - thumbnail_array(b, _DIFFERENCE_SIDE)).mean())
+
+
+def least_difference(pictures: Sequence[Image.Image]) -> float:
+    """The smallest `difference` of any two of several pictures, each of them looked at once."""
+    small = [thumbnail_array(picture, _DIFFERENCE_SIDE) for picture in pictures]
+    return min(float(np.abs(a - b).mean()) for a, b in combinations(small, 2))
+
+
+def checked_box(box: PixelBox, image: Image.Image) -> PixelBox:
+    """The box itself. Raises ImageError if it does not lie inside of the picture."""
+    left, upper, right, lower = box
+    if not (0 <= left < right <= image.width and 0 <= upper < lower <= image.height):
+        raise ImageError("bad_box", f"box {box} does not lie inside of {image.width} x {image.height}")
+    return box

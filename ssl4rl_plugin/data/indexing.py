@@ -1,0 +1,43 @@
+"""The manifest of a source: opened, or made by the indexer for the source's kind of item.
+
+An indexer turns a source into a manifest. Indexers are found by entry point (group `ssl4rl.indexers`, named after a kind of
+item), so what trains does not import what builds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ssl4rl_plugin.core.registry import Registry
+from ssl4rl_plugin.data.arms import SourceSettings, StreamSettings
+from ssl4rl_plugin.data.graphs import GraphManifest
+from ssl4rl_plugin.data.manifest import Manifest, is_manifest
+from ssl4rl_plugin.data.source import load_source
+
+Indexer = Callable[..., Manifest | GraphManifest]
+"""Called with a source, a path for the manifest or None, and the keywords val_fraction, seed and progress."""
+
+indexers: Registry[Indexer] = Registry("ssl4rl.indexers", "indexer")
+
+
+def load_manifest(settings: StreamSettings, progress: bool = False) -> Manifest | GraphManifest:
+    """The manifest of the settings' source, or its graph. Raises SourceError.
+
+    If the path is that of a manifest, it is used as it is; otherwise one is made, or brought up to date.
+    """
+    return manifest_of(settings.source, settings.seed, progress)
+
+
+def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest | GraphManifest:
+    """The same for a source and the seed of its split."""
+    if spec.path is not None and is_manifest(Path(spec.path)):
+        return Manifest.load(spec.path)
+    source = load_source(spec.name, spec.path, **spec.options)
+    return indexers.get(source.kind)(
+        source,
+        Path(spec.manifest) if spec.manifest else None,
+        val_fraction=spec.val_fraction,
+        seed=seed,
+        progress=progress,
+    )

@@ -1,0 +1,1 @@
+"""Pretext tasks on pictures, one file each."""

@@ -1,0 +1,109 @@
+"""Position: from which part of the picture was the cut-out taken?
+
+Corrupted: a square is cut out of one cell of a 2x2 or 3x3 grid over the photo, wholly inside the cell, and enlarged to
+a fixed size; optionally its colours are changed. Asked: which cell, by name. Exact; a blind guesser gets 1/4 or 1/9.
+
+The cell is uniform and the cut-out's size does not depend on it. A picture is used only if the cut-out of EVERY cell
+would serve, so that refusals favour no answer: none may be `too_small` or `blank`, and none `ambiguous`, which is when,
+slid over the whole picture (colours compared in small), it fits somewhere in another cell nearly as well.
+
+From context prediction (Doersch et al., arXiv 1505.05192); as a reward in SSL4RL (arXiv 2510.16416).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
+from ssl4rl_plugin.grading import Choice
+from ssl4rl_plugin.tasks.image.augment import draw_colours, recoloured
+from ssl4rl_plugin.tasks.image.views import BLANK_CONTRAST, Box, cell_cuts, fitted, place_names, resized, slid_over
+
+AMBIGUOUS_BELOW = 0.04
+"""Mean absolute difference (range [0, 1]) under which the cut-out counts as found in another cell too."""
+
+
+@dataclass(frozen=True)
+class PositionLevel(Level):
+    grid: int = 2
+    """Cells per side."""
+    smallest: float = 0.6
+    """Side of the cut-out at least this share of the cell's short side, in (0, 1)."""
+    augment: bool = False
+    """Change the cut-out's colours."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (2 <= self.grid <= 5 and 0 < self.smallest <= 0.9):
+            raise ValueError(f"grid must be in 2..5 and smallest in (0, 0.9], got {self.grid}, {self.smallest}")
+
+
+SYNONYMS = {"top": ("top", "upper"), "bottom": ("bottom", "lower")} | dict.fromkeys(
+    ("middle", "center"), ("center", "centre", "middle")
+)
+"""Words that say the same, for each word of a label."""
+
+
+class Position(Task[PositionLevel]):
+    name = "position"
+    summary = "which part of the picture the cut-out was taken from"
+    reference = "Doersch et al., arXiv 1505.05192; SSL4RL, arXiv 2510.16416"
+    levels = {
+        "quadrants": PositionLevel(grid=2),
+        "quadrants_augmented": PositionLevel(grid=2, smallest=0.4, augment=True),
+        "3x3": PositionLevel(grid=3),
+        "3x3_augmented": PositionLevel(grid=3, smallest=0.5, augment=True),
+    }
+    default_level = "quadrants"
+
+    def grader(self, level: PositionLevel) -> Choice:
+        labels = place_names(level.grid, level.grid)
+        aliases = {
+            " ".join(words): label
+            for label in labels
+            for words in itertools.product(*(SYNONYMS.get(word, (word,)) for word in label.split("-")))
+        }
+        return Choice(labels, aliases)
+
+    def generate(self, item: Item, level: PositionLevel, rng: random.Random) -> Sample | Rejection:
+        picture = item.image
+        side = round(min(picture.size) / level.grid * rng.uniform(level.smallest, 0.9))
+        if side < 14:
+            return Rejection("too_small", f"the cut-out would have {side} pixels")
+        boxes = cell_cuts(picture, level.grid, side, rng)
+        gray, scale = np.asarray(item.little.convert("L")), item.little.width / picture.width
+        for left, upper, right, lower in (tuple(round(edge * scale) for edge in box) for box in boxes):
+            if gray[upper:lower, left:right].std() / 255 < BLANK_CONTRAST:
+                return Rejection("blank")
+        elsewhere = min(self._best_matches_in_other_cells(item, boxes, level.grid))
+        if elsewhere < AMBIGUOUS_BELOW:
+            return Rejection("ambiguous", f"a cut-out differs by {elsewhere:.3f} from a place in another cell")
+        cell = rng.randrange(level.grid**2)
+        box = boxes[cell]
+        shown = resized(picture.crop(box), (level.side // 2, level.side // 2))
+        params: dict[str, Any] = {"box": list(box)}
+        if level.augment:
+            params["colours"] = draw_colours(rng, strength=0.4)
+            shown = recoloured(shown, params["colours"])
+        places = place_names(level.grid, level.grid)
+        question = (
+            "<image><image>\nThe second picture is an enlarged cut-out of the first one. In which of the "
+            f"{len(places)} equal parts of the first picture does it lie? Answer with one of: {', '.join(places)}."
+        )
+        return Sample(question, (fitted(picture, level.side), shown), places[cell], params)
+
+    @staticmethod
+    def _best_matches_in_other_cells(item: Item, boxes: list[Box], grid: int) -> list[float]:
+        """For the cut-out of each cell the smallest mean absolute difference, in [0, 1], to a window in another cell.
+
+        A window belongs to the cell of its centre.
+        """
+        maps, y, x = slid_over(item.image, boxes, item.little)
+        row, col = (np.minimum((centres * grid).astype(int), grid - 1) for centres in (y, x))
+        cell_of = row[:, None] * grid + col[None, :]
+        return [float(apart[cell_of != cell].min(initial=1.0)) for cell, apart in enumerate(maps)]

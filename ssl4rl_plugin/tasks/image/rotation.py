@@ -1,0 +1,133 @@
+"""Rotation: by how many degrees was the picture turned?
+
+Corrupted: a square cut of the photo is rotated counter-clockwise by a uniform multiple of 90, 45 or 30 degrees. Asked:
+the angle, either from a pair (upright, rotated) or from the rotated picture alone. Graded by circular distance; a blind
+guesser gets 1/4, 1/8 or 1/12 right.
+
+Nothing but the content should tell. Both pictures are squares of the same size, cut inside the circle that every turn
+keeps, so no border, corner or padding appears, and no picture is magnified. Quarter turns move whole pixels, and nothing
+is resampled after them. For other turns resampling matters: its square passband turns with the picture and would give
+the angle away in the spectrum. So the picture is first blurred by 1.3 pixels of the result, alike in all directions; all
+angles, 0 too, go through one and the same interpolation; nothing is rounded in between; and noise of at most 2 of 255
+levels covers what is left. A test fits a guesser that sees spectra only. What the source's own compression left in the
+pixels turns with them; that is a property of the photo. Refused: `blank` pictures, `symmetric` ones, which look the same
+at two of the possible angles, and pictures that are `too_small`.
+
+From RotNet (Gidaris et al., arXiv 1803.07728); as a reward in SSL4RL (arXiv 2510.16416).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import affine_transform, gaussian_filter
+
+from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
+from ssl4rl_plugin.data.images import difference
+from ssl4rl_plugin.grading import Angle
+from ssl4rl_plugin.tasks.image.views import is_blank, random_square, resized
+
+SYMMETRIC_BELOW = 0.03
+"""Mean absolute difference (range [0, 1]) under which a picture counts as equal to its rotated self."""
+
+BLUR = 1.3
+"""Standard deviation of the blur before turns that are not right angles, in pixels of the result."""
+
+
+@dataclass(frozen=True)
+class RotationLevel(Level):
+    step: int = 90
+    """Possible angles are the multiples of this many degrees; divides 180."""
+    pair: bool = True
+    """Show the upright picture beside the rotated one."""
+
+
+class Rotation(Task[RotationLevel]):
+    name = "rotation"
+    summary = "by how many degrees the picture was rotated"
+    reference = "RotNet, arXiv 1803.07728; SSL4RL, arXiv 2510.16416"
+    levels = {
+        "pair_90": RotationLevel(step=90, pair=True),
+        "single_90": RotationLevel(step=90, pair=False),
+        "pair_45": RotationLevel(step=45, pair=True),
+        "single_45": RotationLevel(step=45, pair=False),
+        "pair_30": RotationLevel(step=30, pair=True),
+        "single_30": RotationLevel(step=30, pair=False),
+    }
+    default_level = "pair_90"
+
+    def grader(self, level: RotationLevel) -> Angle:
+        return Angle(level.step)
+
+    def generate(self, item: Item, level: RotationLevel, rng: random.Random) -> Sample | Rejection:
+        square = random_square(item.image, rng)
+        possible = range(0, 360, level.step)
+        angle = rng.choice(possible)
+        # A right angle keeps the whole square; other turns keep only the square inside the circle.
+        kept = square.width if level.step % 90 == 0 else int(square.width / math.sqrt(2))
+        side = min(level.side, kept)
+        if side < 28:
+            return Rejection("too_small", f"{side} pixels would be left")
+        if level.step % 90 == 0:
+            small = resized(square, (side, side))
+            tiny = resized(small, (32, 32))
+            upright, *others = (tiny.rotate(a) for a in possible)
+        else:
+            tiny_planes = as_planes(resized(square, (64, 64)))
+            upright, *others = (as_image(turned(tiny_planes, a, 32, 64 * kept / square.width)) for a in possible)
+        if is_blank(upright):
+            return Rejection("blank")
+        for other, seen in zip(possible[1:], others, strict=True):
+            if (apart := difference(upright, seen)) < SYMMETRIC_BELOW:
+                return Rejection("symmetric", f"differs by {apart:.3f} from itself at {other} degrees")
+        if level.step % 90 == 0:
+            before, after = small, small.rotate(angle)
+        else:
+            soft = gaussian_filter(as_planes(square), (0, BLUR * kept / side, BLUR * kept / side))
+            before, after = (as_image(view + noise(view.shape, rng)) for view in
+                             (turned(soft, a, side, kept) for a in (0, angle)))  # fmt: skip
+        angles = ", ".join(map(str, possible))
+        if level.pair:
+            question = (
+                "<image><image>\nThe second picture shows the first one after a counter-clockwise rotation. By how many "
+                f"degrees was it rotated? Answer with one of these numbers: {angles}."
+            )
+        else:
+            question = (
+                "<image>\nThis picture was rotated counter-clockwise from its upright position. By how many degrees was "
+                f"it rotated? Answer with one of these numbers: {angles}."
+            )
+        return Sample(question, (before, after) if level.pair else (after,), angle, {"angle": angle})
+
+
+def as_planes(image: Image.Image) -> np.ndarray:
+    """The picture's channels as float32 of shape (3, height, width), so that nothing is rounded half-way."""
+    return np.ascontiguousarray(np.asarray(image, np.float32).transpose(2, 0, 1))
+
+
+def as_image(planes: np.ndarray) -> Image.Image:
+    """Channels of shape (3, height, width), in [0, 255] or a little outside, as an RGB picture."""
+    return Image.fromarray(np.clip(np.rint(planes), 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+def turned(planes: np.ndarray, angle: int, side: int, kept: float) -> np.ndarray:
+    """The central `kept` x `kept` pixels of a square after a counter-clockwise turn by `angle` degrees, at `side` pixels.
+
+    With the square's side at least sqrt(2) times `kept`, no corner of the turned square shows.
+    """
+    scale = kept / side
+    cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
+    matrix = np.array([[cos, sin], [-sin, cos]])  # from (y, x) in the result to (y, x) in the square; y points down
+    here, there = (side - 1) / 2, (planes.shape[1] - 1) / 2
+    offset = there - matrix.sum(axis=1) * here
+    # Cubic B-splines: the errors of Pillow's bicubic filter are large enough to show at which angle it was used.
+    return np.stack([affine_transform(plane, matrix, offset, (side, side), order=3, mode="mirror") for plane in planes])
+
+
+def noise(shape: tuple[int, ...], rng: random.Random) -> np.ndarray:
+    """Whole numbers from -2 to 2 of the given shape, nearly uniform and drawn from `rng`."""
+    return (np.frombuffer(rng.randbytes(math.prod(shape)), np.uint8).reshape(shape) % 5).astype(np.float32) - 2

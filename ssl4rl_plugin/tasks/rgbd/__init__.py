@@ -1,0 +1,1 @@
+"""Pretext tasks on pictures with depth, one file each."""

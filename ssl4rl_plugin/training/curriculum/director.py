@@ -1,0 +1,162 @@
+"""From a policy's weights to the probabilities that arms are drawn with: warm-up, revisiting, floors and ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ssl4rl_plugin.core.registry import RegistryError
+from ssl4rl_plugin.core.seeding import digest
+from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence
+from ssl4rl_plugin.training.curriculum.policies import Array, Policy, PolicyError, policies
+
+
+@dataclass(frozen=True)
+class CurriculumSettings:
+    """`ssl4rl.curriculum`, checked by `Director`."""
+
+    policy: str
+    """A name from the entry-point group `ssl4rl.policies`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The policy's own options."""
+    warm_up: int = 0
+    """Steps at the start in which arms are drawn by the weights of `ssl4rl.tasks`."""
+    revisit: float = 0.1
+    """Share of the prompts that all arms get evenly, whatever the policy says, in [0, 1]: none is forgotten unseen."""
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """Task -> least share of the prompts."""
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    """Task -> greatest share of the prompts."""
+    balance: bool = False
+    """Scale each task's rewards so that its groups spread alike (see `sampler`)."""
+
+    @classmethod
+    def from_config(cls, value: Any) -> CurriculumSettings | None:
+        """Read `ssl4rl.curriculum`: null, a policy's name, or a mapping with `policy` and what differs from the defaults.
+
+        Keys that are not ours are the policy's options. Raises PolicyError.
+        """
+        if value is None:
+            return None
+        if isinstance(value, str):
+            value = {"policy": value}
+        if not isinstance(value, Mapping) or not isinstance(value.get("policy"), str):
+            raise PolicyError(
+                f"ssl4rl.curriculum must be a policy's name ({', '.join(policies.names())}) or a mapping with `policy`, "
+                f"got {value!r}"
+            )
+        own = {"policy", "warm_up", "revisit", "floors", "ceilings", "balance"}
+        section = {key: entry for key, entry in value.items() if key in own and entry is not None}
+        found = cls(**section, options={key: entry for key, entry in value.items() if key not in own})
+        if isinstance(found.warm_up, bool) or not isinstance(found.warm_up, int) or found.warm_up < 0:
+            raise PolicyError(f"ssl4rl.curriculum.warm_up must be an integer from 0, got {found.warm_up!r}")
+        shares = {"revisit": found.revisit}
+        for name in ("floors", "ceilings"):
+            entries = getattr(found, name)
+            if not isinstance(entries, Mapping):
+                raise PolicyError(f"ssl4rl.curriculum.{name} must map tasks to shares, got {entries!r}")
+            shares |= {f"{name}.{task}": share for task, share in entries.items()}
+        for name, share in shares.items():
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise PolicyError(f"ssl4rl.curriculum.{name} must be in [0, 1], got {share!r}")
+        if not isinstance(found.balance, bool):
+            raise PolicyError(f"ssl4rl.curriculum.balance must be true or false, got {found.balance!r}")
+        return found
+
+
+class Director:
+    """Takes in what each step showed, and says how the next prompts are drawn.
+
+    Its state is a function of the settings and of what `observe` was given, in order; so replaying the journal of a run
+    restores it. With one arm there is nothing to decide, and it says so by always drawing that arm.
+
+    Args:
+        settings: which policy, and its bounds.
+        arms: the run's arms.
+        rollouts: rollouts of a prompt.
+        seed: of the run.
+
+    Raises:
+        PolicyError: an unknown policy or option, or bounds that cannot be kept.
+    """
+
+    def __init__(self, settings: CurriculumSettings, arms: Sequence[ArmInfo], rollouts: int, seed: int) -> None:
+        try:
+            policy: type[Policy] = policies.get(settings.policy)
+        except RegistryError as error:
+            raise PolicyError(f"ssl4rl.curriculum: {error}") from error
+        self.settings = settings
+        self.arms = tuple(arms)
+        self.seed = seed
+        self.steps = 0
+        """Steps observed so far."""
+        self.policy = policy(self.arms, rollouts, settings.options)
+        self.tasks = sorted({arm.task for arm in self.arms})
+        for name in ("floors", "ceilings"):
+            if unknown := sorted(set(getattr(settings, name)) - set(self.tasks)):
+                raise PolicyError(
+                    f"ssl4rl.curriculum.{name}: the run has no task {unknown[0]!r}; it has: {', '.join(self.tasks)}"
+                )
+        floors, ceilings = self._bounds()
+        if floors.sum() > 1 + 1e-9 or ceilings.sum() < 1 - 1e-9 or np.any(floors > ceilings):
+            raise PolicyError(
+                f"ssl4rl.curriculum: floors {dict(settings.floors)} and ceilings {dict(settings.ceilings)} cannot all be "
+                "kept: floors must add up to 1 at most, ceilings (1 where none is given) to 1 at least"
+            )
+
+    def observe(self, shown: Mapping[int, Evidence]) -> None:
+        """Take in one step: evidence by arm number, for the arms that it drew."""
+        self.policy.observe(shown)
+        self.steps += 1
+
+    def probabilities(self) -> Array:
+        """How often each arm is to be drawn next, shape (arms,), sum 1. The same each time it is asked between two steps."""
+        given = np.array([arm.weight for arm in self.arms])
+        weights = given
+        if self.steps >= self.settings.warm_up:
+            seed = int.from_bytes(digest(self.seed, "curriculum", self.steps)[:8], "big")
+            weights = np.asarray(self.policy.weights(np.random.Generator(np.random.PCG64(seed))), float)
+            if weights.shape != given.shape or not np.all(np.isfinite(weights)) or np.any(weights < 0):
+                raise PolicyError(
+                    f"policy {self.settings.policy!r} gave weights {weights}, not {len(given)} numbers from 0"
+                )
+        if weights.sum() <= 0:
+            weights = given
+        shares = weights / weights.sum()
+        if self.steps >= self.settings.warm_up and self.policy.revisits:
+            shares = (1 - self.settings.revisit) * shares + self.settings.revisit / len(self.arms)
+        return self._bounded(shares)
+
+    def reasons(self) -> list[str]:
+        """Why each arm is drawn as `probabilities` last said, in a few words."""
+        if self.steps < self.settings.warm_up:
+            return [f"warm-up, step {self.steps + 1} of {self.settings.warm_up}"] * len(self.arms)
+        return self.policy.reasons()
+
+    def _bounds(self) -> tuple[Array, Array]:
+        floors = np.array([float(self.settings.floors.get(task, 0.0)) for task in self.tasks])
+        ceilings = np.array([float(self.settings.ceilings.get(task, 1.0)) for task in self.tasks])
+        return floors, ceilings
+
+    def _bounded(self, shares: Array) -> Array:
+        """Shares with each task's sum moved between its floor and its ceiling, and the rest in proportion."""
+        if not self.settings.floors and not self.settings.ceilings:
+            return shares / shares.sum()
+        floors, ceilings = self._bounds()
+        member = np.array([self.tasks.index(arm.task) for arm in self.arms])
+        wanted = np.bincount(member, shares, len(self.tasks))
+        # The sum of clip(scale * wanted) grows with the scale: find the one that makes it 1.
+        wanted = np.maximum(wanted, 1e-12)
+        low, high = 0.0, 1.0 / wanted.min()
+        for _ in range(200):
+            scale = (low + high) / 2
+            low, high = (scale, high) if np.clip(scale * wanted, floors, ceilings).sum() < 1 else (low, scale)
+        totals = np.clip(high * wanted, floors, ceilings)
+        before = np.bincount(member, shares, len(self.tasks))
+        size = np.bincount(member, minlength=len(self.tasks))
+        within = np.where(before[member] > 0, shares / np.where(before > 0, before, 1)[member], 1 / size[member])
+        found: Array = totals[member] * within
+        return found / found.sum()

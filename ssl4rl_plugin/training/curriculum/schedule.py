@@ -1,0 +1,132 @@
+"""Decisions on their way to the dataset: from which row on which arm is drawn how often.
+
+Row i of the training stream belongs to the last decision that starts at or before i, and its arm is a function of that
+decision and i alone. A decision starts behind every row that a data loader's worker may already have been asked for, so
+the answer is the same whatever the number of workers, and the same again after a restart; what workers cost is a lag.
+
+Within a decision the arms follow a Kronecker sequence (multiples of the golden ratio, modulo 1): any stretch of rows has
+each arm about as often as the decision says, and well mixed, where independent draws would scatter.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ssl4rl_plugin.core.seeding import unit_for
+
+GOLDEN = (5**0.5 - 1) / 2
+CAPACITY = 4096
+"""Decisions that are kept. Far more than a loader can be behind: two for each worker."""
+BLOCK = 4096
+"""Rows of a decision whose arms are kept at hand."""
+
+
+class ScheduleError(RuntimeError):
+    """A row of a decision that is not known (any more)."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The arm of a row."""
+
+    arm: int
+    """Number of the arm."""
+    use: int
+    """How many rows before this one had the same arm."""
+
+
+class Schedule:
+    """The decisions so far, in memory that a data loader's worker processes share.
+
+    Args:
+        arms: number of arms.
+        seed: of the run.
+    """
+
+    def __init__(self, arms: int, seed: int) -> None:
+        self.arms = arms
+        self.seed = seed
+        # A row of the table: first row of the stream, probability of each arm, uses of each arm before.
+        self._table = torch.zeros((CAPACITY, 1 + 2 * arms), dtype=torch.float64).share_memory_()
+        self._count = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def announce(self, start: int, probabilities: npt.ArrayLike) -> None:
+        """From row `start` on, draw arms with these probabilities (shape (arms,), sum 1).
+
+        Raises ValueError if they are no probabilities, or `start` lies before the last decision's.
+        """
+        shares = np.asarray(probabilities, float)
+        if shares.shape != (self.arms,) or not (np.all(shares >= 0) and abs(shares.sum() - 1) < 1e-6):
+            raise ValueError(f"not probabilities of {self.arms} arms: {shares.tolist()}")
+        count = self._decisions
+        uses = np.zeros(self.arms)
+        if count:
+            last, _, uses = self._entry(count - 1)
+            if start < last:
+                raise ValueError(f"a decision from row {start} after one from row {last}")
+            drawn = self._arms(count - 1, start - last)
+            uses = uses + np.bincount(drawn, minlength=self.arms)
+        self._table.numpy()[count % CAPACITY] = np.concatenate([[start], shares, uses])
+        self._count.numpy()[0] += 1  # last: a reader sees the decision when it is whole
+
+    def draw(self, row: int) -> Drawn:
+        """The arm of row `row` of the stream. Raises ScheduleError if its decision is not known."""
+        count = self._decisions
+        for number in range(count - 1, max(-1, count - 1 - CAPACITY), -1):
+            if self._start(number) <= row:
+                break
+        else:
+            raise ScheduleError(f"no decision for row {row} (of {count} decisions the last {CAPACITY} are kept)")
+        start, _, uses = self._entry(number)
+        place = row - start
+        arms = self._arms(number, place + 1)
+        arm = int(arms[place])
+        return Drawn(arm, int(uses[arm]) + int((arms[:place] == arm).sum()))
+
+    @property
+    def latest(self) -> npt.NDArray[np.float64]:
+        """The probabilities of the last decision, shape (arms,)."""
+        return self._entry(self._decisions - 1)[1]
+
+    @property
+    def _decisions(self) -> int:
+        return int(self._count.numpy()[0])
+
+    def _start(self, number: int) -> int:
+        return int(self._table.numpy()[number % CAPACITY, 0])
+
+    def _entry(self, number: int) -> tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        values = self._table.numpy()[number % CAPACITY].copy()
+        return int(values[0]), values[1 : 1 + self.arms], values[1 + self.arms :]
+
+    def _arms(self, number: int, rows: int) -> npt.NDArray[np.int64]:
+        """The arms of the first `rows` rows of a decision."""
+        return self._sequence(number, BLOCK)[:rows] if rows <= BLOCK else self._sequence(number, rows)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 -- the schedule lives as long as its run
+    def _sequence(self, number: int, rows: int) -> npt.NDArray[np.int64]:
+        start, shares, _ = self._entry(number)
+        points = (unit_for(self.seed, "curriculum", start) + GOLDEN * np.arange(rows)) % 1.0
+        # Only arms with a share can be hit, also by a point that rounding puts behind the last end.
+        possible = np.flatnonzero(shares > 0)
+        ends = np.cumsum(shares[possible])
+        return possible[np.minimum(np.searchsorted(ends, points, side="right"), len(possible) - 1)]
+
+
+_current: Schedule | None = None
+
+
+def publish(schedule: Schedule | None) -> None:
+    """Make a schedule that of this process: verl constructs the sampler, then the dataset, and neither knows the other."""
+    global _current
+    _current = schedule
+
+
+def current() -> Schedule | None:
+    """The schedule that the sampler of this process published; None without one."""
+    return _current

@@ -1,0 +1,207 @@
+"""Synthetic learners: compare policies in seconds instead of days.
+
+A learner has one ability for each task, and a level has a difficulty, as in item response theory (Rasch 1960): accuracy is
+`c + (1 - c) * sigmoid(ability - difficulty)` with chance c. Training on a prompt group raises the ability by `rate` times
+the share of signal in it, 4 q (1 - q), where q is the chance-corrected accuracy: the variance of what is not guessing, which
+is what a policy gradient has to work with. Some of the gain reaches other tasks (`transfer`), abilities decay towards where
+they started (`forgetting`), and a task can be unlearnable. The learner is a caricature: it says whether a policy finds and
+follows the frontier under noise, not how large the gain is for a real model.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ssl4rl_plugin.training.curriculum.director import CurriculumSettings, Director
+from ssl4rl_plugin.training.curriculum.evidence import Answer, ArmInfo, Evidence, corrected, ladder
+from ssl4rl_plugin.training.curriculum.policies import Array
+from ssl4rl_plugin.training.curriculum.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class SimulatedTask:
+    """One task of a synthetic world."""
+
+    name: str
+    difficulties: tuple[float, ...]
+    """Of its levels, from easy to hard, in logits."""
+    chance: float = 0.25
+    ability: float = 0.0
+    """Where the learner starts, in logits."""
+    rate: float = 0.002
+    """Logits gained by a prompt group with full signal; 0 for a task that cannot be learnt."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Tasks and how they hang together."""
+
+    tasks: tuple[SimulatedTask, ...]
+    transfer: float = 0.1
+    """Share of a gain that every other learnable task gets, too."""
+    forgetting: float = 0.001
+    """Share of what was learnt that is lost in a step."""
+    prompts: int = 64
+    """Prompts of a step."""
+    rollouts: int = 8
+    """Rollouts of a prompt."""
+
+    def arms(self) -> tuple[ArmInfo, ...]:
+        """The arms, task by task, from easy to hard."""
+        return ladder(
+            [
+                ArmInfo(f"{task.name}:{level}", f"{task.name}/{level}", task.name, level, task.chance, 1.0)
+                for task in self.tasks
+                for level in range(len(task.difficulties))
+            ]
+        )
+
+
+MIXED = World(
+    tasks=(
+        SimulatedTask("solved", (-6.0, -5.0), ability=1.0),
+        SimulatedTask("near", (0.0, 2.0, 4.0, 6.0)),
+        SimulatedTask("far", (3.0, 5.0, 7.0, 9.0), rate=0.003),
+        SimulatedTask("steep", (1.0, 6.0), chance=0.5),
+        SimulatedTask("impossible", (8.0, 12.0), rate=0.0),
+    )
+)
+"""One of everything: a task solved from the start, ladders that start near and far, one with a gap, one never learnt."""
+
+
+class Learner:
+    """A synthetic learner in a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.task = np.array([k for k, task in enumerate(world.tasks) for _ in task.difficulties])
+        self.difficulty = np.array([d for task in world.tasks for d in task.difficulties])
+        self.chance = np.array([task.chance for task in world.tasks])[self.task]
+        self.start = np.array([task.ability for task in world.tasks])
+        self.rate = np.array([task.rate for task in world.tasks])
+        self.ability = self.start.copy()
+
+    def accuracy(self, ability: Array | None = None) -> Array:
+        """Accuracy on every arm, shape (arms,)."""
+        ability = self.ability if ability is None else ability
+        return self.chance + (1 - self.chance) / (1 + np.exp(self.difficulty - ability[self.task]))
+
+    def skill(self, ability: Array | None = None) -> float:
+        """Mean chance-corrected accuracy over all arms: what a curriculum should raise."""
+        return float(corrected(self.accuracy(ability), self.chance).mean())
+
+    def after(self, groups: Array) -> Array:
+        """Abilities after a step with so many groups of each arm (shape (arms,))."""
+        skill = corrected(self.accuracy(), self.chance)
+        signal = np.bincount(self.task, groups * 4 * skill * (1 - skill), len(self.rate))
+        gain = self.rate * signal
+        shared = self.world.transfer * (gain.sum() - gain) * (self.rate > 0)
+        learnt: Array = self.ability + gain + shared
+        return learnt - self.world.forgetting * (learnt - self.start)
+
+    def train(self, groups: Array) -> None:
+        """Take one step."""
+        self.ability = self.after(groups)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One simulated run."""
+
+    skill: Array
+    """Mean chance-corrected accuracy after each step, shape (steps + 1,); the first is before training."""
+    shares: Array
+    """Share of the prompts of each arm in each step, shape (steps, arms)."""
+    arms: tuple[ArmInfo, ...] = field(default=())
+
+    def steps_to(self, skill: float) -> float:
+        """Steps until a skill was reached for the first time; infinity if never."""
+        reached = np.flatnonzero(self.skill >= skill)
+        return float(reached[0]) if len(reached) else float("inf")
+
+
+def simulate(world: World, settings: CurriculumSettings, steps: int, seed: int, lag: int = 0) -> Simulated:
+    """Train a learner with a policy, through the same director and schedule as a real run.
+
+    Args:
+        world: the tasks.
+        settings: the curriculum.
+        steps: training steps.
+        seed: of the policy's and the learner's randomness.
+        lag: steps until a decision takes effect, as with a data loader's workers.
+    """
+    arms, learner = world.arms(), Learner(world)
+    director = Director(settings, arms, world.rollouts, seed)
+    schedule = Schedule(len(arms), seed)
+    schedule.announce(0, director.probabilities())
+    rng = np.random.default_rng([seed, 1])
+    skill, shares = [learner.skill()], []
+    for step in range(steps):
+        rows = range(step * world.prompts, (step + 1) * world.prompts)
+        drawn = np.bincount([schedule.draw(row).arm for row in rows], minlength=len(arms))
+        accuracy = learner.accuracy()
+        shown = {}
+        for number in np.flatnonzero(drawn):
+            right = rng.binomial(world.rollouts, accuracy[number], drawn[number])
+            shown[int(number)] = _evidence(right, world.rollouts)
+        learner.train(drawn.astype(float))
+        director.observe(shown)
+        schedule.announce((step + 1 + lag) * world.prompts, director.probabilities())
+        skill.append(learner.skill())
+        shares.append(drawn / world.prompts)
+    return Simulated(np.array(skill), np.array(shares), arms)
+
+
+def _evidence(right: Array, rollouts: int) -> Evidence:
+    """Evidence of groups with so many right answers each."""
+    counts = np.bincount(right.astype(int), minlength=rollouts + 1)
+    parts = (group.times(int(count)) for group, count in zip(_groups(rollouts), counts, strict=True) if count)
+    return sum(parts, start=Evidence())
+
+
+@functools.lru_cache
+def _groups(rollouts: int) -> tuple[Evidence, ...]:
+    """Evidence of one group with 0, 1, ... right answers."""
+    return tuple(
+        Evidence.of_group(
+            Answer(float(k < n), float(k < n), "right" if k < n else "wrong", False) for k in range(rollouts)
+        )
+        for n in range(rollouts + 1)
+    )
+
+
+def oracle(world: World, steps: int, ahead: int = 40) -> Simulated:
+    """The policy that knows the learner.
+
+    Within a task it trains the level with the largest signal, which raises the ability fastest; of the tasks it takes the
+    one that raises the mean skill most within `ahead` steps of it alone.
+    """
+    learner, trial, arms = Learner(world), Learner(world), world.arms()
+    one_hot = np.eye(len(arms))
+
+    def best_level(of: Learner, task: int) -> int:
+        skill = corrected(of.accuracy(), of.chance)
+        return int(np.argmax(np.where(of.task == task, skill * (1 - skill), -1.0)))
+
+    skill, shares = [learner.skill()], []
+    for _ in range(steps):
+        gains = []
+        for task in range(len(world.tasks)):
+            trial.ability = learner.ability
+            for _ in range(ahead):
+                trial.train(world.prompts * one_hot[best_level(trial, task)])
+            gains.append(trial.skill())
+        best = one_hot[best_level(learner, int(np.argmax(gains)))]
+        learner.train(world.prompts * best)
+        skill.append(learner.skill())
+        shares.append(best)
+    return Simulated(np.array(skill), np.array(shares), arms)
+
+
+def rollouts_to_target(runs: Sequence[Simulated], target: float, world: World) -> Array:
+    """Rollouts until each run reaches a skill, shape (runs,); infinity where it never does."""
+    return np.array([run.steps_to(target) for run in runs]) * world.prompts * world.rollouts

@@ -1,0 +1,57 @@
+"""What a step's log says of each arm and each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence
+
+
+def figures(
+    arms: Sequence[ArmInfo], shown: Mapping[int, Evidence], probabilities: npt.NDArray[np.float64] | None
+) -> dict[str, float]:
+    """Metrics of one step.
+
+    `curriculum/<task>/<level>/...` for each arm that was drawn, `curriculum/<task>/...` for each task:
+
+    - share: of the step's prompt groups, in [0, 1] (0 for an arm that was not drawn)
+    - accuracy: share of right answers, in [0, 1]
+    - corrected: the same as a share of the way from chance to perfect; below 0 for less than chance
+    - effective: share of its groups whose rewards differ, so that they have an advantage
+    - probability: how often the next decision draws it (arms only, and only with a curriculum)
+    - level: mean place in the task's ladder, 0 for the easiest (tasks only)
+
+    `curriculum/unscored`: rollouts without a usable reward; they count nowhere.
+    """
+    total = sum(evidence.groups for evidence in shown.values())
+    found = {"curriculum/unscored": float(sum(evidence.unscored for evidence in shown.values()))}
+    tasks: dict[str, list[tuple[ArmInfo, Evidence]]] = {}
+    for number, arm in enumerate(arms):
+        evidence = shown.get(number, Evidence())
+        tasks.setdefault(arm.task, []).append((arm, evidence))
+        name = f"curriculum/{arm.label}"
+        found[f"{name}/share"] = evidence.groups / total if total else 0.0
+        if probabilities is not None:
+            found[f"{name}/probability"] = float(probabilities[number])
+        if evidence.groups:
+            found |= {f"{name}/{key}": value for key, value in _rates([(arm, evidence)]).items()}
+    for task, members in tasks.items():
+        groups = sum(evidence.groups for _, evidence in members)
+        found[f"curriculum/{task}/share"] = groups / total if total else 0.0
+        if groups:
+            found |= {f"curriculum/{task}/{key}": value for key, value in _rates(members).items()}
+            found[f"curriculum/{task}/level"] = sum(arm.rung * one.groups for arm, one in members) / groups
+    return found
+
+
+def _rates(members: Sequence[tuple[ArmInfo, Evidence]]) -> dict[str, float]:
+    """Accuracy, plain and corrected, and the share of groups with an advantage."""
+    groups = sum(evidence.groups for _, evidence in members)
+    return {
+        "accuracy": sum(evidence.correct for _, evidence in members) / groups,
+        "corrected": sum((one.correct - arm.chance * one.groups) / (1 - arm.chance) for arm, one in members) / groups,
+        "effective": sum(evidence.effective for _, evidence in members) / groups,
+    }

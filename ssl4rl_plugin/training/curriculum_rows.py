@@ -1,0 +1,58 @@
+"""Training rows of which a curriculum says what they are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ssl4rl_plugin.training.curriculum import schedule
+from ssl4rl_plugin.training.curriculum.director import CurriculumSettings, Director
+from ssl4rl_plugin.training.curriculum.schedule import Schedule
+from ssl4rl_plugin.training.settings import arm_infos
+
+if TYPE_CHECKING:
+    from ssl4rl_plugin.data.rows import OnlineRows, Row
+    from ssl4rl_plugin.training.stored_rows import BuiltRows
+
+
+class SteeredRows:
+    """Rows whose arms a schedule decides.
+
+    Args:
+        rows: made on the spot, or built.
+        settings: the curriculum, for checkpoints.
+        decisions: the schedule.
+    """
+
+    def __init__(self, rows: OnlineRows | BuiltRows, settings: CurriculumSettings, decisions: Schedule) -> None:
+        self.rows = rows
+        self.settings = settings
+        self.schedule = decisions
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        drawn = self.schedule.draw(index)
+        return self.rows.of_arm(index, drawn.arm, drawn.use)
+
+    def probes(self) -> Iterator[Row]:
+        """A few rows, as they come without a curriculum."""
+        return self.rows.probes()
+
+    def state(self) -> dict[str, Any]:
+        return {**self.rows.state(), "curriculum": asdict(self.settings)}
+
+
+def steered(rows: OnlineRows | BuiltRows, settings: CurriculumSettings, seed: int) -> SteeredRows:
+    """Rows that follow the sampler of this process.
+
+    Where there is none (outside of a training run), they follow what the curriculum would start with.
+    """
+    decisions = schedule.current()
+    if decisions is None:
+        arms = arm_infos(rows.arms)
+        decisions = Schedule(len(arms), seed)
+        decisions.announce(0, Director(settings, arms, rollouts=1, seed=seed).probabilities())
+    return SteeredRows(rows, settings, decisions)

@@ -1,0 +1,281 @@
+"""Checks on the driver, before Ray starts.
+
+The base recipe names `Preflight` under `hydra.callbacks`, Hydra's own hook for code that runs when a job starts. What
+would fail minutes later inside a Ray worker fails here at once, in one readable message and with exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from ssl4rl_plugin.data.rows import OnlineRows
+    from ssl4rl_plugin.training.settings import Settings
+    from ssl4rl_plugin.training.stored_rows import BuiltRows
+
+LISTED = 10
+"""Pairs of equal images that a message names."""
+
+
+SAMPLER = ("pkg://ssl4rl_plugin.training.verl.sampler", "build_sampler")
+CALLBACK = "ssl4rl_plugin.training.verl.sampler.SaveJournal"
+
+
+class PreflightError(ValueError):
+    """A run that cannot work, found before it starts; the message says what to change."""
+
+
+class Preflight(Callback):
+    """Hydra callback of every ssl4rl recipe. Ends the process with exit code 2 if the run cannot work."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra with the composed config, on the driver only, for each job of a sweep too."""
+        try:
+            check(config)
+        except Exception as error:
+            # Hydra turns an Exception of a callback into a warning and goes on; SystemExit it lets pass.
+            ours = isinstance(error, ValueError | RuntimeError)
+            text = str(error) if ours else f"{type(error).__name__}: {error}"
+            print(f"\nssl4rl: cannot start: {text}", file=sys.stderr, flush=True)
+            raise SystemExit(2) from None
+
+
+def check(config: DictConfig) -> None:
+    """Everything about a run that can be known before Ray starts. Indexes the images if that is not done yet.
+
+    Raises ValueError or RuntimeError (SettingsError, SourceError, SampleError, PreflightError) with the remedy.
+    """
+    # Imported here: this module is loaded by Hydra while it composes the config of every run.
+    from ssl4rl_plugin.training.settings import Settings
+
+    if config.ssl4rl.get("data") is None and OmegaConf.is_missing(config.ssl4rl.source, "path"):
+        raise PreflightError(
+            "ssl4rl.source.path is not set: say where the images are, e.g. ssl4rl.source.path=/data/photos "
+            "(a folder of images, or a TSV with a base64 `image` column and ssl4rl.source.name=tsv)"
+        )
+    settings = Settings.from_config(config.ssl4rl)
+    check_data_keys(config)
+    train = check_built(settings, Path(settings.data)) if settings.data is not None else check_online(settings)
+    limit = config.actor_rollout_ref.rollout.get("limit_images")
+    for row in train.held_out().probes():
+        as_images = settings.videos_as == "images"
+        shown = len(row.images) + sum(len(clip.frames) for clip in row.videos if as_images)
+        if limit and shown > limit:
+            raise PreflightError(
+                f"a prompt of {row.kind} shows {shown} pictures: raise actor_rollout_ref.rollout.limit_images (now {limit})"
+            )
+    batch = config.data.get("gen_batch_size") or config.data.train_batch_size
+    if len(train) < batch:
+        made = "" if settings.data else f" of {settings.epochs} epoch(s)"
+        raise PreflightError(
+            f"the training images make {len(train)} samples{made}, fewer than one batch of {batch}: lower "
+            "data.train_batch_size, raise ssl4rl.epochs, or add images"
+        )
+    train[0]
+    check_curriculum(config, settings, train)
+    check_overlap(settings)
+    check_reward(config, settings.answer_format.name)
+    check_batches(config)
+    check_model(str(config.actor_rollout_ref.model.path))
+
+
+def check_online(settings: Settings) -> OnlineRows:
+    """The training rows of a run that makes its samples; says which images are left out."""
+    from ssl4rl_plugin.data.graphs import GraphManifest
+    from ssl4rl_plugin.data.indexing import load_manifest
+    from ssl4rl_plugin.data.rows import OnlineRows
+    from ssl4rl_plugin.data.samples import SampleStream
+
+    manifest = load_manifest(settings, progress=sys.stderr.isatty())
+    if manifest.rejected:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
+        what = "of the graph" if isinstance(manifest, GraphManifest) else "images"
+        print(f"ssl4rl: {sum(manifest.rejected.values())} {what} are left out: {counts}", file=sys.stderr)
+    if isinstance(manifest, GraphManifest) and not (settings.transductive or manifest.graph.inductive):
+        raise PreflightError(
+            "training prompts would show the texts of nodes that are evaluated (never their labels, and no held-out edge): "
+            "say ssl4rl.transductive=true if that is meant, as in the paper, or leave those nodes out with "
+            "+ssl4rl.source.options.inductive=true"
+        )
+    SampleStream(settings, manifest, "val")  # says what is wrong with it
+    return OnlineRows(SampleStream(settings, manifest, "train"))
+
+
+def check_built(settings: Settings, folder: Path) -> BuiltRows:
+    """The training rows of a run on what `ssl4rl build` wrote."""
+    from ssl4rl_plugin.training.stored_rows import BuiltRows
+
+    train = BuiltRows(folder, "train")
+    built = train.settings
+    if built.answer_format.name != settings.answer_format.name:
+        raise PreflightError(
+            f"the prompts in {folder} ask for the answer format {built.answer_format.name!r}, and ssl4rl.answer_format is "
+            f"{settings.answer_format.name!r}: set ssl4rl.answer_format={built.answer_format.name}"
+        )
+    if built.system_prompt != settings.system_prompt:
+        raise PreflightError(
+            f"{folder} was built with system prompt {built.system_prompt!r}, and ssl4rl.system_prompt is "
+            f"{settings.system_prompt!r}: set it to the same, or build anew"
+        )
+    if not len(BuiltRows(folder, "val")) + len(BuiltRows(folder, "questions")):
+        raise PreflightError(f"{folder} holds no validation rows: build it with `--set source.val_fraction=0.1`")
+    return train
+
+
+def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows | BuiltRows) -> None:
+    """Refuse a curriculum that could not work, and say where one would be without effect."""
+    from ssl4rl_plugin.training.curriculum.director import Director
+    from ssl4rl_plugin.training.settings import arm_infos
+    from ssl4rl_plugin.training.stored_rows import BuiltRows
+
+    if settings.curriculum is None:
+        return
+    sampler = config.trainer.v1.sampler.custom_sampler
+    if (sampler.path, sampler.name) != SAMPLER:
+        raise PreflightError(
+            f"ssl4rl.curriculum needs the sampler of this package, and trainer.v1.sampler.custom_sampler is {sampler.path}: "
+            "leave it as the recipes set it, or set ssl4rl.curriculum=null"
+        )
+    arms = arm_infos(train.arms)
+    Director(settings.curriculum, arms, int(config.actor_rollout_ref.rollout.n), settings.seed).probabilities()
+    if isinstance(train, BuiltRows):
+        for number in range(len(arms)):
+            train.of_arm(0, number, 0)  # says which arm has no rows
+    notes = []
+    if len(arms) == 1:
+        notes.append(f"it has one arm only, {arms[0].key}, and nothing to choose")
+    if (
+        settings.curriculum.balance
+        and config.algorithm.adv_estimator == "grpo"
+        and config.algorithm.norm_adv_by_std_in_grpo
+    ):
+        notes.append(
+            "`balance` changes nothing, since GRPO divides by each group's own spread (norm_adv_by_std_in_grpo)"
+        )
+    if config.trainer.checkpoint_callback_class != CALLBACK:
+        notes.append(
+            f"checkpoints will not hold its journal, since trainer.checkpoint_callback_class is not {CALLBACK} (a run is "
+            "resumed from the one in trainer.default_local_dir)"
+        )
+    for note in notes:
+        print(f"ssl4rl: curriculum: {note}", file=sys.stderr)
+
+
+def check_overlap(settings: Settings) -> None:
+    """Refuse to train on images of a benchmark that is validated on, unless the run says that it does so."""
+    from ssl4rl_plugin.data.build_plan import MANIFEST
+    from ssl4rl_plugin.data.indexing import load_manifest
+    from ssl4rl_plugin.data.manifest import Manifest
+    from ssl4rl_plugin.data.overlap import overlap
+    from ssl4rl_plugin.training.run_rows import benchmark_rows
+
+    if not settings.benchmarks:
+        return
+    folder = Path(settings.data) if settings.data is not None else None
+    manifest = load_manifest(settings) if folder is None else Manifest.load(folder / MANIFEST)
+    for rows in benchmark_rows(settings):
+        name = rows.manifest.source.name
+        shared = overlap(manifest, rows.manifest, splits=("train",))
+        if not shared:
+            continue
+        what = f"{len(shared)} training images are also images of benchmark {name!r}"
+        if settings.transductive:
+            print(f"ssl4rl: {what} (transductive)", file=sys.stderr)
+            continue
+        listed = "\n  ".join(f"{pair.one} shows the same as {pair.other}" for pair in shared[:LISTED])
+        more = f"\n  and {len(shared) - LISTED} more (`ssl4rl overlap` lists all)" if len(shared) > LISTED else ""
+        raise PreflightError(
+            f"{what}, which is validated on:\n  {listed}{more}\nTake them out, or say ssl4rl.transductive=true if that "
+            "is meant, as in the paper"
+        )
+
+
+def check_data_keys(config: DictConfig) -> None:
+    """Refuse verl settings that would quietly undo what the online dataset promises."""
+    built = config.ssl4rl.get("data") is not None
+    if not built and config.trainer.get("total_epochs") != 1:
+        raise PreflightError(
+            f"trainer.total_epochs is {config.trainer.get('total_epochs')}: it would repeat the same samples; keep it at 1 "
+            "and set ssl4rl.epochs, which makes new samples in every epoch"
+        )
+    if not built and config.data.get("shuffle"):
+        raise PreflightError("data.shuffle must stay false: the sample stream is shuffled already, epoch by epoch")
+
+    for key in ("train_max_samples", "val_max_samples"):
+        if (config.data.get(key) or -1) > 0:
+            raise PreflightError(
+                f"data.{key} would cut whole tasks off: use ssl4rl.epochs and ssl4rl.val_samples instead"
+            )
+    by_group = "group_rollout" in str(config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class"))
+    if by_group and (config.algorithm.filter_groups.enable or config.actor_rollout_ref.rollout.multi_turn.enable):
+        raise PreflightError(
+            "group rollouts know neither algorithm.filter_groups nor multi_turn: set "
+            "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null"
+        )
+
+
+def check_reward(config: DictConfig, answer_format: str) -> None:
+    """Refuse reward settings that would be ignored, or that score another format than the prompts ask for."""
+    given = config.reward.custom_reward_function.get("reward_kwargs") or {}
+    known = {"answer_format", "format_weight", "partial_credit"}
+    if unknown := sorted(set(given) - known):
+        raise PreflightError(
+            f"reward.custom_reward_function.reward_kwargs has unknown {', '.join(map(str, unknown))}; "
+            f"known: {', '.join(sorted(known))}"
+        )
+    if given.get("answer_format", "think_answer") != answer_format:
+        raise PreflightError(
+            f"the reward expects the answer format {given.get('answer_format')!r}, the prompts ask for {answer_format!r}: "
+            "set ssl4rl.answer_format only"
+        )
+    own = config.reward.get("reward_kwargs")
+    overlong = own.get("overlong_buffer_cfg") if own else None
+    if overlong is not None and overlong.enable and not 0 < overlong.len <= own.max_resp_len:
+        raise PreflightError(
+            f"reward.reward_kwargs.overlong_buffer_cfg.len is {overlong.len}: choose it from 1 to the longest response, "
+            f"{own.max_resp_len}"
+        )
+
+
+def check_batches(config: DictConfig) -> None:
+    """Refuse sizes that do not divide; verl finds out in its first step, after all workers have started."""
+    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
+    gpus = trainer.n_gpus_per_node * trainer.nnodes // (actor.get("ulysses_sequence_parallel_size") or 1)
+    for prompts, key, micro in (
+        (
+            config.data.train_batch_size,
+            "rollout.log_prob_micro_batch_size_per_gpu",
+            rollout.log_prob_micro_batch_size_per_gpu,
+        ),
+        (actor.ppo_mini_batch_size, "actor.ppo_micro_batch_size_per_gpu", actor.ppo_micro_batch_size_per_gpu),
+    ):
+        dynamic = actor.use_dynamic_bsz if key.startswith("actor") else rollout.log_prob_use_dynamic_bsz
+        if micro and not dynamic and (prompts * rollout.n) % (gpus * micro):
+            raise PreflightError(
+                f"{prompts} prompts x {rollout.n} rollouts do not divide into {gpus} GPU(s) x "
+                f"actor_rollout_ref.{key}={micro}: choose a {key.split('.')[1]} that divides {prompts * rollout.n / gpus:g}"
+            )
+
+
+def check_model(path: str) -> None:
+    """If the model is a local folder, make sure that verl will find a processor for it."""
+    folder = Path(os.path.expanduser(path))
+    if not folder.is_dir():
+        if path.startswith((".", "/", "~")):
+            raise PreflightError(f"actor_rollout_ref.model.path: there is no folder {path}")
+        return  # a hub name: verl downloads it
+    if not (folder / "config.json").is_file():
+        raise PreflightError(f"actor_rollout_ref.model.path: {path} has no config.json, so it is not a model folder")
+    from verl.utils import hf_processor
+
+    if (folder / "preprocessor_config.json").is_file() and hf_processor(str(folder)) is None:
+        raise PreflightError(
+            f"verl finds no processor in {path}, so pictures would be lost: it knows Qwen2-VL, Qwen2.5-VL, Qwen3-VL, "
+            "GLM-4V, Mllama and Gemma, and needs a torchvision that imports (`ssl4rl doctor`)"
+        )

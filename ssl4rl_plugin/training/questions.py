@@ -1,0 +1,215 @@
+"""Questions of a benchmark as rows: what a run validates on beside its own pretext tasks.
+
+Labels are used here and nowhere else. Questions that cannot be asked (a picture that does not decode, no answer given)
+are left out and counted by reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+from PIL import Image
+
+from ssl4rl_plugin.core.seeding import digest, rng_for
+from ssl4rl_plugin.data.ground_truth import encode_question
+from ssl4rl_plugin.data.images import ImageError, open_rgb
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.rows import PROBES, Row
+from ssl4rl_plugin.data.source import Question, SourceError
+from ssl4rl_plugin.grading import letters, question_grader
+from ssl4rl_plugin.grading.formats import AnswerFormat
+
+SHOWABLE = ("blank", "too_small", "aspect", "duplicate_of_validation")
+"""Reasons for which a picture is no good for pretext tasks, and a question about it can be asked all the same."""
+
+MAX_OPTIONS = 26
+"""One for each letter."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question in one order of its options."""
+
+    question: Question
+    """With the options as they are shown, and the answer's letter among them."""
+    rotation: int = 0
+    """By how many places the benchmark's own order is rotated."""
+    rotations: int = 1
+    """In how many orders the question is asked."""
+
+
+def rotated(question: Question, by: int) -> Question:
+    """A question with its options rotated `by` places: option `by` comes first, and the right letter moves along.
+
+    A question without options is as it was. Raises ValueError if the answer is none of the options' letters.
+    """
+    count = len(question.options)
+    if not count:
+        return question
+    marks = letters(count)
+    by %= count
+    options = question.options[by:] + question.options[:by]
+    return replace(question, options=options, answer=marks[(marks.index(question.answer or "") - by) % count])
+
+
+class QuestionRows:
+    """The questions of an indexed benchmark, in the benchmark's order; none of a source of mere pictures.
+
+    Args:
+        manifest: the benchmark, indexed.
+        answer_format: how answers are asked for.
+        max_pixels: larger pictures are shrunk to this many pixels.
+        limit: so many questions, drawn by a hash of their ids; None for all.
+        circular: ask each question once for every rotation of its options, as MMBench's CircularEval does (Liu et al.,
+            arXiv 2307.06281): rows `id#0`, `id#1`, ... one after the other. Row `id#0` is the question as it is.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        answer_format: AnswerFormat,
+        max_pixels: int,
+        limit: int | None = None,
+        circular: bool = False,
+    ) -> None:
+        self.manifest = manifest
+        self.answer_format = answer_format
+        self.max_pixels = max_pixels
+        self.circular = circular
+        self.left_out: Counter[str] = Counter()
+        """Questions that cannot be asked, by reason."""
+        self.questions = self._chosen(limit)
+        self.asked = [row for question in self.questions for row in self._orders(question)]
+        """What each row asks."""
+        self._counts = Counter(self._data_source(row) for row in self.asked)
+
+    def _orders(self, question: Question) -> list[Asked]:
+        count = max(1, len(question.options)) if self.circular else 1
+        return [Asked(rotated(question, by), by, count) for by in range(count)]
+
+    def _data_source(self, asked: Asked) -> str:
+        """Rotated options are grouped apart, so that verl's accuracy of a category means the same with and without."""
+        name = self.manifest.source.name + ("_rotated" if asked.rotation else "")
+        return f"bench/{name}/{(asked.question.category or 'all').replace('/', ' ')}"
+
+    def _chosen(self, limit: int | None) -> list[Question]:
+        name = self.manifest.source.name
+        questions = self.manifest.source.questions()
+        if (first := next(questions, None)) is None:
+            return []  # before a column is looked at: there may be a million pictures
+        table = self.manifest.table
+        reasons = dict(zip(table["ref"].to_pylist(), table["reason"].to_pylist(), strict=True))
+        found = []
+        for question in chain([first], questions):
+            unshown = [reason for ref in question.refs if (reason := reasons.get(ref, "no_image")) is not None]
+            bad = next((reason for reason in unshown if reason not in SHOWABLE), None) or _unanswerable(question)
+            if bad is None:
+                found.append(question)
+            else:
+                self.left_out[bad] += 1
+        if limit is not None and limit < len(found):
+            kept = {q.id for q in sorted(found, key=lambda q: digest("questions", name, q.id))[:limit]}
+            found = [question for question in found if question.id in kept]
+        return found
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def __getitem__(self, index: int) -> Row:
+        """Row `index`. Raises IndexError outside, SourceError if a picture cannot be read any more."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"question {index} of {len(self)}")
+        asked, name = self.asked[index], self.manifest.source.name
+        question = asked.question
+        # Of the question, not of the row: rotations differ in nothing but the options' order.
+        instruction = rng_for("question", name, question.id).choice(self.answer_format.instructions)
+        sample = f"{name}:{question.id}" + (f"#{asked.rotation}" if self.circular else "")
+        assert question.answer is not None
+        shown = {
+            key: getattr(question, key) for key in ("answer", "category", "hint", "l2_category", "options", "text")
+        }
+        return Row(
+            kind=name,
+            data_source=self._data_source(asked),
+            prompt=f"{prompt_of(question)} {instruction}",
+            images=tuple(self._picture(question, ref) for ref in question.refs),
+            videos=(),
+            ground_truth=encode_question(
+                name, question.options, question.answer, sample, question=question.id, category=question.category,
+                l2_category=question.l2_category, rotation=asked.rotation, rotations=asked.rotations,
+                questions=self._counts[self._data_source(asked)],
+            ),
+            info={
+                "index": index, "split": "questions", "sample": sample, "task": name, "level": "",
+                "item": ",".join(question.refs), "gold": question.answer, "params": json.dumps(shown, sort_keys=True),
+                "refused": "[]",
+            },
+        )  # fmt: skip
+
+    def _picture(self, question: Question, ref: str) -> Image.Image:
+        try:
+            return open_rgb(self.manifest.source.read(ref), max_pixels=self.max_pixels)
+        except ImageError as error:
+            raise SourceError(
+                f"question {question.id} of {self.manifest.source.name}: {ref} was good when it was indexed, and now is not "
+                f"({error}); put it back, or index it again"
+            ) from error
+
+    def probes(self) -> Iterator[Row]:
+        """A few, spread over the benchmark."""
+        step = max(1, len(self) // PROBES)
+        return (self[index] for index in range(0, len(self), step)[:PROBES])
+
+    def state(self) -> dict[str, Any]:
+        orders = " in every order" if self.circular else ""
+        return {f"questions of {self.manifest.source.name}": questions_digest(self.questions) + orders}
+
+
+def _unanswerable(question: Question) -> str | None:
+    """Why no answer could be graded; None if one can."""
+    if question.answer is None:
+        return "no_answer"
+    if not question.options:
+        return None
+    if not 2 <= len(question.options) <= MAX_OPTIONS:
+        return "number_of_options"
+    return None if question.answer in question_grader(question.options).values() else "answer_not_an_option"
+
+
+def prompt_of(question: Question) -> str:
+    """The user's turn without the answer format: pictures, hint, question, options, how to name one."""
+    text = question.text
+    if text.count("<image>") != len(question.refs):
+        text = "<image>" * len(question.refs) + "\n" + text.replace("<image>", "")
+    # Marks that the benchmark's own words happen to hold are no pictures.
+    hint, options = (_unmarked(part) for part in (question.hint or "", "\n".join(_listed(question.options))))
+    parts = [text.replace("<video>", ""), options]
+    if hint:
+        parts.insert(1, f"Hint: {hint}")
+    if question.options:
+        parts.append("Answer with the letter of the right option.")
+    else:
+        parts.append("Answer with a single word, number or short phrase.")
+    return "\n".join(part for part in parts if part)
+
+
+def _listed(options: Sequence[str]) -> list[str]:
+    return [f"{mark}. {option}" for mark, option in zip(letters(len(options)), options, strict=True)] if options else []
+
+
+def _unmarked(text: str) -> str:
+    return text.replace("<image>", "").replace("<video>", "")
+
+
+def questions_digest(questions: Sequence[Question]) -> str:
+    """SHA-256 of everything the questions say, in hex."""
+    found = hashlib.sha256()
+    for question in questions:
+        found.update(repr(question).encode("utf-8", "backslashreplace"))
+    return found.hexdigest()

@@ -1,0 +1,140 @@
+"""The one reward function, with verl's signature, for every task.
+
+    reward.custom_reward_function.path = pkg://ssl4rl_plugin.training.rewards
+    reward.custom_reward_function.name = compute_score
+
+verl calls it once per rollout, from several threads. It returns the same keys for every task, because verl turns each
+into a metric and cannot mix rows with different ones. It never raises (verl would lose the prompt): something that
+cannot be scored is worth 0, and says why under `error`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ssl4rl_plugin.core import Grader, Score, grade
+from ssl4rl_plugin.grading import question_grader
+from ssl4rl_plugin.grading.consistency import DEGENERATE, last_named, repetition
+from ssl4rl_plugin.grading.formats import answer_format
+from ssl4rl_plugin.tasks import resolve
+
+INVALID = Score(0.0, correct=False, valid=False, similarity=0.0)
+SHOWN = 128
+"""Characters of an answer in the log."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a response is worth, and what the log says about it."""
+
+    score: Score = INVALID
+    form: float = 0.0
+    """1.0 if the form is exact and the answer valid."""
+    agrees: bool | None = None
+    """Whether the last value named in the reasoning is the answer; None where there is nothing to compare."""
+    answer: str = ""
+    """The answer in canonical form; empty for none that is possible."""
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    *,
+    answer_format: str = "think_answer",
+    format_weight: float = 0.1,
+    partial_credit: float = 0.5,
+    **_: Any,
+) -> dict[str, Any]:
+    """Score one response: `format_weight * format + (1 - format_weight) * accuracy`.
+
+    Args:
+        data_source: `ssl4rl/<task>` or `bench/<benchmark>/<category>`; verl groups its metrics by it.
+        solution_str: the decoded response.
+        ground_truth: JSON written by `encode_truth` or `encode_question`.
+        extra_info: not needed; part of verl's signature.
+        answer_format: one of `ssl4rl_plugin.grading.formats.FORMATS`.
+        format_weight: share of the reward paid for the exact structure around one valid answer, in [0, 1).
+        partial_credit: what a close but wrong answer can get at most, in [0, 1); 0 is all or nothing.
+
+    Returns:
+        score: the reward in [0, 1]; exactly 1.0 only for a correct answer in exact form.
+        acc: 1.0 if the answer is correct, else 0.0.
+        format: 1.0 if the structure is exact and the answer valid, else 0.0.
+        valid: 1.0 if the answer is a possible one, else 0.0.
+        similarity: graded closeness to the truth in [0, 1], before chance correction.
+        consistent: 1.0 if the last possible answer that the reasoning names is the answer given, else 0.0.
+        inconsistent: 1.0 if it is another one, else 0.0. Both are 0.0 where there is nothing to compare: no valid answer,
+            or a reasoning that names none.
+        repetition: share of the response's n-grams that are repeats, in [0, 1).
+        degenerate: 1.0 if more than half of them are, else 0.0.
+        failed: 1.0 if the response could not be scored at all (see `error`), else 0.0.
+        questions: of a benchmark's row, how many questions its data source has in this validation; None otherwise, which
+            verl leaves out of its means.
+        answer: the answer in canonical form ("" for none that is possible), from which the diversity of answers is counted.
+        level, sample, error: strings ("" for none), for verl's rollout dumps.
+    """
+    level = sample = error = ""
+    questions: float | None = None
+    judged, repeated = _Judged(), 0.0
+    try:
+        truth = json.loads(ground_truth)
+        level, sample = str(truth["level"]), str(truth["sample"])
+        if truth.get("questions") is not None:
+            questions = float(truth["questions"])
+        repeated = repetition(solution_str)
+        judged = _judge(solution_str, truth, answer_format, partial_credit)
+    except Exception as problem:  # verl drops the prompt if a reward function raises, whatever the reason
+        error = f"{type(problem).__name__}: {problem}"[:200]
+    score, form = judged.score, judged.form
+    reward = 1.0 if score.correct and form else format_weight * form + (1.0 - format_weight) * score.value
+    return {
+        "score": reward,
+        "acc": float(score.correct),
+        "format": form,
+        "valid": float(score.valid),
+        "similarity": score.similarity,
+        "consistent": float(judged.agrees is True),
+        "inconsistent": float(judged.agrees is False),
+        "repetition": repeated,
+        "degenerate": float(repeated > DEGENERATE),
+        "failed": float(bool(error)),
+        "questions": questions,
+        "answer": judged.answer,
+        "level": level,
+        "sample": sample,
+        "error": error,
+    }
+
+
+def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credit: float) -> _Judged:
+    """The score of a response's answer, its form, and whether its reasoning names the same."""
+    grader = _grader(truth)
+    found = answer_format(format_name).find(response)
+    if not found.texts:
+        return _Judged()
+    scores = [grade(grader, text, truth["truth"], partial_credit) for text in found.texts]
+    if len(scores) > 1 and len({repr(grader.parse(text)) for text in found.texts}) > 1:
+        return _Judged()  # several answers that disagree: hedging is not answering
+    score = scores[-1]
+    named = last_named(grader, found.reasoning) if score.valid else None
+    answer = grader.parse(found.texts[-1])
+    agrees = None if named is None else bool(named == answer)
+    return _Judged(score, float(found.exact and score.valid), agrees, str(answer)[:SHOWN] if score.valid else "")
+
+
+def _grader(truth: dict[str, Any]) -> Grader[Any]:
+    """What grades a row: its task's grader, or that of a benchmark's question."""
+    if "benchmark" in truth:
+        return question_grader(tuple(truth["choices"]))
+    task, level = _task_at(truth["task"], truth["level"], json.dumps(truth.get("options", {}), sort_keys=True))
+    return task.grader(level)
+
+
+@functools.lru_cache(maxsize=256)
+def _task_at(name: str, level: str, options: str) -> tuple[Any, Any]:
+    return resolve(name, level, json.loads(options))

@@ -1,0 +1,59 @@
+"""The rows of a run: its own samples, made or stored, and the questions that it validates on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ssl4rl_plugin.data.graphs import GraphManifest
+from ssl4rl_plugin.data.indexing import load_manifest, manifest_of
+from ssl4rl_plugin.data.rows import OnlineRows, Rows
+from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.training.graph_questions import GraphQuestionRows
+from ssl4rl_plugin.training.questions import QuestionRows
+from ssl4rl_plugin.training.settings import Settings, SettingsError
+from ssl4rl_plugin.training.stored_rows import BuiltRows
+
+logger = logging.getLogger(__name__)
+
+
+def own_rows(settings: Settings, split: str) -> OnlineRows | BuiltRows:
+    """The rows of a split (`train` or `val`) of a run, without benchmarks. Raises SourceError, SampleError, BuiltError."""
+    if settings.data is not None:
+        return BuiltRows(Path(settings.data), split)
+    return OnlineRows(SampleStream(settings, load_manifest(settings), split))
+
+
+def graph_questions(own: OnlineRows | BuiltRows) -> list[GraphQuestionRows]:
+    """What a run on a graph is asked beside its pretext tasks: labels of held-out nodes, and held-out edges."""
+    if not isinstance(own, OnlineRows) or not isinstance(manifest := own.stream.manifest, GraphManifest):
+        return []
+    limit = int(manifest.source.options["questions"])
+    return [GraphQuestionRows(manifest, own.stream.settings.answer_format, limit)] if limit else []
+
+
+def questions(own: OnlineRows | BuiltRows, settings: Settings) -> list[Rows]:
+    """What is validated on beside a run's own samples: questions about its graph or of the benchmark that it was built
+    from, and those of the benchmarks that it names."""
+    built = [BuiltRows(own.folder, "questions")] if isinstance(own, BuiltRows) else graph_questions(own)
+    return [*built, *benchmark_rows(settings)]
+
+
+def benchmark_rows(settings: Settings) -> list[QuestionRows]:
+    """The questions of each benchmark that a run validates on. Raises SourceError."""
+    found = []
+    for benchmark in settings.benchmarks:
+        manifest = manifest_of(benchmark.source, seed=0)
+        rows = QuestionRows(
+            manifest, settings.answer_format, benchmark.source.max_pixels, benchmark.limit, benchmark.circular
+        )
+        counts = ", ".join(f"{reason} {count}" for reason, count in rows.left_out.most_common())
+        if not len(rows):
+            raise SettingsError(
+                f"ssl4rl.benchmarks: {benchmark.source.name!r} has no questions that can be asked"
+                + (f" ({counts})" if counts else ": it is a source of pictures without labels")
+            )
+        if counts:
+            logger.warning("%s: %d questions are left out: %s", benchmark.source.name, rows.left_out.total(), counts)
+        found.append(rows)
+    return found

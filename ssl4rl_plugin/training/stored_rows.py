@@ -1,0 +1,215 @@
+"""Rows read from a folder that `ssl4rl build` wrote, by number, with little in memory.
+
+verl's own `RLHFDataset` reads the same files, if they carry their pictures (`bytes`); this reader also takes pictures
+beside the rows (`path`) and none at all (`reference`: they are made again, and must come out the same), holds one row
+group in memory instead of all rows, and sends no encoded copy of a picture along with the picture.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl4rl_plugin.data.arms import Arm, arm_key
+from ssl4rl_plugin.data.build_plan import MANIFEST, Plan, PlanError, makers, read_plan
+from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.rows import PROBES, OnlineRows, Row, Rows
+from ssl4rl_plugin.data.samples import SampleError, SampleStream
+from ssl4rl_plugin.data.shards import ShardError, row_from
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.training.questions import QuestionRows
+from ssl4rl_plugin.training.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+
+GROUPS = 8
+"""Row groups in memory at most, where a curriculum jumps between arms."""
+
+
+def plan_settings(plan: Plan) -> Settings:
+    """The settings that a build's rows are made with; the source's path is that of the manifest."""
+    return Settings.from_config(plan.section)
+
+
+def remade_rows(plan: Plan, split: str, folder: Path) -> Rows:
+    """The rows of a split, made again (not read) from the manifest in the build's folder.
+
+    Raises SourceError or SampleError.
+    """
+    manifest = _manifest(folder / MANIFEST)
+    settings = plan_settings(plan)
+    if split == "questions":
+        return QuestionRows(manifest, settings.answer_format, settings.source.max_pixels)
+    return OnlineRows(SampleStream(settings, manifest, split))
+
+
+@functools.lru_cache(maxsize=2)
+def _manifest(path: Path) -> Manifest:
+    return Manifest.load(path, strict=True)
+
+
+class BuiltError(ValueError):
+    """Files of a build are missing, damaged, or no longer what they were; says which, and what to do."""
+
+
+class BuiltRows:
+    """The rows of one split of a build.
+
+    Args:
+        folder: what `ssl4rl build` wrote.
+        split: `train`, `val` or `questions`; rows may be none.
+
+    Raises:
+        PlanError: there is no build.
+        BuiltError: it is not finished.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.folder = folder.expanduser().resolve()
+        self.split = split
+        self.plan: Plan = read_plan(self.folder)
+        installed = makers()
+        if self.plan.store == "reference" and self.plan.made_with != installed:
+            changed = [name for name in installed if self.plan.made_with.get(name) != installed[name]]
+            raise BuiltError(
+                f"{self.folder} was built with other versions of {', '.join(changed)}, which may make other pictures: build "
+                "anew, or with --store bytes"
+            )
+        self._shards = [shard for shard in self.plan.shards() if shard.split == split]
+        missing = [shard.name for shard in self._shards if not (self.folder / shard.name).is_file()]
+        if missing:
+            raise BuiltError(
+                f"{self.folder} lacks {len(missing)} of {len(self._shards)} {split} files ({missing[0]}, ...): start "
+                "`ssl4rl build` again with the same arguments, and it makes what is missing"
+            )
+        self._open: tuple[int, pq.ParquetFile, list[int]] | None = None
+        self._kept = 1
+        self._groups: dict[tuple[int, int], pa.Table] = {}
+        """Row groups that were read last, by shard and place."""
+
+    def __len__(self) -> int:
+        return self.plan.rows.get(self.split, 0)
+
+    def __getitem__(self, index: int) -> Row:
+        """Row `index`. Raises IndexError outside, BuiltError if it cannot be read as it was written."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        number, place = divmod(index, self.plan.shard_rows)
+        shard = self._shards[number]
+        try:
+            values = self._values(number, place)
+            if self.plan.store != "reference":
+                return row_from(values, self.folder)
+            row = self._made[index]
+            written = values["reward_model"]["ground_truth"], values["prompt"][-1]["content"], values["extra_info"]
+            if (row.ground_truth, row.prompt, row.info) != written:
+                raise BuiltError(
+                    f"row {place} of {shard.name} comes out differently now: its images or the package have changed since "
+                    "it was built; build anew"
+                )
+            return row
+        except (ShardError, ImageError, SourceError, SampleError, OSError) as error:
+            raise BuiltError(f"row {place} of {self.folder / shard.name}: {error}") from error
+
+    def _values(self, number: int, place: int) -> dict[str, Any]:
+        """A row of shard `number` as plain values."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.folder / self._shards[number].name
+        try:
+            if self._open is None or self._open[0] != number:
+                # Not memory-mapped: pages that were read would count as this process's memory.
+                file = pq.ParquetFile(path)
+                groups = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+                self._open = number, file, list(accumulate(groups))
+            _, file, ends = self._open
+            group = bisect_right(ends, place)
+            if group == len(ends):
+                raise BuiltError(f"{path} has {ends[-1] if ends else 0} rows, row {place} is missing; build it anew")
+            table = self._groups.pop((number, group), None)
+            if table is None:
+                table = file.read_row_group(group, use_threads=False)
+            while len(self._groups) >= self._kept:
+                del self._groups[next(iter(self._groups))]
+            self._groups[number, group] = table
+            return table.slice(place - (ends[group - 1] if group else 0), 1).to_pylist()[0]
+        except (pa.ArrowException, OSError) as error:
+            raise BuiltError(f"{path} cannot be read ({error}): delete it, and start `ssl4rl build` again") from error
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings that the rows were made with."""
+        return plan_settings(self.plan)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """What the rows were drawn from."""
+        return self.settings.arms
+
+    def of_arm(self, index: int, arm: int, use: int) -> Row:
+        """Row number `use` of those from arm number `arm`, from the first again behind the last.
+
+        Raises BuiltError if the build has none.
+        """
+        numbers = self._by_arm[arm]
+        if not len(numbers):
+            raise BuiltError(
+                f"{self.folder} has no {self.split} rows of {self.arms[arm].key}: build more rows, or without it"
+            )
+        # Each arm is at a place of its own.
+        self._kept = min(len(self._by_arm), GROUPS)
+        return self[int(numbers[use % len(numbers)])]
+
+    @cached_property
+    def _by_arm(self) -> list[npt.NDArray[np.int64]]:
+        """Row numbers of each arm."""
+        import pyarrow.parquet as pq
+
+        numbers = {arm.key: number for number, arm in enumerate(self.arms)}
+        found = []
+        for shard in self._shards:
+            table = pq.ParquetFile(self.folder / shard.name).read(columns=["reward_model.ground_truth"])
+            for value in table.column("reward_model").to_pylist():
+                truth = json.loads(value["ground_truth"])
+                found.append(numbers[arm_key(truth["task"], truth["level"], truth.get("options") or {})])
+        return [np.flatnonzero(np.array(found) == number) for number in range(len(numbers))]
+
+    @cached_property
+    def _made(self) -> Rows:
+        """The same rows, to be made again from the images."""
+        return remade_rows(self.plan, self.split, self.folder)
+
+    def probes(self) -> Iterator[Row]:
+        """Some rows spread over the split: several of every kind, where their weights are alike."""
+        step = max(1, len(self) // (PROBES * max(1, len(self.settings.arms))))
+        return (self[index] for index in range(0, len(self), step))
+
+    def held_out(self) -> BuiltRows:
+        """The rows of the validation split; these where it is empty."""
+        if self.split == "val" or not self.plan.rows["val"]:
+            return self
+        return BuiltRows(self.folder, "val")
+
+    def state(self) -> dict[str, Any]:
+        return {"data": self.plan.id}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files stay behind; a loader's worker opens its own.
+        return self.__dict__ | {"_open": None, "_groups": {}}
+
+
+__all__ = ["BuiltError", "BuiltRows", "PlanError"]

@@ -1,0 +1,272 @@
+"""The dataset: verl asks for row i, and the sample is made on the spot, or read from what `ssl4rl build` wrote.
+
+    data.custom_cls.path = pkg://ssl4rl_plugin.training.verl.dataset
+    data.custom_cls.name = SSLDataset
+    data.train_files = ssl4rl:train
+    data.val_files = ssl4rl:val
+
+By default nothing is built beforehand and every epoch sees new corruptions (`ssl4rl_plugin.data.samples`). Validation adds the
+questions of the benchmarks that the run names (`ssl4rl_plugin.training.questions`).
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from verl.utils.dataset.rl_dataset import RLHFDataset
+from verl.utils.tokenizer import build_multimodal_processor_inputs
+
+from ssl4rl_plugin.core import Clip
+from ssl4rl_plugin.data.rows import JoinedRows, Row, Rows
+from ssl4rl_plugin.training.curriculum_rows import steered
+from ssl4rl_plugin.training.run_rows import own_rows, questions
+from ssl4rl_plugin.training.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "ssl4rl:"
+SHOWN_FPS = 2.0
+"""Frames per second that every clip claims to have. A true figure would tell a played-fast clip from a slow one; and for
+Qwen2.5-VL verl 0.9.1 places the frames in time as if it were 2 (two frames, one temporal patch, one second), so another
+figure would make the trainer's positions differ from vLLM's."""
+
+
+class SSLDataset(RLHFDataset):
+    """Rows for verl's trainer.
+
+    verl constructs it with `data_files` from the config, `ssl4rl:train` or `ssl4rl:val`, which is how it learns its
+    split. `RLHFDataset.__init__` is not called: it reads all of its parquet files at once, and there may be none.
+
+    Raises:
+        SettingsError: wrong settings, or a processor or prompt length that would lose samples.
+        SourceError, SampleError, BuiltError: no usable images or rows.
+    """
+
+    def __init__(
+        self,
+        data_files: Any,
+        tokenizer: Any,
+        config: DictConfig,
+        processor: Any = None,
+        max_samples: int = -1,
+    ):
+        split = split_of(data_files)
+        self.settings = Settings.from_config(config.ssl4rl)
+        own = own_rows(self.settings, split)
+        self.rows: Rows = own
+        if split == "val":
+            self.rows = JoinedRows([own, *questions(own, self.settings)])
+        elif self.settings.curriculum is not None:
+            self.rows = steered(own, self.settings.curriculum, self.settings.seed)
+        self.length = min(len(self.rows), max_samples) if max_samples > 0 else len(self.rows)
+        self.tokenizer = tokenizer
+        self.processor = processor
+        self.config = config
+        # Asked of the same rows whatever the split, so that training and validation agree.
+        self.as_video = shows_video(own.held_out(), self.settings, processor)
+        check_prompts(self.rows, self.settings, processor, tokenizer, config, self.as_video)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        return {
+            "raw_prompt": messages(row, self.settings, self.as_video),
+            "data_source": row.data_source,
+            "ability": "ssl",
+            "reward_model": {"style": "rule", "ground_truth": row.ground_truth},
+            "extra_info": row.info,
+            "index": index,
+            "tools_kwargs": {},
+            "interaction_kwargs": {},
+            # verl's collate function wants at least one tensor in a row.
+            "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the samples depend on; verl keeps it in its checkpoints."""
+        return self.rows.state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse to go on with other samples than the checkpoint's run would have seen. Raises SettingsError."""
+        now = self.state_dict()
+        changed = [key for key in {**now, **state} if state.get(key) != now.get(key)]
+        if changed:
+            raise SettingsError(
+                f"the checkpoint was made with other {' and '.join(changed)} than this run has, so it would not see the "
+                "samples that come next: restore them, or start anew with trainer.resume_mode=disable"
+            )
+
+    # RLHFDataset drops and re-reads its parquet files here; this dataset is small and pickles as it is.
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+    @classmethod
+    async def process_multi_modal_info(
+        cls, messages: list[dict[str, Any]], image_patch_size: int, config: DictConfig
+    ) -> tuple[list[Image.Image] | None, list[tuple[torch.Tensor, dict[str, Any]]] | None, None]:
+        """The pictures and clips of a prompt, as verl's agent loop asks for them (there is no sound).
+
+        They have their final size already, so nothing is decoded or resized again for each of the n rollouts.
+        """
+        return *media_of(messages), None
+
+
+def split_of(data_files: Any) -> str:
+    """`train` or `val`, from verl's `data.train_files` or `data.val_files`."""
+    files = [data_files] if isinstance(data_files, str) else list(data_files)
+    if len(files) != 1 or files[0] not in (f"{PREFIX}train", f"{PREFIX}val"):
+        raise SettingsError(
+            f"data files {files} are not for the online dataset: leave data.train_files={PREFIX}train and "
+            f"data.val_files={PREFIX}val, and name your images with ssl4rl.source.path"
+        )
+    return str(files[0]).removeprefix(PREFIX)
+
+
+def shows_video(rows: Rows, settings: Settings, processor: Any) -> bool:
+    """Whether clips go to the model as videos and not as rows of pictures: what `ssl4rl.videos_as` says.
+
+    If it says `auto`, they do where the processor takes videos and the trainer places them as the rollout does (see
+    `positions_agree`), asked of a few `rows`. Raises SettingsError if it says `video` and the processor takes none.
+    """
+    takes_video = getattr(processor, "video_processor", None) is not None
+    if settings.videos_as == "video" and processor is not None and not takes_video:
+        raise SettingsError("ssl4rl.videos_as=video: this model's processor takes no videos; use auto or images")
+    if settings.videos_as != "auto":
+        return settings.videos_as == "video"
+    if not takes_video:
+        return False
+    shown = [row for row in rows.probes() if row.videos]
+    for row in shown:
+        if not positions_agree(row, settings, processor):
+            logger.warning(
+                "clips are shown as rows of pictures: for %s the installed transformers %s places the text behind a clip "
+                "elsewhere than vLLM does, so that the trainer would see other log-probabilities than the rollout; "
+                "ssl4rl.videos_as=video insists on videos",
+                row.kind,
+                version("transformers"),
+            )
+            return False
+    return bool(shown)
+
+
+def positions_agree(row: Row, settings: Settings, processor: Any) -> bool:
+    """Whether the text behind each clip of a row stands at positions behind all of the clip's.
+
+    Qwen's models number tokens in time, height and width. vLLM goes on behind the largest of a clip's numbers, as the
+    models were trained; transformers 5.10 (and verl's trainer through it) goes on behind the largest of height and
+    width, which is too early for a clip that lasts longer than it is wide.
+    """
+    if not hasattr(processor, "get_rope_index"):
+        return True
+    chat = messages(row, settings, as_video=True)
+    text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    inputs = processor_inputs(processor, [text], [chat])
+    ids = inputs["input_ids"]
+    kinds = torch.zeros_like(ids)
+    kinds[ids == processor.image_token_id] = 1
+    kinds[ids == processor.video_token_id] = 2
+    positions, _ = processor.get_rope_index(
+        input_ids=ids,
+        attention_mask=inputs["attention_mask"],
+        image_grid_thw=inputs.get("image_grid_thw"),
+        video_grid_thw=inputs.get("video_grid_thw"),
+        mm_token_type_ids=kinds,
+    )
+    first, before = positions[0, 0, 1:], positions[:, 0].amax(dim=0).cummax(dim=0).values[:-1]
+    behind = (kinds[0, 1:] == 0) & (kinds[0, :-1] != 0)
+    return bool((first > before)[behind].all())
+
+
+def messages(row: Row, settings: Settings, as_video: bool) -> list[dict[str, Any]]:
+    """The chat messages of a row; pictures as PIL images in the places of the `<image>` marks.
+
+    A clip is one video part, in the form that verl documents for frames in memory, or a picture part for each frame.
+    """
+    content: list[dict[str, Any]] = []
+    try:
+        pieces = row.pieces()
+    except ValueError as error:
+        raise SettingsError(f"task {row.kind}: {error}") from error
+    for piece in pieces:
+        if isinstance(piece, Image.Image):
+            content.append({"type": "image", "image": piece})
+        elif isinstance(piece, Clip) and as_video:
+            content.append({"type": "video", "video": list(piece.frames), "fps": SHOWN_FPS})
+        elif isinstance(piece, Clip):
+            content += [{"type": "image", "image": frame} for frame in piece.frames]
+        elif content and content[-1]["type"] == "text":
+            content[-1]["text"] += piece
+        else:
+            content.append({"type": "text", "text": piece})
+    system = [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
+    if all(part["type"] == "text" for part in content):  # the chat template of a text model takes no list
+        return [*system, {"role": "user", "content": "".join(part["text"] for part in content)}]
+    return [*system, {"role": "user", "content": content}]
+
+
+def media_of(
+    messages: list[dict[str, Any]],
+) -> tuple[list[Image.Image] | None, list[tuple[torch.Tensor, dict[str, Any]]] | None]:
+    """The pictures and the videos of chat messages, in order; None for none.
+
+    A video is a uint8 tensor of shape (frames, 3, height, width) with the metadata that processors ask for, so that
+    none of them samples frames again.
+    """
+    parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
+    images = [part["image"] for part in parts if part["type"] == "image"]
+    videos = []
+    for part in parts:
+        if part["type"] == "video":
+            frames = np.stack([np.asarray(frame) for frame in part["video"]])
+            count = len(frames)
+            metadata = {"fps": part["fps"], "frames_indices": list(range(count)), "total_num_frames": count}
+            videos.append((torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(), metadata))
+    return images or None, videos or None
+
+
+def processor_inputs(processor: Any, texts: list[str], chats: list[list[dict[str, Any]]], **options: Any) -> Any:
+    """What the model's processor makes of templated texts and the pictures and clips of their chats."""
+    images, videos = media_of([message for chat in chats for message in chat])
+    return build_multimodal_processor_inputs(
+        processor, text=texts, images=images, videos=videos, mm_processor_kwargs=options
+    )
+
+
+def check_prompts(
+    rows: Rows, settings: Settings, processor: Any, tokenizer: Any, config: DictConfig, as_video: bool
+) -> None:
+    """Refuse to start where prompts would be lost: no processor, or prompts over `data.max_prompt_length` tokens.
+
+    verl only warns in the first case and counts a failed prompt in the second. Measures some rows of each kind.
+    """
+    for row in rows.probes():
+        if (row.images or row.videos) and processor is None:
+            raise SettingsError(
+                "verl found no processor for this model, so pictures would be lost: use a model family that it knows "
+                "(Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, Mllama, Gemma), and check that torchvision imports "
+                "(`ssl4rl doctor`)"
+            )
+        template = config.get("apply_chat_template_kwargs") or {}
+        tokens = prompt_tokens(row, settings, processor, tokenizer, as_video, **template)
+        if tokens > config.max_prompt_length:
+            raise SettingsError(
+                f"a prompt of {row.kind} has {tokens} tokens, and data.max_prompt_length is "
+                f"{config.max_prompt_length}: raise it, or make the pictures smaller with ssl4rl.options.side"
+            )
+
+
+def prompt_tokens(row: Row, settings: Settings, processor: Any, tokenizer: Any, as_video: bool, **template: Any) -> int:
+    """How many tokens the prompt of a row has for a model, visual tokens included."""
+    chat = messages(row, settings, as_video)
+    text = (processor or tokenizer).apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **template)
+    if row.images or row.videos:
+        return len(processor_inputs(processor, [text], [chat])["input_ids"][0])
+    return len(tokenizer(text)["input_ids"])
