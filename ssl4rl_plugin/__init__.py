@@ -71,4 +71,4 @@ class _Moved:
 
 
 # First, since the folder of a package that moved would offer second copies of its modules.
-sys.meta_path.insert(0, _Moved)  # type: ignore[arg-type]
+sys.meta_path.insert(0, _Moved)

@@ -15,11 +15,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, Plan, PlanError, plan_from, read_plan
 from ssl4rl_plugin.data.shards import Shard
@@ -38,7 +39,7 @@ COUNTED_ANSWERS = 16
 _LOCK = ".lock"
 
 
-class BuildError(RuntimeError):
+class BuildError(UserError):
     """A build that cannot go on; the message says why, what is done already, and what to do."""
 
 
@@ -218,7 +219,7 @@ def plain_errors(built: Built) -> Iterator[None]:
 
 def _through_ray(
     work: Callable[[Shard], Done], shards: Sequence[Shard], workers: int | None, address: str | None
-) -> Iterator[Done]:
+) -> Generator[Done]:
     """The same as `as_completed`, on a Ray cluster through Ray Data: one task for each shard."""
     try:
         import ray

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.training.stored_rows import BuiltRows, plan_settings
 from ssl4rl_plugin.data_builders.build.build import Built
 from ssl4rl_plugin.data.manifest import Manifest
@@ -127,7 +128,7 @@ def prompt_lengths(built: Built, model: str, limit: int, advance: Callable[[], N
 
     processor = hf_processor(model)
     if processor is None:
-        raise ValueError(f"--processor {model}: verl finds no processor there (`ssl4rl doctor --model {model}`)")
+        raise UserError(f"--processor {model}: verl finds no processor there (`ssl4rl doctor --model {model}`)")
     settings = plan_settings(built.plan)
     found: dict[str, list[int]] = defaultdict(list)
     for rows in _splits(built):

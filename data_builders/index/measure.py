@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ssl4rl_plugin.data.images import ImageError, ImageInfo, checked_box, contrast, decode, entropy, luma
+from ssl4rl_plugin.data.images import ImageError, ImageInfo, PixelBox, checked_box, contrast, decode, entropy, luma
 from ssl4rl_plugin.data.manifest import FIGURES
 from ssl4rl_plugin.data.near_duplicates import signature
-from ssl4rl_plugin.data.source import PixelBox, Source
+from ssl4rl_plugin.data.source import Source
 
 # pyarrow and imagehash (scipy) are imported where they are used: data-loader workers import this module.
 if TYPE_CHECKING:

@@ -146,14 +146,19 @@ class GraphFileSource(GraphSource):
                     f"source 'graph': {self.path} has numbers for nodes and no texts: give a table of nodes with "
                     "`+ssl4rl.source.options.nodes=FILE` (columns id and text)"
                 )
-            return ids, [name.replace("_", " ") for name in ids], labelled and [labelled.get(i, "") for i in ids], None
+            return (
+                ids,
+                [name.replace("_", " ") for name in ids],
+                [labelled.get(i, "") for i in ids] if labelled else None,
+                None,
+            )
         path = self._beside(self.options["nodes"])
         names = names_of(self._beside(self.options["vocabulary"])) if self.options["vocabulary"] else None
         content = read_json(path) if path.suffix.lower() == ".json" else None
         if isinstance(content, dict):
             ids = [str(key) for key in content]
             texts = [described(value, names) for value in content.values()]
-            return ids, texts, labelled and [labelled.get(i, "") for i in ids], None
+            return ids, texts, [labelled.get(i, "") for i in ids] if labelled else None, None
         table = read_table(path)
         ids = _strings(table, ID, 0)
         label = next((name for name in table.column_names if name.lower() in LABEL), None)
@@ -275,7 +280,7 @@ def from_tensors(
         raise SourceError(f"graph {name!r}: edge_index must be of shape (2, edges), got {tuple(edge_index.shape)}")
     texts = texts_in(content, name, vocabulary)
     count = len(texts)
-    labels, label_names = None, ()
+    labels, label_names = None, tuple[str, ...]()
     counted: Counter[str] = Counter()
     if content.get("y") is not None:
         y = np.asarray(content["y"]).reshape(-1)
@@ -291,9 +296,13 @@ def from_tensors(
             else:
                 label_names = tuple(map(str, given))
                 if len(label_names) == count != int(labels.max(initial=-1)) + 1:  # one for each node
-                    names = {int(number): text for number, text in zip(labels, label_names, strict=True) if number >= 0}
+                    names = {
+                        int(number): class_name
+                        for number, class_name in zip(labels, label_names, strict=True)
+                        if number >= 0
+                    }
                     label_names = tuple(names.get(k, f"class {k}") for k in range(max(names) + 1))
-    relations, relation_names = None, ()
+    relations, relation_names = None, tuple[str, ...]()
     if content.get("edge_type") is not None:
         relations = np.asarray(content["edge_type"]).reshape(-1).astype(np.int32)
         given = content.get("relation_names") or [f"relation {k}" for k in range(int(relations.max(initial=-1)) + 1)]

@@ -301,7 +301,7 @@ def _rows(path: Path) -> list[list[str]]:
 
     csv.field_size_limit(2**30)
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:  # type: ignore[operator]
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
             tabs = ".tsv" in path.suffixes
             rows = list(
                 csv.reader(file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)

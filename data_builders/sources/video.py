@@ -31,6 +31,7 @@ from PIL import Image
 
 from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.core.files import cache_dir, writing
+from ssl4rl_plugin.data.files import encoded
 from ssl4rl_plugin.data.images import MAX_SOURCE_PIXELS, ImageError, ImageInfo, decode, open_rgb, shrink
 from ssl4rl_plugin.data.source import Record, SourceError
 from ssl4rl_plugin.data_builders.sources import folder
@@ -206,7 +207,7 @@ class VideoSource(FolderSource):
             names = [name for name in os.listdir(path) if not name.startswith(b".")]
         except OSError as error:
             raise ImageError("unreadable", f"{error.strerror}: {ref}") from error
-        refs = [ref + folder.encoded(name) for name in names if name.lower().endswith(folder.EXTENSIONS)]
+        refs = [ref + encoded(name) for name in names if name.lower().endswith(folder.EXTENSIONS)]
         series = _series(refs)
         if len(series) != 1:
             raise ImageError("unreadable", f"{ref} no longer holds one series of numbered pictures")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ssl4rl_plugin.analysis.benchmark_results import CATEGORY, OVERALL, SCOPES, Answered, answered, circular_accuracy
 from ssl4rl_plugin.analysis.statistics import Interval, Proportion, bootstrap, mcnemar, proportion, wilson
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.samples import Made, SampleError, SampleStream
@@ -43,7 +44,7 @@ HOW_TO_RECORD = (
 """What makes verl write a run folder that can be read here."""
 
 
-class RunError(ValueError):
+class RunError(UserError):
     """A folder that holds no run, or a sample that cannot be made again; the message says what to do."""
 
 

@@ -20,13 +20,13 @@ class _Commands(TyperGroup):
     """Turns what a user can put right into one message and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        # Settings, sources, registry and runs raise ValueErrors that say what to do; a bug raises something else.
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError) as error:
-            message = str(error)
-        except RuntimeError as error:
-            if type(error).__name__ not in ("SampleError", "BuildError"):  # by name: importing them takes a second
+        except Exception as error:
+            from ssl4rl_plugin.core.errors import UserError  # here, so that help does not import NumPy
+
+            # Of the system's errors only those about a file or folder, which the user named.
+            if not (isinstance(error, UserError) or (isinstance(error, OSError) and error.filename is not None)):
                 raise
             message = str(error)
         from rich.console import Console
@@ -395,7 +395,9 @@ def doctor(
         own = [f"actor_rollout_ref.model.path={model}"] if model else []
         raise typer.Exit(show_recipe(recipe, [*(overrides or []), *own], as_json))
     if overrides:
-        raise ValueError(f"{overrides[0]!r} changes a recipe: say which one with --recipe")
+        from ssl4rl_plugin.core.errors import UserError
+
+        raise UserError(f"{overrides[0]!r} changes a recipe: say which one with --recipe")
     from ssl4rl_plugin.cli.checks import show_checks
 
     raise typer.Exit(show_checks(model, as_json))

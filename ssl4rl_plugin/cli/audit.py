@@ -19,6 +19,7 @@ from ssl4rl_plugin.analysis.audit.page import audit_html
 from ssl4rl_plugin.analysis.report.page import write
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.sources_for import described, source_for
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.registry import RegistryError
 from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.indexing import manifest_of
@@ -50,9 +51,9 @@ def run_audit(
         OSError: the page cannot be written.
     """
     if bool(arms) == everything:
-        raise ValueError("name the tasks to audit, e.g. `ssl4rl audit rotation jigsaw:3x3`, or all of them with --all")
+        raise UserError("name the tasks to audit, e.g. `ssl4rl audit rotation jigsaw:3x3`, or all of them with --all")
     if out.suffix.lower() != ".html":
-        raise ValueError(f"--out {out}: the name must end in .html")
+        raise UserError(f"--out {out}: the name must end in .html")
     needs_sklearn()
     console = Console(stderr=True)
     skipped: list[tuple[str, str]] = []
@@ -61,7 +62,7 @@ def run_audit(
     for name in [f"{name}:*" for name in registry.names()] if everything else arms:
         try:
             chosen = parse_arms([name])
-        except ValueError as error:
+        except UserError as error:
             if not (everything and isinstance(error.__cause__, RegistryError)):
                 raise
             skipped.append((name.partition(":")[0], str(error.__cause__)))
@@ -71,16 +72,16 @@ def run_audit(
             if found.name not in manifests:
                 manifest = manifest_of(found, seed=0, progress=console.is_terminal)
                 manifests[found.name] = (described(found), manifest, pool_of(manifest, found.max_pixels))
-        except ValueError as error:
+        except UserError as error:
             # A path that is no good for pictures is a mistake; a kind of item that is not to be had is not.
             if not everything or (chosen[0].task.kind == "image" and source is None):
-                raise ValueError(f"task {name}: {error}") from error
+                raise UserError(f"task {name}: {error}") from error
             skipped.append((name.partition(":")[0], str(error)))
             continue
         where, _, pool = manifests[found.name]
         subjects += [Subject(arm, pool, where) for arm in chosen if arm.key not in {s.arm.key for s in subjects}]
     if not subjects:
-        raise ValueError(f"nothing to audit: {'; '.join(f'{name}: {reason}' for name, reason in skipped[:3])}")
+        raise UserError(f"nothing to audit: {'; '.join(f'{name}: {reason}' for name, reason in skipped[:3])}")
     copies = {where: duplicates(found) for where, found, _ in manifests.values() if isinstance(found, Manifest)}
     workers = min(workers or min(_cores(), 8), max(1, 2 * len(subjects)))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -89,11 +90,11 @@ def run_audit(
             subjects, count, seed, workers, lambda done, total: bar.update(job, completed=done, total=total)
         )
     if not everything and (dropped := [arm for arm in found_out if arm.skipped]):
-        raise ValueError(f"task {dropped[0].key} cannot be audited with these pictures: {dropped[0].skipped}")
+        raise UserError(f"task {dropped[0].key} cannot be audited with these pictures: {dropped[0].skipped}")
     skipped += [(arm.key, arm.skipped) for arm in found_out if arm.skipped]
     audited = [arm for arm in found_out if not arm.skipped]
     if not audited:
-        raise ValueError(f"no task could be audited with these pictures; {skipped[-1][0]}: {skipped[-1][1]}")
+        raise UserError(f"no task could be audited with these pictures; {skipped[-1][0]}: {skipped[-1][1]}")
     failed = any(arm.failed for arm in audited) or any(found.straddling for found in copies.values())
     page = write(audit_html(audited, skipped, copies, count, seed), out)
     if as_json:

@@ -16,9 +16,10 @@ from ssl4rl_plugin.analysis.terminal import show_json, table
 from ssl4rl_plugin.cli.audit import as_value
 from ssl4rl_plugin.cli.section import section_for
 from ssl4rl_plugin.cli.sources_for import named_source
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.processes import cores
 from ssl4rl_plugin.data.build_plan import SPLITS, Plan
-from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.indexing import picture_manifest
 from ssl4rl_plugin.data.manifest import Manifest, is_manifest
 from ssl4rl_plugin.data.shards import Codec
 from ssl4rl_plugin.data_builders.build.build import Built, Done, build, plain_errors
@@ -69,7 +70,7 @@ def run_build(
     console = Console(stderr=True)
     section = section_for(*_place(where, path, source), tasks, options, changes)
     settings = Settings.from_config(section)
-    manifest = load_manifest(settings, progress=console.is_terminal)
+    manifest = picture_manifest(settings.source, settings.seed, progress=console.is_terminal)
     plan = make_plan(section, manifest, store, codec, shard_rows)
     out = out.expanduser().resolve()
     built = _with_progress(console, plan, manifest, out, engine=engine, workers=workers, address=address)
@@ -90,7 +91,7 @@ def _place(where: str, path: Path | None, source: str | None) -> tuple[str, Path
     """Name and path of the source; a manifest's path stands for itself. Raises ValueError."""
     if is_manifest(Path(where)):
         if path is not None or source is not None:
-            raise ValueError(f"{where} is a manifest, which names its source: leave --path and --source away")
+            raise UserError(f"{where} is a manifest, which names its source: leave --path and --source away")
         return Manifest.load(where).source.name, Path(where)
     return named_source(where, path, source)
 

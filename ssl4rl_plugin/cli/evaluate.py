@@ -19,6 +19,7 @@ from ssl4rl_plugin.analysis.statistics import Proportion
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.section import section_for
 from ssl4rl_plugin.cli.sources_for import source_for
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.source import registry as sources
 from ssl4rl_plugin.training.settings import parse_arms
 
@@ -57,7 +58,7 @@ def run_evaluate(
     console = Console(stderr=True)
     if run is not None:
         if path is not None or source is not None or changes:
-            raise ValueError("--run has a config of its own: leave --path, --source and --set away")
+            raise UserError("--run has a config of its own: leave --path, --source and --set away")
         exam = exam_of_run(run, wishes)
     else:
         exam = exam_from(wishes, lambda tasks: _sections(tasks, path, source, changes))
@@ -105,7 +106,7 @@ def benchmark(text: str) -> tuple[str, str]:
     """`NAME=PATH` of `--bench`. Raises ValueError."""
     name, sign, path = text.partition("=")
     if not sign or not path:
-        raise ValueError(f"--bench {text}: write it as NAME=PATH, e.g. mmbench=/data/MMBench_DEV_EN.tsv")
+        raise UserError(f"--bench {text}: write it as NAME=PATH, e.g. mmbench=/data/MMBench_DEV_EN.tsv")
     sources.get(name)  # an unknown one is said before anything is loaded
     return name, path
 

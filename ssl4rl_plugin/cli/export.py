@@ -17,9 +17,10 @@ from ssl4rl_plugin.analysis.export.config import ExportError, data_section, mode
 from ssl4rl_plugin.analysis.export.mcq import set_name, unfit, write_set
 from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.sources_for import source_for
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import write_file
 from ssl4rl_plugin.data.indexing import load_manifest
-from ssl4rl_plugin.data.samples import SampleError, SampleStream
+from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.training.settings import Settings, parse_arms
 
@@ -94,7 +95,7 @@ def export_vlmevalkit(
                 job = bar.add_task(arm.key, total=count)
                 stream = SampleStream(settings, load_manifest(settings), "val")
                 write_set(stream, count, out / "LMUData", partial(bar.advance, job))
-            except (SampleError, ValueError) as error:
+            except UserError as error:
                 raise ExportError(f"{arm.key}: {error}") from error
             sets[set_name(arm)] = arm.task.kind != "graph"
     config = {"model": section, "data": data_section(sets, benchmarks)}

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from ssl4rl_plugin.analysis.terminal import show_json, table
 from ssl4rl_plugin.cli.sources_for import named_source
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import cache_dir
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import load_source
@@ -49,7 +50,7 @@ def run_index(
     name, path = named_source(what, path, source)
     if download:
         if what != name:
-            raise ValueError(f"--download fetches the files of a source (`ssl4rl sources`), and {what!r} is a path")
+            raise UserError(f"--download fetches the files of a source (`ssl4rl sources`), and {what!r} is a path")
         from ssl4rl_plugin.data_builders.sources.download import download as fetch
 
         path = fetch(name, path or cache_dir() / "data")

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from ssl4rl_plugin.core.errors import UserError
+
 
 def key_values(given: Iterable[str] | None, option: str) -> dict[str, Any]:
     """`["crops=4", "split_column=null"]` as `{"crops": 4, "split_column": None}`; values are read as YAML.
@@ -17,11 +19,11 @@ def key_values(given: Iterable[str] | None, option: str) -> dict[str, Any]:
     for text in given or ():
         key, sign, value = text.partition("=")
         if not key or not sign:
-            raise ValueError(f"{option} {text}: write it as KEY=VALUE")
+            raise UserError(f"{option} {text}: write it as KEY=VALUE")
         if key in found:
-            raise ValueError(f"{option} {key} is given twice")
+            raise UserError(f"{option} {key} is given twice")
         try:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ValueError(f"{option} {text}: the value cannot be read: {error}") from error
+            raise UserError(f"{option} {text}: the value cannot be read: {error}") from error
     return found

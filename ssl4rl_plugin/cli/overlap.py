@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.sources_for import source_for
-from ssl4rl_plugin.data.indexing import manifest_of
+from ssl4rl_plugin.data.indexing import picture_manifest
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.overlap import overlap
 
@@ -21,10 +21,10 @@ LISTED = 50
 def run_overlap(one: Path, other: Path, source: str | None, other_source: str | None, as_json: bool) -> int:
     """Print what two data sets share; returns the exit code: 1 if they share anything, else 0.
 
-    Raises ValueError: one of them cannot be read.
+    Raises UserError: one of them cannot be read.
     """
     console = Console(stderr=True)
-    manifests = [_manifest(path, name, console) for path, name in ((one, source), (other, other_source))]
+    manifests = _manifest(one, source, console), _manifest(other, other_source, console)
     shared = overlap(*manifests)
     sizes = [len(manifest.items("train")) + len(manifest.items("val")) for manifest in manifests]
     if as_json:
@@ -42,4 +42,4 @@ def run_overlap(one: Path, other: Path, source: str | None, other_source: str | 
 
 
 def _manifest(path: Path, source: str | None, console: Console) -> Manifest:
-    return manifest_of(source_for("image", path, source, crops=0), seed=0, progress=console.is_terminal)
+    return picture_manifest(source_for("image", path, source, crops=0), seed=0, progress=console.is_terminal)

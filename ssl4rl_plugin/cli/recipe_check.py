@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.checks import Check, print_checks
+from ssl4rl_plugin.core.errors import UserError
 
 if TYPE_CHECKING:
     from ssl4rl_plugin.training.memory import Estimate, Phase
@@ -57,7 +58,7 @@ def compose_recipe(recipe: str, overrides: list[str]) -> Any:
         return compose(recipe, overrides)
     except HydraException as error:
         # Of an unknown name Hydra's message lists the known ones.
-        raise ValueError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def check_verl(config: Any) -> Check:
@@ -96,7 +97,7 @@ def check_run(config: Any) -> list[Check]:
         preflight.check_batches(config)
         if not OmegaConf.is_missing(config.actor_rollout_ref.model, "path"):
             preflight.check_model(str(config.actor_rollout_ref.model.path))
-    except (ValueError, RuntimeError) as error:
+    except UserError as error:
         return [Check("run", "fail", str(error), "see the key that it names in docs/recipes.md")]
     return [
         Check("run", "ok", "tasks, reward and batch sizes fit together"),

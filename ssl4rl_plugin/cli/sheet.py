@@ -14,11 +14,14 @@ from rich.progress import Progress
 from ssl4rl_plugin.analysis.report.page import card, percent, readable, render, write
 from ssl4rl_plugin.cli.sources_for import described, source_for
 from ssl4rl_plugin.core import Clip
+from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.data.arms import StreamSettings
+from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.samples import Made, SampleStream
 from ssl4rl_plugin.grading.formats import answer_format
-from ssl4rl_plugin.training.settings import Settings, parse_arms
+from ssl4rl_plugin.training.settings import parse_arms
 
 QUESTION = 4000
 """Characters of a question that a card shows: a graph in words is long."""
@@ -57,15 +60,15 @@ def write_preview(
         OSError: the file cannot be written.
     """
     if out.suffix.lower() not in (".html", ".png"):
-        raise ValueError(f"--out {out}: the name must end in .html or .png")
+        raise UserError(f"--out {out}: the name must end in .html or .png")
     streams: list[SampleStream] = []
-    manifests: dict[str, Manifest] = {}
+    manifests: dict[str, Manifest | GraphManifest] = {}
     for arm in parse_arms(list(arms)):
         try:
             found = source_for(arm.task.kind, path, source, PHOTO_CROPS)
-        except ValueError as error:
-            raise ValueError(f"task {arm.key}: {error}") from error
-        settings = Settings(
+        except UserError as error:
+            raise UserError(f"task {arm.key}: {error}") from error
+        settings = StreamSettings(
             seed=seed,
             arms=(arm,),
             source=found,  # nothing held out: there is no training here
@@ -95,7 +98,7 @@ def write_preview(
     return out
 
 
-def sheet_html(sheet: Sequence[Sequence[Made]], where: str, settings: Settings) -> str:
+def sheet_html(sheet: Sequence[Sequence[Made]], where: str, settings: StreamSettings) -> str:
     """The contact sheet as one self-contained page; one row of samples for each arm. `where` says where from."""
     sections = []
     for samples in sheet:

@@ -6,6 +6,7 @@ import inspect
 from itertools import islice
 from pathlib import Path
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.registry import RegistryError
 from ssl4rl_plugin.data.arms import SourceSettings
 from ssl4rl_plugin.data.images import ImageError
@@ -40,7 +41,7 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
     if name is not None:
         of = registry.get(name).kind
         if kind != of and not (kind == "image" and of != "graph"):
-            raise ValueError(
+            raise UserError(
                 f"it needs items of kind {kind!r}, and source {name!r} has items of kind {of!r}: choose a source that "
                 "fits (`ssl4rl sources` lists each one's kind)"
             )
@@ -56,7 +57,7 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
     try:
         accepted = inspect.signature(registry.get(chosen)).parameters
     except RegistryError as error:
-        raise ValueError(f"it needs a source of kind {kind!r}: {error}") from error
+        raise UserError(f"it needs a source of kind {kind!r}: {error}") from error
     return SourceSettings(
         name=chosen,
         path=None if path is None or chosen in SAMPLES.values() else str(path),
@@ -81,17 +82,15 @@ def named_source(what: str, path: Path | None, source: str | None) -> tuple[str,
     """
     if source is None and what in registry.names():
         if path is None and Path(what).exists():
-            raise ValueError(
-                f"{what!r} is a source and a path: write ./{what} for the path, or --path for the source's"
-            )
+            raise UserError(f"{what!r} is a source and a path: write ./{what} for the path, or --path for the source's")
         return what, path
     if path is not None:
-        raise ValueError(
+        raise UserError(
             f"{what!r} is no source (`ssl4rl sources` lists them); as a path it stands alone, without --path"
         )
     place = Path(what).expanduser()
     if not place.exists():
-        raise ValueError(f"there is no path {what}, and no such source; sources are: {', '.join(registry.names())}")
+        raise UserError(f"there is no path {what}, and no such source; sources are: {', '.join(registry.names())}")
     return source or source_of(place), place
 
 

@@ -14,6 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ssl4rl_plugin.core.errors import UserError
+
 SPLITS = ("train", "val", "test")
 """Of nodes and of asked edges; a node's number here is its entry in `TextGraph.roles`."""
 MAX_NODES = 2**31 - 1
@@ -22,7 +24,7 @@ SCANNED = 64
 Ints = np.ndarray
 
 
-class GraphError(ValueError):
+class GraphError(UserError):
     """A graph that cannot be used; says what is wrong, where, and what to do."""
 
 

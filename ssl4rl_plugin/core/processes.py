@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
+
+from ssl4rl_plugin.core.errors import UserError
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -24,7 +26,7 @@ _AHEAD = 2  # jobs under way or waiting, for each worker
 _BOOT = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {0} import serve; serve()"
 
 
-class WorkerDiedError(RuntimeError):
+class WorkerDiedError(UserError):
     """A worker process was ended from outside, most often because memory ran out."""
 
 
@@ -69,7 +71,7 @@ class Process(Generic[JobT, ResultT]):
             raise self._died() from error
         if not worked:
             raise answer  # outside of the block above: the function itself may run into an EOFError
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def _died(self) -> WorkerDiedError:
         self._process.kill()  # nothing that it says can be trusted any more
@@ -91,7 +93,7 @@ class Process(Generic[JobT, ResultT]):
         for message in messages:
             pickle.dump(message, self._process.stdin)
         self._process.stdin.flush()
-        return pickle.load(self._process.stdout)  # type: ignore[no-any-return]
+        return pickle.load(self._process.stdout)
 
 
 def serve() -> None:
@@ -127,7 +129,7 @@ def _failure(error: Exception) -> bytes:
         return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
-def each(call: Callable[[JobT], ResultT], jobs: Iterable[JobT], threads: int) -> Iterator[ResultT]:
+def each(call: Callable[[JobT], ResultT], jobs: Iterable[JobT], threads: int) -> Generator[ResultT]:
     """Results as they are done, called from several threads, a few jobs ahead; an exception ends it and is raised.
 
     One thread means the caller's own.
@@ -155,7 +157,7 @@ def each(call: Callable[[JobT], ResultT], jobs: Iterable[JobT], threads: int) ->
 _NONE = object()
 
 
-def as_completed(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], workers: int) -> Iterator[ResultT]:
+def as_completed(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], workers: int) -> Generator[ResultT]:
     """Results of jobs done in several processes, in the order in which they are done.
 
     Args:

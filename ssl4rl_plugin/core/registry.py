@@ -9,10 +9,12 @@ import difflib
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
+from ssl4rl_plugin.core.errors import UserError
+
 T = TypeVar("T")
 
 
-class RegistryError(ValueError):
+class RegistryError(UserError):
     """An unknown, duplicate or broken name; the message says which, where it came from, and what to do."""
 
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from PIL import Image
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.grader import Grader, Score, grade
 from ssl4rl_plugin.core.items import Clip, Item
 
@@ -139,21 +140,21 @@ class Task(ABC, Generic[LevelT]):
     def level(self, name: str | None = None, **changes: Any) -> LevelT:
         """The named level (default: `default_level`), with some of its fields changed.
 
-        Raises ValueError that names the task, the unknown level or field, and what there is.
+        Raises UserError that names the task, the unknown level or field, and what there is.
         """
         chosen = self.levels.get(name or self.default_level)
         if chosen is None:
-            raise ValueError(f"task {self.name!r} has no level {name!r}; its levels are: {', '.join(self.levels)}")
+            raise UserError(f"task {self.name!r} has no level {name!r}; its levels are: {', '.join(self.levels)}")
         fields = [f.name for f in dataclasses.fields(chosen)]
         unknown = sorted(set(changes) - set(fields))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"task {self.name!r} has no option {', '.join(map(repr, unknown))}; its options are: {', '.join(fields)}"
             )
         try:
             return dataclasses.replace(chosen, **changes)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"task {self.name!r}, options {changes}: {error}") from error
+            raise UserError(f"task {self.name!r}, options {changes}: {error}") from error
 
     def score(self, answer: str, truth: Any, level: LevelT, partial_credit: float = 0.5) -> Score:
         """Grade the text of one answer (without the tags around it) against the truth; see `grade`."""

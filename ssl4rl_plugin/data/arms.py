@@ -71,3 +71,5 @@ class StreamSettings:
     val_samples: int
     """Held-out samples of every arm."""
     system_prompt: str | None
+    videos_as: str = "auto"
+    """How clips are shown to the model: `video`, `images` (one for each frame), or `auto`: as its processor can."""

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.shards import FORMATS, STORES, Codec, Shard
 
 FILE = "build.json"
@@ -26,7 +27,7 @@ _MAKERS = ("ssl4rl-plugin", "pillow", "numpy", "scipy", "pyarrow")
 """Packages whose version may change a byte."""
 
 
-class PlanError(ValueError):
+class PlanError(UserError):
     """A folder that holds no build, another build, or one that does not fit what is asked; says what to do."""
 
 

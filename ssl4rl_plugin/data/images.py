@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ssl4rl_plugin.core.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is decoded. Formats that run programs (EPS) or that nobody trains on stay out."""
@@ -45,7 +47,7 @@ PixelBox = tuple[int, int, int, int]
 """Left, upper, right and lower edge in pixels of the upright picture; right and lower are exclusive."""
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A picture that cannot be used.
 
     `reason` is a short snake_case name that can be counted, `detail` a text for a person. The reasons of this module:
@@ -125,7 +127,7 @@ def decode(
     # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
         detail = f"{type(error).__name__}: {error}"
-        if isinstance(error, Image.UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             if not data.startswith(_MAGIC):
                 raise ImageError("not_an_image", f"starts with {data[:16]!r}") from error
             detail = f"damaged header, {len(data)} bytes"

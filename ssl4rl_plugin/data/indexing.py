@@ -13,7 +13,7 @@ from ssl4rl_plugin.core.registry import Registry
 from ssl4rl_plugin.data.arms import SourceSettings, StreamSettings
 from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.manifest import Manifest, is_manifest
-from ssl4rl_plugin.data.source import load_source
+from ssl4rl_plugin.data.source import SourceError, load_source
 
 Indexer = Callable[..., Manifest | GraphManifest]
 """Called with a source, a path for the manifest or None, and the keywords val_fraction, seed and progress."""
@@ -27,6 +27,14 @@ def load_manifest(settings: StreamSettings, progress: bool = False) -> Manifest 
     If the path is that of a manifest, it is used as it is; otherwise one is made, or brought up to date.
     """
     return manifest_of(settings.source, settings.seed, progress)
+
+
+def picture_manifest(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest:
+    """The manifest of a source of pictures (or videos). Raises SourceError, also for a graph."""
+    manifest = manifest_of(spec, seed, progress)
+    if isinstance(manifest, GraphManifest):
+        raise SourceError(f"source {spec.name!r} is a graph; here a source of pictures or videos is needed")
+    return manifest
 
 
 def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest | GraphManifest:

@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD, Clip
-from ssl4rl_plugin.data.images import checked_box, open_rgb, shrink
+from ssl4rl_plugin.data.images import PixelBox, checked_box, open_rgb, shrink
 from ssl4rl_plugin.data.near_duplicates import column_type
-from ssl4rl_plugin.data.source import PixelBox, Source, SourceError, load_source
+from ssl4rl_plugin.data.source import Source, SourceError, load_source
 
 # pyarrow is imported where it is used: data-loader workers import this module.
 if TYPE_CHECKING:

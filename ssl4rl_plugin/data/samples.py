@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD, Clip, GraphNode, Item, Rejection, Sample
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.arms import Arm, StreamSettings
 from ssl4rl_plugin.data.graphs import GraphItem, GraphManifest
@@ -37,7 +38,7 @@ NODES_PER_SAMPLE = 1024
 """The same for nodes of a graph, which cost next to nothing, and few of which may have what a task asks for."""
 
 
-class SampleError(RuntimeError):
+class SampleError(UserError):
     """No item fits a task; the message counts the reasons."""
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ssl4rl_plugin.core import Clip
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import arm_key
 from ssl4rl_plugin.data.files import file_stamp, inside, read_file
 from ssl4rl_plugin.data.images import open_rgb
@@ -33,7 +34,7 @@ FORMATS = ("jpeg", "png")
 METADATA_KEY = b"ssl4rl.shard"
 
 
-class ShardError(ValueError):
+class ShardError(UserError):
     """A shard that cannot be read as what it should be."""
 
 

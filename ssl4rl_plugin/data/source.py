@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD, Clip
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.registry import Registry
 from ssl4rl_plugin.data.images import ImageInfo, PixelBox, decode
 
 
-class SourceError(ValueError):
+class SourceError(UserError):
     """A source or a manifest cannot be used at all; the message says what is wrong, where, and what to do."""
 
 

@@ -30,6 +30,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ssl4rl_plugin.core.errors import UserError
+
 console = Console()
 
 RECIPES = ("cpu_demo", "cpu_learn", "cpu_curriculum", "cpu_videos", "graph_cpu_demo", "graph_cpu_learn")
@@ -41,7 +43,7 @@ STEP_LIMIT = 300
 """Seconds without a new metric after which a run counts as stuck."""
 
 
-class DemoError(ValueError):
+class DemoError(UserError):
     """The demo could not finish; the message says why and where to look."""
 
 
@@ -151,13 +153,10 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     )
     if taught:
         names = ", ".join(made_for["taught"])
-        try:
-            with console.status(f"teaching the truth of {names}"):
-                lesson = teach(
-                    model, processor, SampleStream(lessons, stream.manifest, "train"), made_for["accuracy"], seed
-                )
-        except ValueError as error:
-            raise DemoError(str(error)) from error
+        with console.status(f"teaching the truth of {names}"):
+            lesson = teach(
+                model, processor, SampleStream(lessons, stream.manifest, "train"), made_for["accuracy"], seed
+            )
         console.print(
             f"taught: {lesson.steps} supervised steps on the truth of {names}, accuracy {lesson.accuracy:.2f}"
         )

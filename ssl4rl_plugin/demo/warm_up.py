@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import OnlineRows, row_of
 from ssl4rl_plugin.data.samples import Made, SampleStream
@@ -99,7 +100,7 @@ def teach(model: Any, processor: Any, stream: SampleStream, accuracy: float, see
         recent.append(done.probability)
         if len(recent) == LOOK_BACK and sum(recent) / LOOK_BACK >= accuracy:
             return TeachingResult(step, sum(recent) / LOOK_BACK)
-    raise ValueError(
+    raise UserError(
         f"after {TEACHING_LIMIT} supervised steps the accuracy was {sum(recent) / LOOK_BACK:.2f}, not {accuracy}: lower "
         "ssl4rl.warm_up.accuracy, or teach an easier task"
     )

@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ssl4rl_plugin.core.errors import UserError
+
 MAX_BLOCKS = 32
 """A response with more tags than this of one kind has no answer; keeps hostile input cheap."""
 
@@ -143,7 +145,7 @@ FORMATS: dict[str, AnswerFormat] = {
 def answer_format(name: str) -> AnswerFormat:
     """The format of that name; ValueError naming the known ones otherwise."""
     if name not in FORMATS:
-        raise ValueError(f"unknown answer format {name!r}; known: {', '.join(FORMATS)}")
+        raise UserError(f"unknown answer format {name!r}; known: {', '.join(FORMATS)}")
     return FORMATS[name]
 
 

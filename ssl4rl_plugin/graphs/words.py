@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from ssl4rl_plugin.core import AnyLevel
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.graph import TextGraph
 
 NOTATIONS = ("edges", "sentences", "json")
@@ -105,7 +106,7 @@ def load_tokenizer(name: str) -> Any:
 
     found = AutoTokenizer.from_pretrained(name)
     if not found.is_fast:
-        raise ValueError(f"tokenizer {name!r} cannot say where its tokens end: it has no fast version")
+        raise UserError(f"tokenizer {name!r} cannot say where its tokens end: it has no fast version")
     return found
 
 

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
+
 GIB = 2**30
 RESERVE = 2.0
 """GiB of each GPU that are taken before anything is loaded: CUDA's context, NCCL's buffers. An assumption."""
@@ -32,7 +34,7 @@ PATCHES_PER_TOKEN = 4
 """Patches that the vision towers of Qwen2.5-VL and Qwen3-VL merge into one visual token."""
 
 
-class UnknownModel(ValueError):
+class UnknownModel(UserError):
     """The model's config is neither on this machine nor among the known ones."""
 
 

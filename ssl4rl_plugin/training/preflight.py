@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+
+from ssl4rl_plugin.core.errors import UserError
 
 if TYPE_CHECKING:
     from ssl4rl_plugin.data.rows import OnlineRows
@@ -27,12 +30,13 @@ SAMPLER = ("pkg://ssl4rl_plugin.training.verl.sampler", "build_sampler")
 CALLBACK = "ssl4rl_plugin.training.verl.sampler.SaveJournal"
 
 
-class PreflightError(ValueError):
+class PreflightError(UserError):
     """A run that cannot work, found before it starts; the message says what to change."""
 
 
 class Preflight(Callback):
-    """Hydra callback of every ssl4rl recipe. Ends the process with exit code 2 if the run cannot work."""
+    """Hydra callback of every ssl4rl recipe. Ends the process if the run cannot work: exit code 2 and one
+    message for what the user can correct, exit code 1 and the traceback for anything else."""
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra with the composed config, on the driver only, for each job of a sweep too."""
@@ -40,16 +44,18 @@ class Preflight(Callback):
             check(config)
         except Exception as error:
             # Hydra turns an Exception of a callback into a warning and goes on; SystemExit it lets pass.
-            ours = isinstance(error, ValueError | RuntimeError)
-            text = str(error) if ours else f"{type(error).__name__}: {error}"
-            print(f"\nssl4rl: cannot start: {text}", file=sys.stderr, flush=True)
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+                print("\nssl4rl: cannot start: the check before the run failed with the error above", file=sys.stderr)
+                raise SystemExit(1) from None
+            print(f"\nssl4rl: cannot start: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
 
 
 def check(config: DictConfig) -> None:
     """Everything about a run that can be known before Ray starts. Indexes the images if that is not done yet.
 
-    Raises ValueError or RuntimeError (SettingsError, SourceError, SampleError, PreflightError) with the remedy.
+    Raises UserError (SettingsError, SourceError, SampleError, PreflightError, ...) with the remedy.
     """
     # Imported here: this module is loaded by Hydra while it composes the config of every run.
     from ssl4rl_plugin.training.settings import Settings
@@ -170,6 +176,7 @@ def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows |
 def check_overlap(settings: Settings) -> None:
     """Refuse to train on images of a benchmark that is validated on, unless the run says that it does so."""
     from ssl4rl_plugin.data.build_plan import MANIFEST
+    from ssl4rl_plugin.data.graphs import GraphManifest
     from ssl4rl_plugin.data.indexing import load_manifest
     from ssl4rl_plugin.data.manifest import Manifest
     from ssl4rl_plugin.data.overlap import overlap
@@ -179,6 +186,8 @@ def check_overlap(settings: Settings) -> None:
         return
     folder = Path(settings.data) if settings.data is not None else None
     manifest = load_manifest(settings) if folder is None else Manifest.load(folder / MANIFEST)
+    if isinstance(manifest, GraphManifest):
+        return  # a graph has no pictures that a benchmark could share
     for rows in benchmark_rows(settings):
         name = rows.manifest.source.name
         shared = overlap(manifest, rows.manifest, splits=("train",))

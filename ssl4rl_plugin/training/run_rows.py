@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from ssl4rl_plugin.data.graphs import GraphManifest
-from ssl4rl_plugin.data.indexing import load_manifest, manifest_of
+from ssl4rl_plugin.data.indexing import load_manifest, picture_manifest
 from ssl4rl_plugin.data.rows import OnlineRows, Rows
 from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.training.graph_questions import GraphQuestionRows
@@ -43,7 +43,7 @@ def benchmark_rows(settings: Settings) -> list[QuestionRows]:
     """The questions of each benchmark that a run validates on. Raises SourceError."""
     found = []
     for benchmark in settings.benchmarks:
-        manifest = manifest_of(benchmark.source, seed=0)
+        manifest = picture_manifest(benchmark.source, seed=0)
         rows = QuestionRows(
             manifest, settings.answer_format, benchmark.source.max_pixels, benchmark.limit, benchmark.circular
         )

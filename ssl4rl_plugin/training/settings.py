@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import Arm, SourceSettings, StreamSettings
 from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.tasks import get_task
@@ -18,7 +19,7 @@ from ssl4rl_plugin.training.curriculum.director import CurriculumSettings
 from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, ladder
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError):
     """A wrong setting: the message names the key, what was given, and what is possible."""
 
 
@@ -37,8 +38,6 @@ class BenchmarkSettings:
 class Settings(StreamSettings):
     """All of the `ssl4rl:` section."""
 
-    videos_as: str = "auto"
-    """How clips are shown to the model: `video`, `images` (one for each frame), or `auto`: as its processor can."""
     data: str | None = None
     """Folder made by `ssl4rl build` whose rows are used in place of samples made on the spot."""
     benchmarks: tuple[BenchmarkSettings, ...] = ()
@@ -55,7 +54,7 @@ class Settings(StreamSettings):
         source = section.get("source") or {}
         try:
             fmt = answer_format(section["answer_format"])
-        except ValueError as error:
+        except UserError as error:
             raise SettingsError(f"ssl4rl.answer_format: {error}") from error
         fraction = source.get("val_fraction", 0.1)
         if not isinstance(fraction, int | float) or not 0 <= fraction < 1:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import Arm, arm_key
 from ssl4rl_plugin.data.build_plan import MANIFEST, Plan, PlanError, makers, read_plan
 from ssl4rl_plugin.data.images import ImageError
@@ -61,7 +62,7 @@ def _manifest(path: Path) -> Manifest:
     return Manifest.load(path, strict=True)
 
 
-class BuiltError(ValueError):
+class BuiltError(UserError):
     """Files of a build are missing, damaged, or no longer what they were; says which, and what to do."""
 
 

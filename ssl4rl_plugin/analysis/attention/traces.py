@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.grading.formats import FORMATS
 
 Method = Literal["raw", "rollout"]
 METHODS: tuple[Method, ...] = ("raw", "rollout")
 
 
-class AttentionError(ValueError):
+class AttentionError(UserError):
     """Attention cannot be shown; the message says why and what to do."""
 
 

@@ -31,6 +31,7 @@ from typing import Any
 from ssl4rl_plugin.analysis.audit.baselines import Key, Row, guess, with_options
 from ssl4rl_plugin.analysis.audit.draw import CONTROL_ITEMS, Batch, ControlPool, Pool, TaskError, draw, halves
 from ssl4rl_plugin.analysis.audit.features import GROUPS
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import Arm
 
 SUSPECT = 0.01
@@ -183,7 +184,7 @@ def audit(
     """
     needs_sklearn()
     if count < 2 * FEWEST:
-        raise ValueError(f"an audit needs at least {2 * FEWEST} samples of each arm, got {count}")
+        raise UserError(f"an audit needs at least {2 * FEWEST} samples of each arm, got {count}")
     found = [
         ArmAudit(s.arm.key, s.arm.task.summary, dict(s.arm.task.cues), s.where, s.arm.task.chance(s.arm.level))
         for s in subjects
@@ -219,7 +220,7 @@ def needs_sklearn() -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             "the audit needs scikit-learn, which is not installed: pip install 'ssl4rl-plugin[eval]'"
         ) from error
 

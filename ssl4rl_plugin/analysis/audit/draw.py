@@ -20,6 +20,7 @@ from ssl4rl_plugin.analysis.audit.control import control_data
 from ssl4rl_plugin.analysis.audit.features import Described, describe
 from ssl4rl_plugin.analysis.audit.text import describe_text
 from ssl4rl_plugin.core import RGBD, Clip, GraphNode, Item, Rejection, Sample
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import digest, rng_for
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.graphs import GraphManifest
@@ -36,7 +37,7 @@ CONTROL_ITEMS = {"image": 96, "rgbd": 96, "video": 32, "graph": 160}
 Data = Image.Image | RGBD | Clip | GraphNode
 
 
-class TaskError(RuntimeError):
+class TaskError(UserError):
     """A task raised an exception, or returned something else than a sample or a refusal."""
 
 

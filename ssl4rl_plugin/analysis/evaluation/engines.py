@@ -19,9 +19,10 @@ from typing import Any
 
 from ssl4rl_plugin.analysis.evaluation.predictions import Line
 from ssl4rl_plugin.analysis.evaluation.worker import Job
+from ssl4rl_plugin.core.errors import UserError
 
 
-class EngineError(ValueError):
+class EngineError(UserError):
     """An engine that could not start or go on; the message says why, and where its log is."""
 
 
@@ -35,10 +36,7 @@ def environments(tensor_parallel: int, engines: int | None) -> list[dict[str, st
     if not torch_has_accelerator():
         from ssl4rl_plugin.cpu.setup import check_vllm
 
-        try:
-            check_vllm()
-        except RuntimeError as error:
-            raise EngineError(str(error)) from error
+        check_vllm()
         if tensor_parallel > 1:
             raise EngineError("--tensor-parallel needs GPUs: without one, leave it at 1")
         shared = {name: os.environ.get(name, default) for name, default in ROLLOUT_ENVIRONMENT.items()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, Exam, Protocol, Sampling
 from ssl4rl_plugin.analysis.runlog import RunError, RunLog
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.cpu.platform import torch_has_accelerator
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.rows import JoinedRows, OnlineRows, Rows
@@ -150,7 +151,7 @@ def exam_of_run(run: Path, wishes: Wishes) -> Exam:
 def _format(name: str) -> Any:
     try:
         return answer_format(name)
-    except ValueError as error:
+    except UserError as error:
         raise SettingsError(f"--answer-format: {error}") from error
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import making_folder
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -19,7 +20,7 @@ ADAPTER = "lora_adapter"
 _STEP = re.compile(r"global_step_(\d+)")
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """Something that is no model, or cannot be made one; the message says what was looked for."""
 
 

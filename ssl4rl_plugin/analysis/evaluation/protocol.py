@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.rows import JoinedRows
 from ssl4rl_plugin.training.settings import Settings
 
@@ -26,11 +27,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= -1 and self.n > 0):
-            raise ValueError(
+            raise UserError(
                 f"sampling must have temperature >= 0, 0 < top_p <= 1, top_k >= -1, and n > 0; got {asdict(self)}"
             )
         if self.temperature == 0 and self.n > 1:
-            raise ValueError(f"{self.n} answers to each question need a temperature above 0: greedy ones are all equal")
+            raise UserError(f"{self.n} answers to each question need a temperature above 0: greedy ones are all equal")
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from ssl4rl_plugin.analysis.benchmark_results import OVERALL, SCOPES, Answered, 
 from ssl4rl_plugin.analysis.benchmark_results import benchmark_results as results_of_benchmarks
 from ssl4rl_plugin.analysis.evaluation.predictions import Line
 from ssl4rl_plugin.analysis.statistics import Interval, Proportion, bootstrap, mcnemar, proportion
+from ssl4rl_plugin.core.errors import UserError
 
 MEANS = ("score", "format", "valid", "consistent", "inconsistent", "degenerate")
 """Figures of `compute_score` that are averaged beside the accuracy."""
 
 
-class ResultsError(ValueError):
+class ResultsError(UserError):
     """Predictions that cannot be compared; the message says why."""
 
 

@@ -25,6 +25,7 @@ from ssl4rl_plugin.analysis.evaluation.predictions import Line
 from ssl4rl_plugin.analysis.evaluation.protocol import Exam
 from ssl4rl_plugin.analysis.evaluation.results import Group, ResultsError, as_value, groups_of
 from ssl4rl_plugin.analysis.evaluation.worker import Job
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import claimed, write_file
 from ssl4rl_plugin.training.verl.dataset import shows_video
 
@@ -36,7 +37,7 @@ Advance = Callable[[int, str], None]
 """Told of so many more rows, and what goes on."""
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """An evaluation that cannot start or go on in this folder; the message says what to do."""
 
 

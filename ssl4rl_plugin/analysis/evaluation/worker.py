@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from ssl4rl_plugin.analysis.evaluation.predictions import Line
 from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, Protocol
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import Row, Rows
 from ssl4rl_plugin.training.rewards import compute_score
@@ -62,7 +63,7 @@ def main() -> None:
         asyncio.run(_work(job, tell))
         tell({"done": True})
     except Exception as error:
-        ours = isinstance(error, ValueError | RuntimeError)
+        ours = isinstance(error, UserError)
         tell({"error": str(error) if ours else f"{type(error).__name__}: {error}"})
         raise
     finally:

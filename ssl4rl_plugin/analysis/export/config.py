@@ -10,6 +10,7 @@ from typing import Any
 
 from ssl4rl_plugin.analysis.evaluation.model import Model
 from ssl4rl_plugin.analysis.export.vlmevalkit import CLASS
+from ssl4rl_plugin.core.errors import UserError
 
 CLASSES = {
     "qwen2_vl": "Qwen2VLChat",
@@ -31,7 +32,7 @@ OWN_CLASSES = {
 """The same for sets that are of another class, or not in every version."""
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """Something that cannot be exported; the message says what to do."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import write_file
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.samples import Made, SampleStream
@@ -65,7 +66,7 @@ def write_set(stream: SampleStream, count: int, folder: Path, advance: Callable[
     """
     (arm,) = stream.settings.arms
     if (reason := unfit(arm)) is not None:
-        raise ValueError(f"{arm.key} is no multiple-choice set: {reason}")
+        raise UserError(f"{arm.key} is no multiple-choice set: {reason}")
     path = folder / f"{set_name(arm)}.tsv"
 
     def rows(file: Any) -> None:
@@ -92,7 +93,7 @@ def row_of(made: Made, index: int) -> dict[str, Any]:
     marks = letters(len(values))
     right = [mark for mark, value in zip(marks, values, strict=True) if grader.equal(value, made.sample.truth)]
     if len(right) != 1:
-        raise ValueError(f"{arm.key}, sample {made.key}: {len(right)} of its options are right, not one")
+        raise UserError(f"{arm.key}, sample {made.key}: {len(right)} of its options are right, not one")
     row: dict[str, Any] = {"index": index}
     if made.sample.images:
         row |= _pictures(made, index)

@@ -19,6 +19,7 @@ from ssl4rl_plugin import __version__
 from ssl4rl_plugin.analysis.report import cards, curriculum, results, settings
 from ssl4rl_plugin.analysis.report.page import readable, render, short_names, write
 from ssl4rl_plugin.analysis.runlog import HOW_TO_RECORD, RunError, RunLog
+from ssl4rl_plugin.core.errors import UserError
 
 MOST_RUNS = 8
 """As many as there are colours."""
@@ -138,7 +139,7 @@ def _tasks(log: RunLog) -> str:
     """The tasks and levels trained on, as the config names them."""
     try:
         return ", ".join(f"{arm.task.name}:{arm.level_name}" for arm in log.settings.arms)
-    except ValueError:
+    except UserError:
         return ""
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from ssl4rl_plugin.analysis.report.page import Picture, pictures, prompt_parts, readable
 from ssl4rl_plugin.analysis.runlog import Response, RunLog
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.rows import Row
-from ssl4rl_plugin.data.samples import SampleError
 
 GROUP_ROLLOUTS = 8
 """Rollouts of the training group that are shown."""
@@ -162,7 +162,7 @@ def _card(log: RunLog, row: Response, replies: list[Reply]) -> Card:
     problem = ""
     try:
         made = log.asked(row)
-    except (ValueError, SampleError, OSError) as error:  # settings, sources and images raise ValueErrors
+    except (UserError, OSError) as error:
         problem = str(error)
     params = made.info["params"] if made and row.arm else "{}"
     return Card(

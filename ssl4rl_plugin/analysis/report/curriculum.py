@@ -14,6 +14,7 @@ from typing import Any
 from ssl4rl_plugin.analysis.report.page import readable
 from ssl4rl_plugin.analysis.report.plots import Drawing, areas, lines
 from ssl4rl_plugin.analysis.runlog import RunLog
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.tasks import get_task
 
 _METRIC = re.compile(r"curriculum/([^/]+)/([^/]+)/share")
@@ -79,7 +80,7 @@ def _rung(task: str, level: str) -> int:
     """The level's place in its task's ladder; 0 for all where the task is not installed."""
     try:
         levels = list(get_task(task).levels)
-    except ValueError:
+    except UserError:
         return 0
     name = re.split(r"[{#]", level)[0]
     return levels.index(name) if name in levels else len(levels)

@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import write_text
 from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence
 
 NAME = "curriculum.jsonl"
 
 
-class JournalError(ValueError):
+class JournalError(UserError):
     """The journal does not fit the run that wants to go on from it; the message says what to do."""
 
 

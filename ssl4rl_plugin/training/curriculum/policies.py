@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.registry import Registry
 from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence, corrected
 
@@ -31,7 +32,7 @@ DRAWS = 512
 """Thompson draws for one decision: shares are multiples of 1/512."""
 
 
-class PolicyError(ValueError):
+class PolicyError(UserError):
     """A policy was given an option that it does not know, or a value that makes no sense."""
 
 

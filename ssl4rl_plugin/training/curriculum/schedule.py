@@ -27,7 +27,7 @@ BLOCK = 4096
 
 
 class ScheduleError(RuntimeError):
-    """A row of a decision that is not known (any more)."""
+    """A row was asked for whose decision is not kept any more: a bug, since a loader is never so far behind."""
 
 
 @dataclass(frozen=True)

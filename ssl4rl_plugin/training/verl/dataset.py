@@ -23,6 +23,7 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.tokenizer import build_multimodal_processor_inputs
 
 from ssl4rl_plugin.core import Clip
+from ssl4rl_plugin.data.arms import StreamSettings
 from ssl4rl_plugin.data.rows import JoinedRows, Row, Rows
 from ssl4rl_plugin.training.curriculum_rows import steered
 from ssl4rl_plugin.training.run_rows import own_rows, questions
@@ -130,7 +131,7 @@ def split_of(data_files: Any) -> str:
     return str(files[0]).removeprefix(PREFIX)
 
 
-def shows_video(rows: Rows, settings: Settings, processor: Any) -> bool:
+def shows_video(rows: Rows, settings: StreamSettings, processor: Any) -> bool:
     """Whether clips go to the model as videos and not as rows of pictures: what `ssl4rl.videos_as` says.
 
     If it says `auto`, they do where the processor takes videos and the trainer places them as the rollout does (see
@@ -157,7 +158,7 @@ def shows_video(rows: Rows, settings: Settings, processor: Any) -> bool:
     return bool(shown)
 
 
-def positions_agree(row: Row, settings: Settings, processor: Any) -> bool:
+def positions_agree(row: Row, settings: StreamSettings, processor: Any) -> bool:
     """Whether the text behind each clip of a row stands at positions behind all of the clip's.
 
     Qwen's models number tokens in time, height and width. vLLM goes on behind the largest of a clip's numbers, as the
@@ -185,7 +186,7 @@ def positions_agree(row: Row, settings: Settings, processor: Any) -> bool:
     return bool((first > before)[behind].all())
 
 
-def messages(row: Row, settings: Settings, as_video: bool) -> list[dict[str, Any]]:
+def messages(row: Row, settings: StreamSettings, as_video: bool) -> list[dict[str, Any]]:
     """The chat messages of a row; pictures as PIL images in the places of the `<image>` marks.
 
     A clip is one video part, in the form that verl documents for frames in memory, or a picture part for each frame.

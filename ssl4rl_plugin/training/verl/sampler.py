@@ -26,6 +26,7 @@ from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import arm_key
 from ssl4rl_plugin.data.build_plan import read_plan
 from ssl4rl_plugin.training.curriculum import journal, schedule
@@ -45,7 +46,7 @@ PREFETCHED = 2
 """Batches that a worker of the data loader is asked for ahead of time (torch's default, which verl keeps)."""
 
 
-class CurriculumError(RuntimeError):
+class CurriculumError(UserError):
     """A run that cannot go on with its curriculum."""
 
 
