@@ -24,7 +24,7 @@ from ssl4rl_plugin.data.arms import SourceSettings
 from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data.samples import Made, SampleStream
+from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.tasks import get_task, registry
 from ssl4rl_plugin.training.settings import Settings, parse_arms
@@ -69,7 +69,7 @@ def settings_for(task: Task) -> Settings:
     )
 
 
-def examples(name: str, manifests: dict[str, Manifest | GraphManifest]) -> list[Made]:
+def examples(name: str, manifests: dict[str, Manifest | GraphManifest]) -> list[StreamSample]:
     """One sample of each level of a task."""
     task = get_task(name)
     settings = settings_for(task)
@@ -143,7 +143,7 @@ def save(sample: Sample, path: Path) -> None:
     first.save(path, "WEBP", quality=60, method=4, **moving)
 
 
-def prompt(made: Made) -> str:
+def prompt(made: StreamSample) -> str:
     """The question with `[1]`, `[2]`, ... in the places of pictures and clips."""
     number = 0
     parts = []
@@ -157,7 +157,7 @@ def prompt(made: Made) -> str:
     return re.sub(r"\s*\n\s*", "<br>", "".join(parts).strip())
 
 
-def shown(made: Made) -> list[str]:
+def shown(made: StreamSample) -> list[str]:
     """The pictures and the prompt; of a sample without pictures the prompt as it is, line by line."""
     name, level = made.arm.task.name, made.arm.level_name
     if not made.sample.images and not made.sample.videos:
@@ -165,11 +165,11 @@ def shown(made: Made) -> list[str]:
     return [f"![{name}:{level}](assets/gallery/{name}-{level}.webp)", f"> {prompt(made)}"]
 
 
-def page(samples: dict[str, list[Made]]) -> str:
+def page(samples: dict[str, list[StreamSample]]) -> str:
     """The gallery as Markdown."""
     parts = [
         "# Gallery",
-        "Every task at every level, with what the model sees, the question, and the right answer. Made by `make gallery` "
+        "Every task at every level, with what the model sees, the question, and the right answer. StreamSample by `make gallery` "
         "from the code: the texts are the tasks' own, and the samples are what training would draw from the built-in "
         "sources. Every prompt goes on with [how to write the answer](rewards.md).",
     ]

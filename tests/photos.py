@@ -19,7 +19,7 @@ def photographs() -> Iterator[Path]:
     if named or SHARED.is_dir():
         yield Path(named) if named else SHARED
         return
-    from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+    from ssl4rl_plugin.data_builders.index.indexer import build_manifest
     from ssl4rl_plugin.data_builders.sources.sample_photos import SamplePhotosSource
 
     with tempfile.TemporaryDirectory() as folder:

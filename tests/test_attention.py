@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from ssl4rl_plugin.analysis.attention.traces import AttentionError, Box, Trace, answer_tokens, load, picture_seen, trace
+from ssl4rl_plugin.analysis.attention.traces import (
+    AttentionError,
+    ImageBox,
+    Trace,
+    answer_tokens,
+    load,
+    picture_seen,
+    trace,
+)
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.demo.model import HEAD_DIM, MERGE, PATCH, build_model, save, train_tokenizer
 
@@ -148,19 +156,19 @@ def test_box_share_by_hand():
     made = Trace("B", ("B",), "raw", (2, 3), weights, Image.new("RGB", (3, 2)), size=(300, 100))
     heat = made.heat()
     # The middle column from a quarter of the image's height to its end: half of its upper cell and all of its lower one.
-    share = made.box_share(Box(100, 25, 200, 100), heat)
+    share = made.box_share(ImageBox(100, 25, 200, 100), heat)
     assert share.attention == pytest.approx((0.5 * 0.2 + 0.1) / 0.8)
     assert share.area == pytest.approx(100 * 75 / 30000)
-    whole = made.box_share(Box(0, 0, 300, 100), heat)
+    whole = made.box_share(ImageBox(0, 0, 300, 100), heat)
     assert whole.attention == pytest.approx(1.0) and whole.area == 1.0
     with pytest.raises(AttentionError, match="300 x 100 pixels"):
-        made.box_share(Box(0, 0, 301, 100), heat)
+        made.box_share(ImageBox(0, 0, 301, 100), heat)
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "5,0,5,9", "9,0,5,9", "-1,0,5,9", "0,0,nan,9", "0,0,inf,9"])
 def test_bad_boxes(text):
     with pytest.raises(AttentionError, match="box"):
-        Box.parse(text)
+        ImageBox.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from ssl4rl_plugin.cli.audit import as_value
 from ssl4rl_plugin.core import RGBD, Clip, Level, Rejection, Sample, Task
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 from ssl4rl_plugin.grading import Choice, LabelSet, Permutation
 from ssl4rl_plugin.tasks import registry

@@ -13,7 +13,7 @@ from PIL import Image
 from test_build import tsv
 
 from ssl4rl_plugin.analysis.benchmark_results import (
-    Answered,
+    AnsweredQuestion,
     BenchmarkResult,
     answered,
     benchmark_results,
@@ -22,7 +22,7 @@ from ssl4rl_plugin.analysis.benchmark_results import (
 from ssl4rl_plugin.analysis.statistics import wilson
 from ssl4rl_plugin.data.ground_truth import encode_truth
 from ssl4rl_plugin.data.source import Question, load_source
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.grading.formats import FORMATS
 from ssl4rl_plugin.training.questions import QuestionRows, rotated
 from ssl4rl_plugin.training.rewards import compute_score
@@ -49,8 +49,8 @@ def test_rotations_by_hand() -> None:
 
 def answer(
     question: str, rotation: int, rotations: int, acc: float, category: str = "c", l2: str | None = "l"
-) -> Answered:
-    return Answered("b", question, rotation, rotations, category, l2, acc)
+) -> AnsweredQuestion:
+    return AnsweredQuestion("b", question, rotation, rotations, category, l2, acc)
 
 
 def test_a_small_table_by_hand() -> None:

@@ -21,16 +21,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
-from ssl4rl_plugin.data.build_plan import MANIFEST, Plan, PlanError, makers
+from ssl4rl_plugin.data.build_plan import MANIFEST, BuildPlan, PlanError, makers
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.rows import OnlineRows
 from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.data.shards import Codec
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.build import build as module
-from ssl4rl_plugin.data_builders.build.build import BuildError, build
+from ssl4rl_plugin.data_builders.build import builder as module
+from ssl4rl_plugin.data_builders.build.builder import BuildError, build
 from ssl4rl_plugin.data_builders.build.planning import make_plan
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 from ssl4rl_plugin.grading.formats import FORMATS
 from ssl4rl_plugin.training.curriculum.director import CurriculumSettings
@@ -38,12 +38,12 @@ from ssl4rl_plugin.training.curriculum.schedule import Schedule
 from ssl4rl_plugin.training.curriculum_rows import SteeredRows
 from ssl4rl_plugin.training.rewards import compute_score
 from ssl4rl_plugin.training.settings import Settings
-from ssl4rl_plugin.training.stored_rows import BuiltError, BuiltRows
+from ssl4rl_plugin.training.stored_rows import StoredRows, StoredRowsError
 
 MIX = {"tasks": ["rotation", "jigsaw:2x1", "contrastive"], "options": {"side": 84}, "epochs": 1, "val_samples": 3}
 
 
-def planned(section: dict, **how: Any) -> tuple[Plan, Any]:
+def planned(section: dict, **how: Any) -> tuple[BuildPlan, Any]:
     section = {**section, **MIX}
     manifest = load_manifest(Settings.from_config(section))
     return make_plan(section, manifest, **{"shard_rows": 8, **how}), manifest
@@ -98,7 +98,7 @@ def test_built_rows_are_the_online_rows(section: dict, tmp_path: Path, store: st
     manifest = load_manifest(settings)
     for split in ("train", "val"):
         online = OnlineRows(SampleStream(settings, manifest, split))
-        read = BuiltRows(tmp_path / "out", split)
+        read = StoredRows(tmp_path / "out", split)
         assert len(read) == len(online) > 0
         for index in [*range(len(read)), 0]:
             one, other = online[index], read[index]
@@ -108,7 +108,7 @@ def test_built_rows_are_the_online_rows(section: dict, tmp_path: Path, store: st
 
 
 def test_a_curriculum_draws_the_rows_of_each_arm_in_turn(once: Path) -> None:
-    rows = BuiltRows(once, "train")
+    rows = StoredRows(once, "train")
     decisions = Schedule(len(rows.arms), seed=0)
     decisions.announce(0, [0.6, 0.4, 0.0])
     decisions.announce(10, [0.0, 0.5, 0.5])
@@ -132,7 +132,7 @@ def test_a_curriculum_draws_the_rows_of_each_arm_in_turn(once: Path) -> None:
 def test_jpeg_keeps_everything_but_a_little_of_the_pixels(section: dict, once: Path) -> None:
     settings = Settings.from_config({**section, **MIX})
     online = OnlineRows(SampleStream(settings, load_manifest(settings), "train"))
-    read = BuiltRows(once, "train")
+    read = StoredRows(once, "train")
     for index in range(len(read)):
         one, other = online[index], read[index]
         assert (one.prompt, one.ground_truth, one.info) == (other.prompt, other.ground_truth, other.info)
@@ -143,7 +143,7 @@ def test_jpeg_keeps_everything_but_a_little_of_the_pixels(section: dict, once: P
 
 def test_gold_answers_score_one(once: Path) -> None:
     for split in ("train", "val"):
-        rows = BuiltRows(once, split)
+        rows = StoredRows(once, split)
         for index in range(len(rows)):
             row = rows[index]
             response = FORMATS["think_answer"].render(row.info["gold"])
@@ -185,8 +185,8 @@ def test_a_row_may_not_name_a_picture_outside_of_its_folder(section: dict, tmp_p
     rows = table.to_pylist()
     rows[0]["images"][0]["path"] = "../secret.jpeg"
     pq.write_table(type(table).from_pylist(rows, table.schema), folder / first.name)
-    with pytest.raises(BuiltError, match=r"outside_root.*secret.jpeg"):
-        BuiltRows(folder, "train")[0]
+    with pytest.raises(StoredRowsError, match=r"outside_root.*secret.jpeg"):
+        StoredRows(folder, "train")[0]
 
 
 def few_images(folder: Path, photos: list[Image.Image], start: int = 0) -> Path:
@@ -200,12 +200,12 @@ def test_reference_rows_refuse_images_that_changed(section: dict, tmp_path: Path
     """Other photographs, as good as the first ones."""
     section = {**section, "source": {**section["source"], "path": str(few_images(tmp_path / "images", photos))}}
     built(section, tmp_path / "out", store="reference")
-    rows = BuiltRows(tmp_path / "out", "train")
+    rows = StoredRows(tmp_path / "out", "train")
     assert all(rows[index].images for index in range(len(rows)))
     few_images(tmp_path / "images", photos, start=12)
-    rows = BuiltRows(tmp_path / "out", "train")
+    rows = StoredRows(tmp_path / "out", "train")
     for index in range(len(rows)):
-        with pytest.raises(BuiltError, match=r"has changed since it was indexed"):
+        with pytest.raises(StoredRowsError, match=r"has changed since it was indexed"):
             rows[index]
 
 
@@ -215,8 +215,8 @@ def test_reference_rows_refuse_other_packages(
     section = {**section, "source": {**section["source"], "path": str(few_images(tmp_path / "images", photos))}}
     built(section, tmp_path / "out", store="reference")
     monkeypatch.setattr("ssl4rl_plugin.training.stored_rows.makers", lambda: {**makers(), "pillow": "1.0"})
-    with pytest.raises(BuiltError, match=r"other versions of pillow"):
-        BuiltRows(tmp_path / "out", "train")
+    with pytest.raises(StoredRowsError, match=r"other versions of pillow"):
+        StoredRows(tmp_path / "out", "train")
 
 
 def test_a_resumed_build_does_not_mix_old_and_new_images(
@@ -296,13 +296,13 @@ def test_a_killed_worker_ends_the_build_with_a_reason(section: dict, tmp_path: P
 def test_an_unfinished_build_is_not_read(section: dict, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     (folder / built(section, folder).shards[0].shard.name).unlink()
-    with pytest.raises(BuiltError, match=r"lacks 1 of \d+ train files.*ssl4rl build"):
-        BuiltRows(folder, "train")
+    with pytest.raises(StoredRowsError, match=r"lacks 1 of \d+ train files.*ssl4rl build"):
+        StoredRows(folder, "train")
     with pytest.raises(PlanError, match=r"holds no build"):
-        BuiltRows(tmp_path, "train")
+        StoredRows(tmp_path, "train")
     (folder / "build.json").write_text("{")
     with pytest.raises(PlanError, match=r"build.json is damaged"):
-        BuiltRows(folder, "train")
+        StoredRows(folder, "train")
 
 
 # Benchmarks.
@@ -327,7 +327,7 @@ def test_a_benchmark_gives_training_rows_and_questions(
     section = {**section, "source": {**section["source"], "name": "tsv", "path": str(tsv(tmp_path / "b.tsv", photos))}}
     done = built(section, tmp_path / "out")
     assert done.plan.rows["train"] + len(load_manifest(Settings.from_config(section)).items("val")) == 12
-    rows = BuiltRows(tmp_path / "out", "questions")
+    rows = StoredRows(tmp_path / "out", "questions")
     assert len(rows) == 12
     for index in range(12):
         row = rows[index]
@@ -363,7 +363,7 @@ def test_verls_own_dataset_reads_the_files(once: Path, processor: Any, tmp_path:
 
     config = OmegaConf.create({"max_prompt_length": 4096, "cache_dir": str(tmp_path), "filter_overlong_prompts": False})
     files = [str(path) for path in sorted(once.glob("train-*.parquet"))]
-    theirs, ours = RLHFDataset(files, processor.tokenizer, config, processor), BuiltRows(once, "train")
+    theirs, ours = RLHFDataset(files, processor.tokenizer, config, processor), StoredRows(once, "train")
     assert len(theirs) == len(ours)
     for index in (0, 9, len(ours) - 1):
         row = theirs[index]
@@ -384,7 +384,7 @@ def test_our_dataset_reads_them_with_little_in_memory(section: dict, once: Path,
     data = SSLDataset("ssl4rl:train", processor.tokenizer, config, processor)
     loader = StatefulDataLoader(data, batch_size=4, num_workers=2, drop_last=True, collate_fn=collate_fn)
     seen = [truth["ground_truth"] for batch in loader for truth in batch["reward_model"]]
-    rows = BuiltRows(once, "train")
+    rows = StoredRows(once, "train")
     assert seen == [rows[index].ground_truth for index in range(len(seen))] and len(seen) > 20
     part = data[0]["raw_prompt"][0]["content"][0]
     assert set(part) == {"type", "image"}  # no encoded copy beside the picture
@@ -409,10 +409,10 @@ def test_the_command_writes_rows_and_a_report(photo_folder: Path, tmp_path: Path
     assert result.exit_code == 0, result.output
     assert str(out / "report.html") in result.output.replace("\n", "")
     report = json.loads((out / "report.json").read_text())
-    train = BuiltRows(out, "train")
+    train = StoredRows(out, "train")
     assert report["splits"]["train"]["rows"] == len(train) == sum(line["rows"]["train"] for line in report["kinds"])
-    assert report["pictures"]["count"] == sum(len(BuiltRows(out, s)[i].images) for s in ("train", "val")
-                                              for i in range(len(BuiltRows(out, s))))  # fmt: skip
+    assert report["pictures"]["count"] == sum(len(StoredRows(out, s)[i].images) for s in ("train", "val")
+                                              for i in range(len(StoredRows(out, s))))  # fmt: skip
     rotation = next(line for line in report["kinds"] if line["kind"].startswith("rotation"))
     assert sum(rotation["answers"].values()) == sum(rotation["rows"].values()) and rotation["chance"] == 0.25
     page = (out / "report.html").read_text()
@@ -453,6 +453,6 @@ def test_a_manifest_serves_in_place_of_a_folder(photo_folder: Path, tmp_path: Pa
     index = tmp_path / "photos.parquet"
     build_manifest(FolderSource(photo_folder), index, val_fraction=0.5, seed=3)
     assert run("build", index, "-t", "rotation", "--out", tmp_path / "out", "--workers", 1).exit_code == 0
-    assert 8 < len(BuiltRows(tmp_path / "out", "train")) < 32
+    assert 8 < len(StoredRows(tmp_path / "out", "train")) < 32
     with pytest.raises(IndexError):
-        BuiltRows(tmp_path / "out", "train")[99]
+        StoredRows(tmp_path / "out", "train")[99]

@@ -20,7 +20,14 @@ from ssl4rl_plugin.training.curriculum import journal
 from ssl4rl_plugin.training.curriculum import schedule as schedule_module
 from ssl4rl_plugin.training.curriculum.balance import LIMIT, Balance
 from ssl4rl_plugin.training.curriculum.director import CurriculumSettings, Director
-from ssl4rl_plugin.training.curriculum.evidence import Answer, ArmInfo, Evidence, corrected, diversity, ladder
+from ssl4rl_plugin.training.curriculum.evidence import (
+    CurriculumArm,
+    Evidence,
+    ScoredRollout,
+    corrected,
+    diversity,
+    ladder,
+)
 from ssl4rl_plugin.training.curriculum.policies import PolicyError, policies
 from ssl4rl_plugin.training.curriculum.schedule import BLOCK, Schedule, ScheduleError
 from ssl4rl_plugin.training.curriculum.simulator import (
@@ -33,16 +40,16 @@ from ssl4rl_plugin.training.curriculum.simulator import (
 )
 from ssl4rl_plugin.training.curriculum.step_metrics import figures
 from ssl4rl_plugin.training.curriculum_rows import steered
-from ssl4rl_plugin.training.settings import Settings, SettingsError, arm_infos, parse_arms
+from ssl4rl_plugin.training.settings import Settings, SettingsError, curriculum_arms, parse_arms
 
 ADAPTIVE = ("goldilocks", "learning_progress", "gradient_signal", "diversity_aware", "staged")
 
 
-def arms(*sizes: int, chance: float = 0.25) -> tuple[ArmInfo, ...]:
+def arms(*sizes: int, chance: float = 0.25) -> tuple[CurriculumArm, ...]:
     """Tasks a, b, ... with so many levels each."""
     return ladder(
         [
-            ArmInfo(f"{task}:{level}", f"{task}/{level}", task, level, chance, 1.0)
+            CurriculumArm(f"{task}:{level}", f"{task}/{level}", task, level, chance, 1.0)
             for task, size in zip("abcdef", sizes, strict=False)
             for level in range(size)
         ]
@@ -52,7 +59,8 @@ def arms(*sizes: int, chance: float = 0.25) -> tuple[ArmInfo, ...]:
 def group(right: int, of: int = 8, answers: str | None = None) -> Evidence:
     """A prompt with so many right answers, all wrong ones the same or as given."""
     return Evidence.of_group(
-        Answer(float(k < right), float(k < right), answers[k] if answers else str(k < right), False) for k in range(of)
+        ScoredRollout(float(k < right), float(k < right), answers[k] if answers else str(k < right), False)
+        for k in range(of)
     )
 
 
@@ -63,7 +71,7 @@ def seen(director: Director, rates: dict[int, float], steps: int = 10, groups: i
     return director.probabilities()
 
 
-def director(policy: str, infos: tuple[ArmInfo, ...], **settings: object) -> Director:
+def director(policy: str, infos: tuple[CurriculumArm, ...], **settings: object) -> Director:
     return Director(CurriculumSettings.from_config({"policy": policy, **settings}), infos, rollouts=8, seed=0)
 
 
@@ -81,8 +89,12 @@ def test_what_a_group_shows() -> None:
 
 
 def test_rollouts_without_a_usable_reward_are_counted_and_nothing_else() -> None:
-    bad = [Answer(math.nan, 1.0, "a", False), Answer(1.0, math.nan, "a", False), Answer(0.0, 0.0, "", True)]
-    found = Evidence.of_group([*bad, Answer(1.0, 1.0, "a", False), Answer(0.0, 0.0, "b", False)])
+    bad = [
+        ScoredRollout(math.nan, 1.0, "a", False),
+        ScoredRollout(1.0, math.nan, "a", False),
+        ScoredRollout(0.0, 0.0, "", True),
+    ]
+    found = Evidence.of_group([*bad, ScoredRollout(1.0, 1.0, "a", False), ScoredRollout(0.0, 0.0, "b", False)])
     assert (found.unscored, found.answers, found.correct) == (3, 2, 0.5)
     assert Evidence.of_group(bad) == Evidence(unscored=3)
     assert (group(1) + group(3)).correct == pytest.approx(0.5) and group(1).times(3) == group(1) + group(1) + group(1)
@@ -93,7 +105,7 @@ def test_accuracy_is_corrected_for_chance() -> None:
 
 
 def test_rungs_count_a_runs_own_levels() -> None:
-    found = arm_infos(parse_arms(["altered_patch:3x3_gray", "rotation", "altered_patch:2x2_mask"]))
+    found = curriculum_arms(parse_arms(["altered_patch:3x3_gray", "rotation", "altered_patch:2x2_mask"]))
     assert [(arm.label, arm.rung) for arm in found][::2] == [
         ("altered_patch/3x3_gray", 1),
         ("altered_patch/2x2_mask", 0),
@@ -102,7 +114,7 @@ def test_rungs_count_a_runs_own_levels() -> None:
 
 def test_arms_at_one_level_are_told_apart_by_what_differs() -> None:
     entries = ["rotation:pair_90", {"task": "rotation:pair_90", "options": {"pair": False}}, "position"]
-    found = arm_infos(parse_arms(entries, {"side": 84}))
+    found = curriculum_arms(parse_arms(entries, {"side": 84}))
     assert [arm.label for arm in found[:2]] == ["rotation/pair_90", "rotation/pair_90 pair=False"]
     assert [arm.rung for arm in found] == [0, 1, 0] and len({arm.key for arm in found}) == 3
 
@@ -333,7 +345,9 @@ def test_decisions_reach_the_loaders_workers_behind_what_they_were_asked_for(wor
 # ---- the journal
 
 
-def record(path: Path, steps: int, infos: tuple[ArmInfo, ...]) -> tuple[journal.Journal, Director, list[np.ndarray]]:
+def record(
+    path: Path, steps: int, infos: tuple[CurriculumArm, ...]
+) -> tuple[journal.Journal, Director, list[np.ndarray]]:
     found = director("learning_progress", infos)
     book = journal.Journal(path, {"seed": 0, "arms": [arm.key for arm in infos]})
     book.start()
@@ -404,8 +418,8 @@ def test_balance_makes_the_spread_of_tasks_equal() -> None:
     infos = arms(1, 1, 1)
     balance = Balance(infos)
     assert set(balance.scales().values()) == {1.0}
-    wide = Evidence.of_group(Answer(float(k % 2), 0.0, "", False) for k in range(8))
-    narrow = Evidence.of_group(Answer(0.2 * (k % 2), 0.0, "", False) for k in range(8))
+    wide = Evidence.of_group(ScoredRollout(float(k % 2), 0.0, "", False) for k in range(8))
+    narrow = Evidence.of_group(ScoredRollout(0.2 * (k % 2), 0.0, "", False) for k in range(8))
     for _ in range(5):
         balance.observe({0: wide.times(4), 1: narrow.times(4) + group(8).times(4)})
     scales = balance.scales()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.analysis.evaluation import predictions
 from ssl4rl_plugin.analysis.evaluation.engines import EngineError, answers
-from ssl4rl_plugin.analysis.evaluation.exam import Wishes, exam_from, exam_of_run, pictures_alike
+from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest, exam_from, exam_of_run, pictures_alike
 from ssl4rl_plugin.analysis.evaluation.model import ModelError, resolve
 from ssl4rl_plugin.analysis.evaluation.protocol import Sampling
 from ssl4rl_plugin.analysis.evaluation.results import ResultsError, as_value, groups_of
@@ -46,7 +46,7 @@ def refused(*arguments: object) -> str:
 
 def test_tasks_are_asked_with_the_rows_that_a_run_validates_on(section: dict) -> None:
     section = {**section, "tasks": ["rotation", "jigsaw:2x2"], "seed": 3, "val_samples": 5}
-    exam = exam_from(Wishes(tasks=section["tasks"]), lambda tasks: [{**section, "tasks": list(tasks)}])
+    exam = exam_from(EvaluationRequest(tasks=section["tasks"]), lambda tasks: [{**section, "tasks": list(tasks)}])
     expected = own_rows(Settings.from_config(section), "val")
     assert len(exam.rows) == len(expected) == 10
     for mine, theirs in zip((exam.rows[k] for k in range(10)), (expected[k] for k in range(10)), strict=True):
@@ -56,7 +56,7 @@ def test_tasks_are_asked_with_the_rows_that_a_run_validates_on(section: dict) ->
 
 
 def test_tasks_of_several_sources_and_benchmarks_are_asked_together(section: dict, questions: Path) -> None:
-    wishes = Wishes(benchmarks=[("mmbench", str(questions))], tasks=["rotation", "flip"], samples=2, limit=3)
+    wishes = EvaluationRequest(benchmarks=[("mmbench", str(questions))], tasks=["rotation", "flip"], samples=2, limit=3)
     sections = [{**section, "tasks": ["rotation"]}, {**section, "tasks": ["flip"], "options": {"side": 112}}]
     exam = exam_from(wishes, lambda tasks: sections)
     kinds = [exam.rows[k].kind for k in range(len(exam.rows))]
@@ -80,7 +80,7 @@ def test_a_run_is_repeated_as_its_config_says(section: dict, questions: Path, tm
     hydra = {"hydra": {"runtime": {"cwd": str(questions.parent)}}}  # where the run was started, and not we
     OmegaConf.save(OmegaConf.create(hydra), tmp_path / "hydra" / ".hydra" / "hydra.yaml")
     (tmp_path / "metrics-0.jsonl").write_text("")
-    exam = exam_of_run(tmp_path, Wishes())
+    exam = exam_of_run(tmp_path, EvaluationRequest())
     assert len(exam.rows) == 5 * 4 + 12
     protocol = exam.protocol
     assert (protocol.max_prompt_tokens, protocol.max_response_tokens) == (384, 16)
@@ -89,9 +89,11 @@ def test_a_run_is_repeated_as_its_config_says(section: dict, questions: Path, tm
     assert exam.engine.dtype == "float32" and exam.engine.options["max_model_len"] == 512
     assert exam.engine.options["distributed_executor_backend"] == "uni"
     # What the user says goes before; a named benchmark takes the place of all that the run validates on.
-    other = exam_of_run(tmp_path, Wishes(benchmarks=[("mmbench", str(questions))], limit=2, n=1, temperature=0.0))
+    other = exam_of_run(
+        tmp_path, EvaluationRequest(benchmarks=[("mmbench", str(questions))], limit=2, n=1, temperature=0.0)
+    )
     assert len(other.rows) == 2 and other.protocol.sampling == Sampling()
-    circular = exam_of_run(tmp_path, Wishes(benchmarks=[("mmbench", str(questions))], circular=True))
+    circular = exam_of_run(tmp_path, EvaluationRequest(benchmarks=[("mmbench", str(questions))], circular=True))
     assert len(circular.rows) == 36 and circular.identity() != other.identity()
 
 
@@ -106,7 +108,7 @@ def test_impossible_sampling_is_refused(wrong: dict) -> None:
 
 def test_a_line_has_the_score_that_training_would_give(section: dict, questions: Path) -> None:
     section = {**section, "benchmarks": [{"name": "mmbench", "path": str(questions)}]}
-    exam = exam_from(Wishes(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
+    exam = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
     (rows,) = benchmark_rows(Settings.from_config(section))
     row = rows[1]
     for response in ("<think>It is green.</think><answer> B </answer>", "<answer>C</answer>", "no idea"):
@@ -180,7 +182,7 @@ def test_figures_by_hand() -> None:
 def test_copies_of_a_picture_are_one_picture(section: dict, tmp_path: Path) -> None:
     """Copies in a benchmark's file have references of their own; the manifest knows that they are copies."""
     twice = tsv(tmp_path / "twice.tsv", [photo(k // 2, 96, 80) for k in range(12)])
-    exam = exam_from(Wishes(benchmarks=[("mmbench", str(twice))]), lambda tasks: [section])
+    exam = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(twice))]), lambda tasks: [section])
     lines = [record(exam.rows[k], k, 0, "<answer>A</answer>", exam.protocol) for k in range(12)]
     refs = {ref for line in lines for ref in line["images"]}
     assert len(refs) == 12
@@ -296,7 +298,7 @@ def test_a_folder_goes_on_with_its_own_evaluation_only(
     text_model: Path, section: dict, questions: Path, tmp_path: Path
 ) -> None:
     """Without an engine: everything was answered before."""
-    exam = exam_from(Wishes(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
+    exam = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
     out, told = tmp_path / "out", []
     out.mkdir()
     lines = [record(exam.rows[k], k, 0, "<answer>A</answer>", exam.protocol) for k in range(12)]
@@ -308,7 +310,7 @@ def test_a_folder_goes_on_with_its_own_evaluation_only(
         evaluate(str(text_model), exam, out, told.append, lambda *_: None)
     predictions.write(out / predictions.FILE, reversed(lines))
     assert evaluate(str(text_model), exam, out, told.append, lambda *_: None) == lines
-    fewer = exam_from(Wishes(benchmarks=[("mmbench", str(questions))], limit=5), lambda tasks: [section])
+    fewer = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(questions))], limit=5), lambda tasks: [section])
     with pytest.raises(EvaluationError, match="other rows and number of rows"):
         evaluate(str(text_model), fewer, out, told.append, lambda *_: None)
     other = tmp_path / "other"
@@ -327,12 +329,12 @@ def test_a_folder_goes_on_with_its_own_evaluation_only(
 
 def test_benchmarks_alone_need_no_settings_of_tasks(section: dict) -> None:
     with pytest.raises(SettingsError, match="nothing to ask"):
-        exam_from(Wishes(), lambda tasks: [section])
+        exam_from(EvaluationRequest(), lambda tasks: [section])
 
 
 def test_an_engine_that_cannot_start_says_why(section: dict, questions: Path, tmp_path: Path) -> None:
     """The real process, with a model that is not there any more."""
-    exam = exam_from(Wishes(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
+    exam = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
     job = Job(exam.rows, exam.protocol, exam.engine, str(tmp_path / "gone"), None, False, (0, 1))
     with pytest.raises(EngineError, match=r"(?s)engine 0 ended: .*gone.*engine-0\.log"):
         list(answers(job, tmp_path, [{}]))

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.sources_for import source_of
-from ssl4rl_plugin.data.manifest import FIGURES, Manifest
+from ssl4rl_plugin.data.manifest import MEASUREMENTS, Manifest
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.data_builders.index import checkpoints as parts
 from ssl4rl_plugin.data_builders.index import parallel as workers
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
-from ssl4rl_plugin.data_builders.index.measure import Meter
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
+from ssl4rl_plugin.data_builders.index.measure import RecordMeasurer
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 
 
@@ -142,7 +142,8 @@ def test_figures_of_a_large_jpeg_are_those_of_the_whole_picture() -> None:
         image.save(png, "PNG", compress_level=1)
         source = Listed({"jpeg": (jpeg(image, 92), None, None, None), "png": (png.getvalue(), None, None, None)})
         reduced, whole = (
-            dict(zip(FIGURES, row, strict=True)) for row in Meter(source, 10**8)([("jpeg", None), ("png", None)])
+            dict(zip(MEASUREMENTS, row, strict=True))
+            for row in RecordMeasurer(source, 10**8)([("jpeg", None), ("png", None)])
         )
         assert (reduced["width"], reduced["height"], reduced["reason"]) == (3000, 2250, None)
         assert (int(reduced["phash"], 16) ^ int(whole["phash"], 16)).bit_count() <= 2
@@ -342,8 +343,10 @@ def test_a_full_disk_is_told_and_leaves_what_was_saved(
         build_manifest(FolderSource(many), tmp_path / "m.parquet", workers=1)
     assert len(saved(tmp_path)) == 3 and not list(tmp_path.glob(".*tmp"))
     read: list[int] = []
-    measured = Meter.__call__
-    monkeypatch.setattr(Meter, "__call__", lambda self, places: read.append(len(places)) or measured(self, places))
+    measured = RecordMeasurer.__call__
+    monkeypatch.setattr(
+        RecordMeasurer, "__call__", lambda self, places: read.append(len(places)) or measured(self, places)
+    )
     build_manifest(FolderSource(many), tmp_path / "m.parquet", workers=1)
     assert 0 < sum(read) < 300 and os.listdir(tmp_path) == ["m.parquet"]
 

@@ -22,7 +22,7 @@ from ssl4rl_plugin.data import source as source_module
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Record, Source, SourceError
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 from ssl4rl_plugin.data_builders.sources.sample_photos import SamplePhotosSource
 from ssl4rl_plugin.data_builders.sources.tsv import TsvSource

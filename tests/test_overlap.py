@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.data.overlap import overlap
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 
 

@@ -20,7 +20,7 @@ from ssl4rl_plugin.analysis.report.curriculum import arms_of
 from ssl4rl_plugin.analysis.report.curves import step_times
 from ssl4rl_plugin.analysis.report.page import picture, prompt_parts, readable, short_names
 from ssl4rl_plugin.analysis.report.plots import moving_average
-from ssl4rl_plugin.analysis.runlog import ArmKey, RunError, RunLog, difference
+from ssl4rl_plugin.analysis.runlog import LoggedArm, RunError, RunLog, difference
 from ssl4rl_plugin.analysis.statistics import wilson
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.data.indexing import load_manifest
@@ -28,7 +28,7 @@ from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.training.rewards import compute_score
 from ssl4rl_plugin.training.run_rows import benchmark_rows
 from ssl4rl_plugin.training.settings import Settings
-from ssl4rl_plugin.training.stored_rows import BuiltRows
+from ssl4rl_plugin.training.stored_rows import StoredRows
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(1)> \u202egnp.exe \x00 {{ 7 * 7 }} &amp; \ud800"
 
@@ -218,7 +218,7 @@ def test_accuracy_counts_questions_and_not_answers(tmp_path):
     write_lines(tmp_path / "validation" / "0.jsonl", rows, tail='{"input": "half')
     log = RunLog(tmp_path)
     ((arm, (point,)),) = log.arms.items()
-    assert (point.step, point.kind, point.rate.n, point.rate.mean) == (0, ArmKey("rotation", "pair_90"), 2, 0.25)
+    assert (point.step, point.kind, point.rate.n, point.rate.mean) == (0, LoggedArm("rotation", "pair_90"), 2, 0.25)
     assert arm == point.kind and log.torn_lines == 1
     assert log.task_figure("format") == {"rotation": ([0], [1.0])}
 
@@ -588,7 +588,7 @@ def test_rows_of_built_data_are_read_again_with_their_pictures(images, tmp_path)
     file = tmp_path / "run" / "hydra" / ".hydra" / "config.yaml"
     file.write_text(yaml.safe_dump({"ssl4rl": section | {"data": str(tmp_path / "data")}}))
     log = RunLog(tmp_path / "run")
-    rows = BuiltRows(tmp_path / "data", "val")
+    rows = StoredRows(tmp_path / "data", "val")
     assert len(log.validation(0)) == len(rows) == 9
     for row in log.validation(0):
         made = log.asked(row)

@@ -21,7 +21,7 @@ from ssl4rl_plugin.data.depth import resampled
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources.rgbd import RgbdSource
 from ssl4rl_plugin.data_builders.sources.sample_depth import SampleDepthSource
 

@@ -22,7 +22,7 @@ from ssl4rl_plugin.core import Sample
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.data.shards import Codec
-from ssl4rl_plugin.data_builders.build.build import build
+from ssl4rl_plugin.data_builders.build.builder import build
 from ssl4rl_plugin.data_builders.build.planning import make_plan
 from ssl4rl_plugin.tasks import get_task, registry
 from ssl4rl_plugin.training.settings import Settings

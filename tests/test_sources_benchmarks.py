@@ -14,10 +14,10 @@ from pictures import photo
 
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Question, Source, SourceError, load_source, registry
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources.benchmarks import MMBench
 from ssl4rl_plugin.data_builders.sources.download import download
-from ssl4rl_plugin.data_builders.sources.tables import Columns, Row, lettered, literal, questions_of
+from ssl4rl_plugin.data_builders.sources.tables import Columns, TableRow, lettered, literal, questions_of
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -531,12 +531,12 @@ def test_download_needs_a_copy_on_the_hub(tmp_path: Path) -> None:
     ],
 )
 def test_an_answer_is_the_letter_of_its_own_option_or_there_is_no_question(cells: dict, expected: tuple | None) -> None:
-    row = Row(("picture",), {"question": "Which?", **cells})
+    row = TableRow(("picture",), {"question": "Which?", **cells})
     found = [(question.options, question.answer) for question in questions_of([row], Columns(), "here")]
     assert found == ([expected] if expected else [])
 
 
 def test_options_behind_an_instruction_stay_options() -> None:
     text = "What is it? Please select the correct option: A. cat B. dog"
-    (question,) = questions_of([Row(("picture",), {"question": text, "answer": "B"})], Columns(), "here")
+    (question,) = questions_of([TableRow(("picture",), {"question": text, "answer": "B"})], Columns(), "here")
     assert question.options == ("cat", "dog") and question.answer == "B"

@@ -21,7 +21,7 @@ from pictures import photo
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Source, SourceError, load_source
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources import parquet, webdataset
 from ssl4rl_plugin.data_builders.sources.hf import HfSource
 from ssl4rl_plugin.data_builders.sources.imagefolder import ImageFolderSource

@@ -24,7 +24,7 @@ from PIL import Image
 from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.data.images import MAX_SOURCE_PIXELS, ImageError, difference
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources import video
 from ssl4rl_plugin.data_builders.sources.sample_photos import PHOTOS
 from ssl4rl_plugin.data_builders.sources.sample_videos import FPS, FRAMES, SampleVideosSource

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.training.stored_rows import BuiltRows, plan_settings
-from ssl4rl_plugin.data_builders.build.build import Built
+from ssl4rl_plugin.training.stored_rows import StoredRows, plan_settings
+from ssl4rl_plugin.data_builders.build.builder import FinishedBuild
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.build_plan import SPLITS
 from ssl4rl_plugin.core.files import writing
@@ -30,7 +30,7 @@ MEASURED = 48
 
 
 def report(
-    built: Built, manifest: Manifest, tokens: Mapping[str, Any] | None, audit: Mapping[str, Any] | None
+    built: FinishedBuild, manifest: Manifest, tokens: Mapping[str, Any] | None, audit: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Everything about a finished build, as JSON values.
 
@@ -79,7 +79,7 @@ def report(
     }
 
 
-def _kinds(built: Built) -> list[dict[str, Any]]:
+def _kinds(built: FinishedBuild) -> list[dict[str, Any]]:
     """A line for every arm and benchmark."""
     total = built.tally(*SPLITS)
     by_split = {split: built.tally(split).rows for split in SPLITS}
@@ -110,7 +110,7 @@ def _by_kind(counts: Mapping[str, int]) -> dict[str, Counter[str]]:
     return found
 
 
-def prompt_lengths(built: Built, model: str, limit: int, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def prompt_lengths(built: FinishedBuild, model: str, limit: int, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """How many tokens prompts have for a model, from some rows of each kind.
 
     Args:
@@ -152,11 +152,11 @@ def prompt_lengths(built: Built, model: str, limit: int, advance: Callable[[], N
     }
 
 
-def _splits(built: Built) -> list[BuiltRows]:
-    return [BuiltRows(built.folder, split) for split in SPLITS if built.plan.rows[split]]
+def _splits(built: FinishedBuild) -> list[StoredRows]:
+    return [StoredRows(built.folder, split) for split in SPLITS if built.plan.rows[split]]
 
 
-def _spread(rows: BuiltRows, each: int) -> list[Row]:
+def _spread(rows: StoredRows, each: int) -> list[Row]:
     """Up to `each` rows of every kind, spread over the split."""
     kinds = max(1, len(rows.settings.arms)) if rows.split != "questions" else 1
     step = max(1, len(rows) // (each * kinds))
@@ -170,7 +170,7 @@ def _spread(rows: BuiltRows, each: int) -> list[Row]:
     return found
 
 
-def write_report(built: Built, values: Mapping[str, Any]) -> Path:
+def write_report(built: FinishedBuild, values: Mapping[str, Any]) -> Path:
     """Write both files into the build's folder; returns the page. Raises OSError."""
     with writing(built.folder / JSON) as file:
         file.write(json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
@@ -179,7 +179,7 @@ def write_report(built: Built, values: Mapping[str, Any]) -> Path:
     return built.folder / HTML
 
 
-def _page(built: Built, values: Mapping[str, Any]) -> str:
+def _page(built: FinishedBuild, values: Mapping[str, Any]) -> str:
     sections: dict[str, list[dict[str, Any]]] = {}
     for rows in _splits(built):
         for row in _spread(rows, SHOWN):

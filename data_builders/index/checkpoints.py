@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ssl4rl_plugin.core.files import ABANDONED, WriteError, remove_leftovers, write_file
-from ssl4rl_plugin.data.manifest import FIGURES, figures_schema
-from ssl4rl_plugin.data_builders.index.measure import Figures, Place
+from ssl4rl_plugin.data.manifest import MEASUREMENTS, measurements_schema
+from ssl4rl_plugin.data_builders.index.measure import Measurements, RecordKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,7 @@ _KEY = b"ssl4rl.part_of"
 _ROWS = 4096  # kept as Python objects before they become compact
 
 
-class Parts:
+class BuildCheckpoints:
     """The rows that a build finds out, in order.
 
     Args:
@@ -41,10 +41,10 @@ class Parts:
 
     def __init__(self, folder: Path, stem: str, key: str) -> None:
         self._folder, self._stem = folder, stem
-        self._schema = figures_schema().with_metadata({_KEY: key.encode()})
+        self._schema = measurements_schema().with_metadata({_KEY: key.encode()})
         self._begun = self._saved = time.monotonic()
-        self._places: list[Place] = []
-        self._figures: list[Figures] = []
+        self._places: list[RecordKey] = []
+        self._figures: list[Measurements] = []
         self._batches: list[pa.RecordBatch] = []  # not in any part yet
         self._parts: list[pa.Table] = []
 
@@ -61,7 +61,7 @@ class Parts:
                 _take_away(path)
         return pa.concat_tables([self._schema.empty_table(), *reversed(found)])
 
-    def add(self, places: Sequence[Place], figures: Sequence[Figures]) -> None:
+    def add(self, places: Sequence[RecordKey], figures: Sequence[Measurements]) -> None:
         """Append rows, and write a part where it is time. Raises SourceError if that does not work."""
         self._places += places
         self._figures += figures
@@ -116,7 +116,10 @@ class Parts:
 
         if self._figures:
             refs, boxes = zip(*self._places, strict=True)
-            columns = dict(zip(FIGURES, zip(*self._figures, strict=True), strict=True)) | {"ref": refs, "box": boxes}
+            columns = dict(zip(MEASUREMENTS, zip(*self._figures, strict=True), strict=True)) | {
+                "ref": refs,
+                "box": boxes,
+            }
             arrays = [pa.array(columns[field.name], field.type) for field in self._schema]
             self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
             self._places, self._figures = [], []

@@ -22,7 +22,7 @@ TRAIN, VAL = 0, 1
 _PAIRS = 1 << 20  # taken in at a time
 _BLOCK = 1 << 16  # values that are Python objects at a time
 
-Numbers = np.ndarray[Any, np.dtype[Any]]
+IntArray = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class Groups:
 
     names: pa.Array
     """Names of the groups."""
-    group: Numbers
+    group: IntArray
     """Position in `names`; -1 for a row that is in none."""
-    split: Numbers
+    split: IntArray
     """The side."""
-    copied: Numbers
+    copied: IntArray
     """For a row that its source calls training: the row that shows the same, and that it calls validation; else -1."""
 
 
 def group_and_split(
-    rows: Numbers,
+    rows: IntArray,
     sha256: pa.ChunkedArray,
     together: pa.ChunkedArray,
     near: Iterable[tuple[int, int]],
-    stated: Numbers,
+    stated: IntArray,
     seed: int,
     val_fraction: float,
 ) -> Groups:
@@ -103,7 +103,7 @@ def group_and_split(
 
 
 def near_pairs(
-    signatures: pa.ChunkedArray, rows: Numbers, advance: Callable[[int], None] | None = None
+    signatures: pa.ChunkedArray, rows: IntArray, advance: Callable[[int], None] | None = None
 ) -> Iterator[tuple[int, int]]:
     """Pairs of rows that show the same picture by their signatures, enough of them to connect all such rows.
 
@@ -121,7 +121,7 @@ def near_pairs(
         yield int(compared[one]), int(compared[other])
 
 
-def _joined(label: Numbers, ones: Numbers, others: Numbers) -> Numbers:
+def _joined(label: IntArray, ones: IntArray, others: IntArray) -> IntArray:
     """Labels of rows after the labels of each pair of rows have become one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -131,13 +131,13 @@ def _joined(label: Numbers, ones: Numbers, others: Numbers) -> Numbers:
     return connected_components(edges, directed=False)[1][label]
 
 
-def _first_equal(values: Numbers) -> Numbers:
+def _first_equal(values: IntArray) -> IntArray:
     """For every value, the position of the first one that is equal."""
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     return first[inverse]
 
 
-def _spread(values: Numbers, rows: Numbers, count: int) -> Numbers:
+def _spread(values: IntArray, rows: IntArray, count: int) -> IntArray:
     """Values in their rows, and -1 in the others."""
     spread = np.full(count, -1, values.dtype)
     spread[rows] = values

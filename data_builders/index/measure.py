@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ssl4rl_plugin.data.images import ImageError, ImageInfo, PixelBox, checked_box, contrast, decode, entropy, luma
-from ssl4rl_plugin.data.manifest import FIGURES
+from ssl4rl_plugin.data.manifest import MEASUREMENTS
 from ssl4rl_plugin.data.near_duplicates import signature
 from ssl4rl_plugin.data.source import Source
 
@@ -31,13 +31,13 @@ FIGURE_PIXELS = 256 * 256
 times as many): they say the same, and cost a fraction of the time on a photograph of many megapixels. A JPEG is first
 decoded at a half, a quarter or an eighth of its size where that leaves at least four times as many."""
 
-Place = tuple[str, PixelBox | None]
+RecordKey = tuple[str, PixelBox | None]
 """Which record: its ref and its box."""
-Figures = tuple[Any, ...]
-"""Values of FIGURES; None for what is not known."""
+Measurements = tuple[Any, ...]
+"""Values of MEASUREMENTS; None for what is not known."""
 
 
-class Meter:
+class RecordMeasurer:
     """Measures records of one source, one at a time.
 
     Args:
@@ -52,11 +52,11 @@ class Meter:
         self._reducible = type(source).inspect is Source.inspect
         self._last: tuple[str, Any] = ("", None)  # crops of one picture come one after another
 
-    def __call__(self, places: Sequence[Place]) -> list[Figures]:
+    def __call__(self, places: Sequence[RecordKey]) -> list[Measurements]:
         """What is found out about each record, be it good or bad. Raises SourceError."""
         return [self._figures(ref, box) for ref, box in places]
 
-    def _figures(self, ref: str, box: PixelBox | None) -> Figures:
+    def _figures(self, ref: str, box: PixelBox | None) -> Measurements:
         row: dict[str, Any] = {}
         try:
             # Before the bytes are read: of a file that changes meanwhile, the stamp will not fit the next time.
@@ -66,7 +66,7 @@ class Meter:
             # File names that are not UTF-8 may be part of the text; parquet takes UTF-8 only.
             detail = error.detail[:500].encode("utf-8", "backslashreplace").decode()
             row |= {"reason": error.reason, "detail": detail}
-        return tuple(map(row.get, FIGURES))
+        return tuple(map(row.get, MEASUREMENTS))
 
     def _measure(self, ref: str, box: PixelBox | None, row: dict[str, Any]) -> None:
         """Fill in `row`. Raises ImageError, after what was found out by then is in `row`."""

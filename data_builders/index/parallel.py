@@ -13,7 +13,7 @@ from typing import Any
 
 from ssl4rl_plugin.core.processes import Process, WorkerDiedError, cores
 from ssl4rl_plugin.data.source import Source, SourceError
-from ssl4rl_plugin.data_builders.index.measure import Figures, Meter, Place
+from ssl4rl_plugin.data_builders.index.measure import Measurements, RecordKey, RecordMeasurer
 
 THREADS_FIRST = 1.0
 """Seconds of work before processes are started."""
@@ -28,7 +28,7 @@ def default_workers() -> int:
     return min(_MOST, cores())
 
 
-class Measurer:
+class ParallelMeasurer:
     """Measures records from any thread; a context manager, at whose end no process is left.
 
     Args:
@@ -44,23 +44,23 @@ class Measurer:
         self._processes = processes
         self._lock = threading.Lock()
         self._mine = threading.local()
-        self._started: list[Process[Sequence[Place], list[Figures]]] = []
+        self._started: list[Process[Sequence[RecordKey], list[Measurements]]] = []
 
-    def __enter__(self) -> Measurer:
+    def __enter__(self) -> ParallelMeasurer:
         return self
 
     def __exit__(self, *error: object) -> None:
         for process in self._started:
             process.end()
 
-    def __call__(self, places: Sequence[Place]) -> list[Figures]:
+    def __call__(self, places: Sequence[RecordKey]) -> list[Measurements]:
         """What is found out about each record. Raises SourceError, also if the process died over it."""
         if not hasattr(self._mine, "work"):
-            self._mine.work = Meter(self._source, self._limit)
-        if self._processes and isinstance(self._mine.work, Meter) and self._is_long():
+            self._mine.work = RecordMeasurer(self._source, self._limit)
+        if self._processes and isinstance(self._mine.work, RecordMeasurer) and self._is_long():
             self._mine.work = self._process(self._mine.work)
         try:
-            found: list[Figures] = self._mine.work(places)
+            found: list[Measurements] = self._mine.work(places)
         except WorkerDiedError as error:
             raise SourceError(
                 f"source {self._source.name!r}: {error}. It was reading {places[0][0]!r} or one of the {len(places) - 1} "
@@ -74,10 +74,12 @@ class Measurer:
         passed, done = time.monotonic() - self._start, self._done
         return done > 0 and passed > THREADS_FIRST and passed / done * (self._total - done) > WORTH_PROCESSES
 
-    def _process(self, meter: Meter) -> Any:
+    def _process(self, meter: RecordMeasurer) -> Any:
         """A process for this thread; the meter itself where that does not work."""
         try:
-            process: Process[Sequence[Place], list[Figures]] = Process(Meter(self._source, self._limit))
+            process: Process[Sequence[RecordKey], list[Measurements]] = Process(
+                RecordMeasurer(self._source, self._limit)
+            )
         except Exception:  # pickle raises nearly anything
             self._processes = False
             return meter

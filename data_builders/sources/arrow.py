@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from ssl4rl_plugin.data.files import encoded, file_stamp, inside, read_file
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.source import Record, SourceError, splits_used
-from ssl4rl_plugin.data_builders.sources.tables import IMAGE_NAME, LONGEST_NAME, Row, TableSource, from_base64
+from ssl4rl_plugin.data_builders.sources.tables import IMAGE_NAME, LONGEST_NAME, TableRow, TableSource, from_base64
 
 # pyarrow is imported where it is used: data-loader workers import this module.
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ class ArrowSource(TableSource):
             for ref in refs:
                 yield Record(ref, split if holds else None, refs[0] if len(refs) > 1 else None)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TableRow]:
         for refs, split, values in self._walk(said=True):
-            yield Row(refs, values, split)
+            yield TableRow(refs, values, split)
 
     def _walk(self, said: bool) -> Iterator[tuple[tuple[str, ...], str | None, dict[str, Any]]]:
         """Refs, stated split and, where they are asked for, the other columns of every row."""

@@ -21,7 +21,7 @@ from ssl4rl_plugin.data_builders.sources.hf import HfSource, is_saved
 from ssl4rl_plugin.data_builders.sources.imagefolder import ImageFolderSource
 from ssl4rl_plugin.data_builders.sources.jsonl import JsonSource
 from ssl4rl_plugin.data_builders.sources.parquet import ParquetSource, parquet_files
-from ssl4rl_plugin.data_builders.sources.tables import Columns, Row, TableSource, questions_of
+from ssl4rl_plugin.data_builders.sources.tables import Columns, TableRow, TableSource, questions_of
 from ssl4rl_plugin.data_builders.sources.tsv import TsvSource
 
 CARD = "see the dataset card: https://huggingface.co/datasets/{}"
@@ -78,7 +78,7 @@ class Benchmark(Source):
         """A row's columns in the form that `columns` knows; None for a row that is not part of the benchmark."""
         return values
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TableRow]:
         """The rows of the benchmark; none where there are only pictures."""
         if isinstance(self.files, TableSource):
             for row in self.files.rows():

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from ssl4rl_plugin.data.files import encoded, file_stamp, inside, read_file
 from ssl4rl_plugin.data.source import Record, SourceError
-from ssl4rl_plugin.data_builders.sources.tables import IMAGE_NAME, Row, TableSource
+from ssl4rl_plugin.data_builders.sources.tables import IMAGE_NAME, TableRow, TableSource
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +91,12 @@ class JsonSource(TableSource):
         if not seen:
             raise SourceError(f"source 'json': no entry of {self.file} names an image under {', '.join(self._columns)}")
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TableRow]:
         split_column = self.options["split_column"]
         for entry in self._entries():
             refs = [self._ref(path) for name in self._columns for path in _paths(entry.get(name))]
             split = str(entry.get(split_column) or "") or None if split_column else None
-            yield Row(tuple(refs), {k: v for k, v in entry.items() if k not in self._columns}, split)
+            yield TableRow(tuple(refs), {k: v for k, v in entry.items() if k not in self._columns}, split)
 
     def stamp(self, ref: str) -> tuple[int, int]:
         return file_stamp(self._locate(ref), ref)

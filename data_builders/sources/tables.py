@@ -39,7 +39,7 @@ _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:]?")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table."""
 
     refs: tuple[str, ...]
@@ -84,7 +84,7 @@ class TableSource(Source):
     """Where questions, options and answers stand."""
 
     @abstractmethod
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TableRow]:
         """All rows, in order, without decoding any picture."""
 
     def questions(self) -> Iterator[Question]:
@@ -95,7 +95,7 @@ class _Unusable(ValueError):
     """A row is no question; the text is the reason, a snake_case name."""
 
 
-def questions_of(rows: Iterable[Row], columns: Columns, where: str, expected: bool = False) -> Iterator[Question]:
+def questions_of(rows: Iterable[TableRow], columns: Columns, where: str, expected: bool = False) -> Iterator[Question]:
     """The questions of a table. A row that is none is left out, and counted by reason in a warning at the end.
 
     Args:
@@ -124,7 +124,7 @@ def questions_of(rows: Iterable[Row], columns: Columns, where: str, expected: bo
         logger.warning("%s: %d rows are no questions: %s", where, left_out.total(), counts)
 
 
-def _question(row: Row, values: Mapping[str, Any], columns: Columns, number: int, seen: Counter[str]) -> Question:
+def _question(row: TableRow, values: Mapping[str, Any], columns: Columns, number: int, seen: Counter[str]) -> Question:
     def said(names: Sequence[str]) -> Any:
         return next((values[name] for name in names if name in values), None)
 

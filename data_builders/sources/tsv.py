@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.source import Record, SourceError
-from ssl4rl_plugin.data_builders.sources.tables import Row, TableSource, from_base64
+from ssl4rl_plugin.data_builders.sources.tables import TableRow, TableSource, from_base64
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class TsvSource(TableSource):
             for ref in refs:
                 yield Record(ref, line.split, refs[0] if len(refs) > 1 else None)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TableRow]:
         """Rows in the file's order; a second pass, after that of `records`, reads what they say."""
         lines, holders = self._lines()
         with self._open() as file:
@@ -110,7 +110,7 @@ class TsvSource(TableSource):
                 if len(fields) == len(self._columns):
                     pairs = zip(self._columns, fields, strict=True)
                     said = {name: _text(field) for name, field in pairs if name != "image"}
-                    yield Row(_refs(line, holders), said, line.split)
+                    yield TableRow(_refs(line, holders), said, line.split)
 
     def _lines(self) -> tuple[list[_Line], dict[str, _Line]]:
         """The rows; and those whose pictures others refer to, by index."""

@@ -19,7 +19,7 @@ OVERALL, L2_CATEGORY, CATEGORY = SCOPES = ("overall", "l2_category", "category")
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredQuestion:
     """One response to a benchmark's question in one order of its options."""
 
     benchmark: str
@@ -54,14 +54,14 @@ class BenchmarkResult:
     """Questions that are not part of `circular` because an order of theirs has no response (yet)."""
 
 
-def answered(ground_truth: str, acc: float | None) -> Answered | None:
+def answered(ground_truth: str, acc: float | None) -> AnsweredQuestion | None:
     """A response, from its row's ground truth (`rewards.encode_question`) and `acc`; None if it is of no benchmark's
     question or was not scored."""
     try:
         truth = json.loads(ground_truth)
         if acc is None or math.isnan(acc):
             return None
-        return Answered(
+        return AnsweredQuestion(
             benchmark=truth["benchmark"],
             question=truth["question"],
             rotation=int(truth["rotation"]),
@@ -74,7 +74,7 @@ def answered(ground_truth: str, acc: float | None) -> Answered | None:
         return None
 
 
-def benchmark_results(answers: Iterable[Answered]) -> list[BenchmarkResult]:
+def benchmark_results(answers: Iterable[AnsweredQuestion]) -> list[BenchmarkResult]:
     """Every figure of every benchmark: first overall, then its l2-categories, then its categories, each in the order of
     their names.
 
@@ -83,7 +83,7 @@ def benchmark_results(answers: Iterable[Answered]) -> list[BenchmarkResult]:
     Args:
         answers: in the order in which they were given.
     """
-    grouped: dict[tuple[str, str, str], dict[str, list[Answered]]] = defaultdict(lambda: defaultdict(list))
+    grouped: dict[tuple[str, str, str], dict[str, list[AnsweredQuestion]]] = defaultdict(lambda: defaultdict(list))
     for answer in answers:
         names = {OVERALL: "", L2_CATEGORY: answer.l2_category, CATEGORY: answer.category}
         for scope, name in names.items():
@@ -93,7 +93,9 @@ def benchmark_results(answers: Iterable[Answered]) -> list[BenchmarkResult]:
     return [_result(*key, grouped[key]) for key in order]
 
 
-def _result(benchmark: str, scope: str, name: str, questions: Mapping[str, Sequence[Answered]]) -> BenchmarkResult:
+def _result(
+    benchmark: str, scope: str, name: str, questions: Mapping[str, Sequence[AnsweredQuestion]]
+) -> BenchmarkResult:
     plain = [[a.acc for a in given if a.rotation == 0] for given in questions.values()]
     circular = None
     incomplete = 0
@@ -107,7 +109,7 @@ def _result(benchmark: str, scope: str, name: str, questions: Mapping[str, Seque
     )
 
 
-def circular_accuracy(answers: Sequence[Answered]) -> float | None:
+def circular_accuracy(answers: Sequence[AnsweredQuestion]) -> float | None:
     """Whether one question is answered correctly in every order of its options; None if an order has no response.
 
     MMBench's CircularEval (Liu et al., arXiv 2307.06281): 1.0 only if all orders are right. With n responses to each

@@ -25,12 +25,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ssl4rl_plugin.analysis.benchmark_results import CATEGORY, OVERALL, SCOPES, Answered, answered, circular_accuracy
-from ssl4rl_plugin.analysis.statistics import Interval, Proportion, bootstrap, mcnemar, proportion, wilson
+from ssl4rl_plugin.analysis.benchmark_results import (
+    CATEGORY,
+    OVERALL,
+    SCOPES,
+    AnsweredQuestion,
+    answered,
+    circular_accuracy,
+)
+from ssl4rl_plugin.analysis.statistics import ConfidenceInterval, Proportion, bootstrap, mcnemar, proportion, wilson
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.indexing import load_manifest
-from ssl4rl_plugin.data.samples import Made, SampleError, SampleStream
+from ssl4rl_plugin.data.samples import SampleError, SampleStream, StreamSample
 from ssl4rl_plugin.tasks import resolve
 from ssl4rl_plugin.training.settings import Settings, SettingsError
 
@@ -49,7 +56,7 @@ class RunError(UserError):
 
 
 @dataclass(frozen=True, order=True)
-class ArmKey:
+class LoggedArm:
     """Which kind of question: task, level, and the level's fields that were changed."""
 
     task: str
@@ -64,7 +71,7 @@ class ArmKey:
         return f"{self.task}:{self.level}" if self.level else self.task
 
     @classmethod
-    def of(cls, arm: Arm) -> ArmKey:
+    def of(cls, arm: Arm) -> LoggedArm:
         """The key of an arm of the settings."""
         return cls(arm.task.name, arm.level_name, json.dumps(arm.options, sort_keys=True))
 
@@ -102,7 +109,7 @@ class BenchmarkKey:
         return f"{name} (circular)" if self.circular else name
 
 
-Kind = TypeVar("Kind", ArmKey, BenchmarkKey)
+Kind = TypeVar("Kind", LoggedArm, BenchmarkKey)
 
 
 @dataclass(frozen=True)
@@ -116,9 +123,9 @@ class Response:
     """What the model wrote. Not to be trusted: anything can stand here."""
     score: float
     """The reward; NaN if verl recorded none."""
-    arm: ArmKey | None
+    arm: LoggedArm | None
     """None for a line that is not of a pretext task of this package."""
-    answered: Answered | None
+    answered: AnsweredQuestion | None
     """What it says about a benchmark; None if it is none of a benchmark's questions, or was not scored."""
     sample: str
     """`val:17`, number 17 of the validation stream, or `mmbench:17`, a benchmark's question; empty if unknown."""
@@ -140,7 +147,7 @@ class Response:
                 return str(truth["truth"])
             task, level = resolve(truth["task"], truth["level"], truth.get("options") or {})
             return task.gold(truth["truth"], level)
-        except Exception:  # see ArmKey.chance
+        except Exception:  # see LoggedArm.chance
             return None
 
     @property
@@ -161,10 +168,10 @@ class Accuracy(Generic[Kind]):
 
 
 @dataclass(frozen=True)
-class Difference:
+class AccuracyChange:
     """How accuracy changed between two sets of answers to the same questions."""
 
-    change: Interval
+    change: ConfidenceInterval
     """Second minus first, with the bootstrap interval over questions."""
     gained: int
     """Questions that were answered better the second time."""
@@ -184,7 +191,7 @@ class Headline(Generic[Kind]):
     """The run's first validation, if it came before the first update (step 0)."""
     after: Accuracy[Kind] | None
     """The last validation, if training lay before it."""
-    change: Difference | None
+    change: AccuracyChange | None
     """After against before on the same questions; None where single answers were not recorded."""
 
     @property
@@ -206,7 +213,7 @@ Outcomes = Mapping[str, float]
 """Question -> share of right answers to it."""
 
 
-def difference(first: Outcomes, second: Outcomes) -> Difference | None:
+def difference(first: Outcomes, second: Outcomes) -> AccuracyChange | None:
     """The change from the first to the second answers, on the questions that both have; None if there are none."""
     pairs = [(first[key], second[key]) for key in first.keys() & second.keys()]
     if not pairs:
@@ -214,7 +221,7 @@ def difference(first: Outcomes, second: Outcomes) -> Difference | None:
     gained, lost = sum(new > old for old, new in pairs), sum(new < old for old, new in pairs)
     single = all(value in (0.0, 1.0) for pair in pairs for value in pair)
     changes = sorted(new - old for old, new in pairs)  # sorted: the order of a set is not the same every time
-    return Difference(bootstrap(changes), gained, lost, mcnemar(gained, lost) if single else None)
+    return AccuracyChange(bootstrap(changes), gained, lost, mcnemar(gained, lost) if single else None)
 
 
 class RunLog:
@@ -321,7 +328,7 @@ class RunLog:
         return [_response(line, step) for line in self._lines(self.rollouts[step])]
 
     @cached_property
-    def outcomes(self) -> dict[int, dict[ArmKey, Outcomes]]:
+    def outcomes(self) -> dict[int, dict[LoggedArm, Outcomes]]:
         """Step -> kind of question -> question -> accuracy, from the validation dumps."""
         return {step: _task_outcomes(self.validation(step)) for step in self.validations}
 
@@ -331,7 +338,7 @@ class RunLog:
         return {step: _benchmark_outcomes(self.validation(step)) for step in self.validations}
 
     @cached_property
-    def arms(self) -> dict[ArmKey, list[Accuracy[ArmKey]]]:
+    def arms(self) -> dict[LoggedArm, list[Accuracy[LoggedArm]]]:
         """The validation curve of every kind of question, ordered by kind.
 
         From the validation dumps; where there are none, from verl's own metrics, without levels and intervals.
@@ -339,7 +346,7 @@ class RunLog:
         found = _accuracies(self.outcomes)
         if not found:
             for task, (steps, values) in self.task_figure("acc").items():
-                arm = ArmKey(task, "")
+                arm = LoggedArm(task, "")
                 found[arm] = [
                     Accuracy(step, arm, Proportion(value, 0.0, 1.0, 0))
                     for step, value in zip(steps, values, strict=True)
@@ -375,7 +382,7 @@ class RunLog:
                 found.setdefault(kind, []).append(Accuracy(step, kind, wilson(right, count)))
         return found
 
-    def headline(self) -> list[Headline[ArmKey]]:
+    def headline(self) -> list[Headline[LoggedArm]]:
         """The result: every kind of question before the first update and after the last validated one."""
         return [_headline(kind, kind.chance, points, self.outcomes) for kind, points in self.arms.items()]
 
@@ -478,7 +485,7 @@ class RunLog:
         except (KeyError, TypeError) as error:
             raise SettingsError(f"the `ssl4rl` section of {self.config_file} is not complete: {error!r}") from error
 
-    def sample_of(self, row: Response) -> Made:
+    def sample_of(self, row: Response) -> StreamSample:
         """Make the question of a response again, with its pictures.
 
         Raises:
@@ -492,7 +499,7 @@ class RunLog:
         try:
             stream = self._stream(split)
             # A curriculum's decisions are not in the config; what was drawn is in the row.
-            arm = next((arm for arm in self.settings.arms if row.arm == ArmKey.of(arm)), None)
+            arm = next((arm for arm in self.settings.arms if row.arm == LoggedArm.of(arm)), None)
             made = stream[int(number)] if arm is None else stream.of_arm(int(number), arm)
         except IndexError:
             raise RunError(f"sample {row.sample} is not in the stream that the config describes") from None
@@ -513,11 +520,11 @@ class RunLog:
         if row.answered is None and data is None:
             return row_of(self.sample_of(row))
         if row.answered is None:
-            from ssl4rl_plugin.training.stored_rows import BuiltRows
+            from ssl4rl_plugin.training.stored_rows import StoredRows
 
             split, _, number = row.sample.partition(":")
             try:
-                made = BuiltRows(Path(str(data)), split)[int(number)]
+                made = StoredRows(Path(str(data)), split)[int(number)]
             except (ValueError, IndexError) as error:
                 raise RunError(f"sample {row.sample!r} cannot be read from {data}: {error}") from error
         else:
@@ -651,9 +658,9 @@ def _headline(
     return Headline(kind, chance, before, after, change)
 
 
-def _task_outcomes(rows: Iterable[Response]) -> dict[ArmKey, Outcomes]:
+def _task_outcomes(rows: Iterable[Response]) -> dict[LoggedArm, Outcomes]:
     """Accuracy of every question, by kind; a question is a sample with its truth, so that runs can be compared."""
-    found: dict[ArmKey, dict[str, list[float]]] = {}
+    found: dict[LoggedArm, dict[str, list[float]]] = {}
     for number, row in enumerate(rows):
         acc = row.figures.get("acc")
         if row.arm and acc is not None:
@@ -664,7 +671,7 @@ def _task_outcomes(rows: Iterable[Response]) -> dict[ArmKey, Outcomes]:
 
 def _benchmark_outcomes(rows: Iterable[Response]) -> dict[BenchmarkKey, Outcomes]:
     """Accuracy of every question, by benchmark and category, plain and circular (see `benchmark_results`)."""
-    by_question: dict[tuple[str, str], list[Answered]] = {}
+    by_question: dict[tuple[str, str], list[AnsweredQuestion]] = {}
     for row in rows:
         if row.answered:
             by_question.setdefault((row.answered.benchmark, row.answered.question), []).append(row.answered)
@@ -698,7 +705,7 @@ def _response(line: dict[str, Any], step: int) -> Response:
     acc = line.get("acc")
     if isinstance(truth, dict) and {"task", "level", "truth"} <= truth.keys():
         options = json.dumps(truth.get("options") or {}, sort_keys=True)
-        arm = ArmKey(str(truth["task"]), str(truth["level"]), options)
+        arm = LoggedArm(str(truth["task"]), str(truth["level"]), options)
         sample = truth.get("sample", sample)
     return Response(
         step=step,

@@ -71,7 +71,7 @@ def proportion(values: Iterable[float]) -> Proportion:
 
 
 @dataclass(frozen=True)
-class Interval:
+class ConfidenceInterval:
     """A mean with its 95 % interval."""
 
     mean: float
@@ -86,7 +86,7 @@ class Interval:
 
 def bootstrap(
     values: Sequence[float], groups: Sequence[Hashable] | None = None, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
+) -> ConfidenceInterval:
     """The mean of observations with its percentile bootstrap interval.
 
     Whole groups are drawn with replacement (the cluster bootstrap), so that questions about one picture, which are
@@ -115,13 +115,13 @@ def bootstrap(
     if len(labels) != len(observed):
         raise ValueError(f"{len(observed)} values and {len(labels)} groups")
     if not len(observed):
-        return Interval(math.nan, math.nan, math.nan, 0)
+        return ConfidenceInterval(math.nan, math.nan, math.nan, 0)
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     codes = np.array([numbers[label] for label in labels])
     sums, counts = np.bincount(codes, weights=observed), np.bincount(codes)
     mean = math.fsum(observed) / len(observed)
     if len(sums) < 2:
-        return Interval(mean, math.nan, math.nan, len(sums))
+        return ConfidenceInterval(mean, math.nan, math.nan, len(sums))
 
     def mean_of(sums: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
         return sums.sum(axis=axis) / counts.sum(axis=axis)
@@ -130,7 +130,7 @@ def bootstrap(
         (sums, counts.astype(float)), mean_of, paired=True, vectorized=True, n_resamples=resamples, method="percentile",
         batch=max(1, _BATCH // len(sums)), rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return Interval(mean, float(found.low), float(found.high), len(sums))
+    return ConfidenceInterval(mean, float(found.low), float(found.high), len(sums))
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ssl4rl_plugin.analysis.runlog import Accuracy, ArmKey, Headline
+from ssl4rl_plugin.analysis.runlog import Accuracy, Headline, LoggedArm
 
 
 def table(*columns: str) -> Table:
@@ -35,7 +35,7 @@ def show_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def headline_table(rows: Iterable[Headline[ArmKey]]) -> Table:
+def headline_table(rows: Iterable[Headline[LoggedArm]]) -> Table:
     """The result of a run (`RunLog.headline()`): task, level, chance, held-out accuracy before and after, with n."""
     made = table("task", "level", "chance", "before (95 %)", "after (95 %)", "n", "")
     colours = {"above chance": "green", "below chance": "red"}
@@ -53,7 +53,7 @@ def headline_table(rows: Iterable[Headline[ArmKey]]) -> Table:
     return made
 
 
-def _cell(point: Accuracy[ArmKey] | None) -> str:
+def _cell(point: Accuracy[LoggedArm] | None) -> str:
     if point is None:
         return "not recorded"
     rate = point.rate

@@ -306,11 +306,11 @@ def evaluate(
 
     Interrupted, the same command goes on. A checkpoint of verl is merged first, with verl's own model merger.
     """
-    from ssl4rl_plugin.analysis.evaluation.exam import Wishes
+    from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest
     from ssl4rl_plugin.cli.evaluate import benchmark, run_evaluate
     from ssl4rl_plugin.cli.options import key_values
 
-    wishes = Wishes(
+    wishes = EvaluationRequest(
         benchmarks=[benchmark(text) for text in bench or ()], tasks=task or (), limit=limit, circular=circular,
         samples=samples, answer_format=answer_format, seed=seed, temperature=temperature, top_p=top_p, n=n,
         max_prompt_tokens=max_prompt_tokens, max_response_tokens=max_response_tokens, dtype=dtype,

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ssl4rl_plugin.analysis.attention.traces import METHODS, AttentionError, Box, Trace, load, trace
+from ssl4rl_plugin.analysis.attention.traces import METHODS, AttentionError, ImageBox, Trace, load, trace
 from ssl4rl_plugin.analysis.evaluation.model import resolve
 from ssl4rl_plugin.analysis.report.page import percent, readable, short_names
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
@@ -46,7 +46,7 @@ def run_attention(
         picture = open_rgb(image)
     except ImageError as error:
         raise AttentionError(f"{image} is not a picture that can be shown: {error}") from error
-    region = Box.parse(box) if box else None
+    region = ImageBox.parse(box) if box else None
     if region:
         region.check_inside(picture.size)  # before a model is loaded
     shown, figures = [], []
@@ -86,7 +86,7 @@ def run_attention(
     return out
 
 
-def _figures(name: str, found: Trace, heat: Any, region: Box | None) -> dict[str, Any]:
+def _figures(name: str, found: Trace, heat: Any, region: ImageBox | None) -> dict[str, Any]:
     """What `--json` says of a model: the chosen layers and heads, and every layer by itself."""
 
     def share(of: Any) -> dict[str, Any]:

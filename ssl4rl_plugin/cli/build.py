@@ -18,11 +18,11 @@ from ssl4rl_plugin.cli.section import section_for
 from ssl4rl_plugin.cli.sources_for import named_source
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.processes import cores
-from ssl4rl_plugin.data.build_plan import SPLITS, Plan
+from ssl4rl_plugin.data.build_plan import SPLITS, BuildPlan
 from ssl4rl_plugin.data.indexing import picture_manifest
 from ssl4rl_plugin.data.manifest import Manifest, is_manifest
 from ssl4rl_plugin.data.shards import Codec
-from ssl4rl_plugin.data_builders.build.build import Built, Done, build, plain_errors
+from ssl4rl_plugin.data_builders.build.builder import FinishedBuild, FinishedShard, build, plain_errors
 from ssl4rl_plugin.data_builders.build.planning import make_plan
 from ssl4rl_plugin.data_builders.build.report import prompt_lengths, report, size_text, write_report
 from ssl4rl_plugin.training.settings import Settings
@@ -96,13 +96,13 @@ def _place(where: str, path: Path | None, source: str | None) -> tuple[str, Path
     return named_source(where, path, source)
 
 
-def _with_progress(console: Console, plan: Plan, manifest: Manifest, out: Path, **engine: Any) -> Built:
+def _with_progress(console: Console, plan: BuildPlan, manifest: Manifest, out: Path, **engine: Any) -> FinishedBuild:
     """Build with a bar that counts rows, of shards found finished too."""
     columns = (TextColumn("building"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         job = bar.add_task("building", total=sum(plan.rows.values()))
 
-        def advance(done: Done) -> None:
+        def advance(done: FinishedShard) -> None:
             bar.advance(job, done.shard.stop - done.shard.start)
 
         try:
@@ -128,7 +128,7 @@ def _audit(settings: Settings, manifest: Manifest, count: int, workers: int | No
     )  # fmt: skip
 
 
-def _show(console: Console, values: dict[str, Any], built: Built) -> None:
+def _show(console: Console, values: dict[str, Any], built: FinishedBuild) -> None:
     """A line for every kind of row, and what was left out."""
     made = table("kind", "rows", "refused draws", "reasons")
     for line in values["kinds"]:

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssl4rl_plugin.analysis.benchmark_results import OVERALL, SCOPES
-from ssl4rl_plugin.analysis.evaluation.exam import Wishes, exam_from, exam_of_run
-from ssl4rl_plugin.analysis.evaluation.results import Difference, Group
+from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest, exam_from, exam_of_run
+from ssl4rl_plugin.analysis.evaluation.results import Group, ModelComparison
 from ssl4rl_plugin.analysis.evaluation.run import base_lines, evaluate, results
 from ssl4rl_plugin.analysis.statistics import Proportion
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
@@ -29,7 +29,7 @@ CROPS = 200
 
 def run_evaluate(
     model: str,
-    wishes: Wishes,
+    wishes: EvaluationRequest,
     *,
     run: Path | None,
     base: str | None,
@@ -154,7 +154,7 @@ def _rate(rate: Proportion) -> str:
     return f"{rate.mean:.3f} ({rate.low:.3f} to {rate.high:.3f})"
 
 
-def _against(found: Difference | None) -> tuple[str, str, str]:
+def _against(found: ModelComparison | None) -> tuple[str, str, str]:
     if found is None:
         return "", "", ""
     change = found.change

@@ -15,8 +15,8 @@ from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import cache_dir
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import load_source
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
 from ssl4rl_plugin.data_builders.index.groups import SIDES
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 
 
 def run_index(

@@ -19,7 +19,7 @@ from ssl4rl_plugin.data.arms import StreamSettings
 from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data.samples import Made, SampleStream
+from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.training.settings import parse_arms
 
@@ -80,7 +80,7 @@ def write_preview(
         if found.name not in manifests:
             manifests[found.name] = load_manifest(settings, progress=progress)
         streams.append(SampleStream(settings, manifests[found.name], "train"))
-    sheet: list[list[Made]] = []
+    sheet: list[list[StreamSample]] = []
     bar = Progress(console=Console(stderr=True), transient=True, disable=not progress)
     with bar:
         job = bar.add_task("making samples", total=count * len(streams))
@@ -98,7 +98,7 @@ def write_preview(
     return out
 
 
-def sheet_html(sheet: Sequence[Sequence[Made]], where: str, settings: StreamSettings) -> str:
+def sheet_html(sheet: Sequence[Sequence[StreamSample]], where: str, settings: StreamSettings) -> str:
     """The contact sheet as one self-contained page; one row of samples for each arm. `where` says where from."""
     sections = []
     for samples in sheet:
@@ -135,7 +135,7 @@ _CARD, _GAP, _PAD = 380, 16, 14
 _INK, _MUTED, _GOOD, _LINE = "#16181d", "#5d6470", "#13734b", "#e1e4ea"
 
 
-def sheet_image(sheet: Sequence[Sequence[Made]]) -> Image.Image:
+def sheet_image(sheet: Sequence[Sequence[StreamSample]]) -> Image.Image:
     """The contact sheet as one picture (RGB); one row of cards for each arm, wrapped after four."""
     rows: list[tuple[str, list[Image.Image]]] = []
     for samples in sheet:
@@ -159,7 +159,7 @@ def sheet_image(sheet: Sequence[Sequence[Made]]) -> Image.Image:
     return whole
 
 
-def _card(made: Made) -> Image.Image:
+def _card(made: StreamSample) -> Image.Image:
     """One sample: pictures in rows, the question, the right answer, the parameters."""
     inner = _CARD - 2 * _PAD
     shown = [_strip(piece) if isinstance(piece, Clip) else piece for piece in made.sample.pieces()]

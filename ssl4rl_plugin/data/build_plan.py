@@ -32,7 +32,7 @@ class PlanError(UserError):
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class BuildPlan:
     """What is built; plans of equal `id` give equal bytes."""
 
     section: dict[str, Any]
@@ -90,7 +90,7 @@ def makers() -> dict[str, str]:
     return {name: version(name) for name in _MAKERS}
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> BuildPlan:
     """The plan of the build in a folder. Raises PlanError."""
     try:
         return plan_from((folder / FILE).read_bytes())
@@ -102,12 +102,12 @@ def read_plan(folder: Path) -> Plan:
         raise PlanError(f"{folder / FILE} {error}: build anew") from error
 
 
-def plan_from(data: bytes) -> Plan:
-    """The inverse of `Plan.to_json`. Raises PlanError."""
+def plan_from(data: bytes) -> BuildPlan:
+    """The inverse of `BuildPlan.to_json`. Raises PlanError."""
     try:
         values = json.loads(data)
         if values["version"] != VERSION:
             raise PlanError(f"has version {values['version']}, this package reads {VERSION}")
-        return Plan(**values | {"codec": Codec(**values["codec"])})
+        return BuildPlan(**values | {"codec": Codec(**values["codec"])})
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise PlanError(f"is damaged ({type(error).__name__}: {error})") from error

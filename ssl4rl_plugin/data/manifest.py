@@ -32,7 +32,7 @@ VERSION = 2
 METADATA_KEY = b"ssl4rl.manifest"
 
 
-FIGURES = {
+MEASUREMENTS = {
     "bytes": "int64", "mtime_ns": "int64", "sha256": "string", "width": "int32", "height": "int32", "mode": "string",
     "exif_orientation": "int8", "phash": "string", "signature": "signature", "entropy": "float", "contrast": "float",
     "reason": "string", "detail": "string",
@@ -40,25 +40,25 @@ FIGURES = {
 """What is found out about a record, in this order, and its Arrow type (`signature`: that of `near.column_type`)."""
 
 
-def figures_schema() -> pa.Schema:
+def measurements_schema() -> pa.Schema:
     """Columns of a table of measured records: ref, box and the figures."""
     import pyarrow as pa
 
     types = {"ref": pa.string(), "box": pa.list_(pa.int32())}
-    for name, alias in FIGURES.items():
+    for name, alias in MEASUREMENTS.items():
         types[name] = column_type() if alias == "signature" else pa.type_for_alias(alias)
     return pa.schema(types)
 
 
 def manifest_schema() -> pa.Schema:
-    """Columns of a manifest; see `ssl4rl_plugin.data_builders.index.build_manifest`."""
+    """Columns of a manifest; see `ssl4rl_plugin.data_builders.index.indexer`."""
     import pyarrow as pa
 
     names = (
         "ref", "bytes", "mtime_ns", "sha256", "width", "height", "mode", "exif_orientation", "phash", "signature",
         "entropy", "contrast", "group", "split", "box", "reason", "detail",
     )  # fmt: skip
-    found = {field.name: field for field in figures_schema()}
+    found = {field.name: field for field in measurements_schema()}
     return pa.schema([found.get(name) or pa.field(name, pa.string()) for name in names])
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedImage:
     """An image of one manifest that the other has too."""
 
     one: str
@@ -26,7 +26,7 @@ class Shared:
     """`equal bytes` or `near-duplicate`."""
 
 
-def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", "val")) -> list[Shared]:
+def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", "val")) -> list[SharedImage]:
     """Images that are usable in one manifest and occur in the other, usable or not there.
 
     Args:
@@ -45,7 +45,7 @@ def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", 
     theirs = other.with_signatures().select(["ref", "sha256", "signature"])
     equal = pc.index_in(ours["sha256"], value_set=theirs["sha256"].combine_chunks(), skip_nulls=True)
     found = {
-        i: Shared(ours["ref"][i].as_py(), theirs["ref"][j].as_py(), "equal bytes")
+        i: SharedImage(ours["ref"][i].as_py(), theirs["ref"][j].as_py(), "equal bytes")
         for i, j in enumerate(equal.to_pylist())
         if j is not None
     }
@@ -54,7 +54,7 @@ def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", 
     left = np.flatnonzero(alone)
     rest, seen = ours.take(left), theirs.filter(pc.is_valid(theirs["signature"]))
     for i, j in matches(unpack(rest["signature"]), unpack(seen["signature"])):
-        found[int(left[i])] = Shared(rest["ref"][i].as_py(), seen["ref"][j].as_py(), "near-duplicate")
+        found[int(left[i])] = SharedImage(rest["ref"][i].as_py(), seen["ref"][j].as_py(), "near-duplicate")
     return [found[i] for i in sorted(found)]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ssl4rl_plugin.core import Clip, pieces
 from ssl4rl_plugin.data.arms import Arm
-from ssl4rl_plugin.data.samples import Made, SampleStream, extra_info
+from ssl4rl_plugin.data.samples import SampleStream, StreamSample, extra_info
 
 PROBES = 4
 """Rows of each kind that are looked at before a run starts."""
@@ -63,7 +63,7 @@ class Rows(Protocol):
         ...
 
 
-def row_of(made: Made) -> Row:
+def row_of(made: StreamSample) -> Row:
     """A finished sample as a row."""
     return Row(
         kind=made.arm.key,

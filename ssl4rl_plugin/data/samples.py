@@ -43,7 +43,7 @@ class SampleError(UserError):
 
 
 @dataclass(frozen=True)
-class Made:
+class StreamSample:
     """One finished sample with all that identifies it."""
 
     index: int
@@ -127,7 +127,7 @@ class SampleStream:
             return self.settings.val_samples * len(self.settings.arms)
         return self.settings.epochs * len(self.items)
 
-    def __getitem__(self, index: int) -> Made:
+    def __getitem__(self, index: int) -> StreamSample:
         """Make sample `index`. Raises IndexError outside of the stream, SampleError if no item fits the task."""
         self._check(index)
         if self.split == "val":
@@ -135,7 +135,7 @@ class SampleStream:
         rng = rng_for(self.settings.seed, self.split, "arm", index)
         return self.of_arm(index, rng.choices(self.settings.arms, [arm.weight for arm in self.settings.arms])[0])
 
-    def of_arm(self, index: int, arm: Arm) -> Made:
+    def of_arm(self, index: int, arm: Arm) -> StreamSample:
         """Make sample `index` from an arm of the caller's choice, whatever the weights say. Raises as `[]` does."""
         self._check(index)
         position = index % self.settings.val_samples if self.split == "val" else index
@@ -162,7 +162,7 @@ class SampleStream:
                 if isinstance(made, Sample):
                     self.refusals.update(f"{arm.key}: {reason}" for reason in refused)
                     instruction = rng.choice(self.settings.answer_format.instructions)
-                    return Made(index, self.split, arm, row.id, made, instruction, tuple(refused))
+                    return StreamSample(index, self.split, arm, row.id, made, instruction, tuple(refused))
                 if not isinstance(made, Rejection):
                     raise SampleError(f"{arm.key}: generate returned a {type(made).__name__}, not Sample or Rejection")
                 refused.append(made.reason)
@@ -243,7 +243,7 @@ class _Subset(Sequence[ManifestItem | GraphItem]):
         return self._items[int(self._places[index])]
 
 
-def extra_info(made: Made) -> dict[str, Any]:
+def extra_info(made: StreamSample) -> dict[str, Any]:
     """What a row carries beside its prompt and truth; the same keys for every task. No prompt sees it."""
     return {
         "index": made.index,

@@ -21,7 +21,7 @@ from typing import Any
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import OnlineRows, row_of
-from ssl4rl_plugin.data.samples import Made, SampleStream
+from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.training.verl.dataset import messages, processor_inputs, shows_video
 
 BATCH = 32
@@ -43,7 +43,7 @@ class WarmUpResult:
     """The same for a perfect writer of uniformly random answers, where each possible answer differs in one token."""
 
 
-def random_response(made: Made, stream: SampleStream, rng: random.Random) -> str:
+def random_response(made: StreamSample, stream: SampleStream, rng: random.Random) -> str:
     """A response in the run's format with an answer drawn uniformly, blind to the truth."""
     grader = made.arm.task.grader(made.arm.level)
     options = [value for value, _ in zip(grader.values(), range(1000), strict=False)]
@@ -112,12 +112,12 @@ class _Step:
     """Mean cross-entropy, in nats per token of the responses."""
     probability: float
     """Mean probability of a whole response."""
-    batch: list[Made]
+    batch: list[StreamSample]
     responses: list[str]
 
 
 def _training(
-    model: Any, processor: Any, stream: SampleStream, response: Callable[[Made], str], seed: int
+    model: Any, processor: Any, stream: SampleStream, response: Callable[[StreamSample], str], seed: int
 ) -> Iterator[_Step]:
     """Optimisation steps of `BATCH` samples on the given responses, without end."""
     import torch
@@ -143,7 +143,7 @@ def _training(
 
 
 def _cross_entropy(
-    model: Any, processor: Any, batch: list[Made], responses: list[str], stream: SampleStream, as_video: bool
+    model: Any, processor: Any, batch: list[StreamSample], responses: list[str], stream: SampleStream, as_video: bool
 ) -> tuple[Any, int]:
     """Cross-entropy of each response given its prompt and pictures (a tensor, in nats), and how many tokens they have."""
     import torch
@@ -169,7 +169,7 @@ def _cross_entropy(
     return nats.sum(1), sum(map(len, answers))
 
 
-def _floor(batch: list[Made], responses: list[str], processor: Any) -> float:
+def _floor(batch: list[StreamSample], responses: list[str], processor: Any) -> float:
     """Entropy of a uniform answer per response token, in nats."""
     import math
 

@@ -23,7 +23,7 @@ MAX_BLOCKS = 32
 
 
 @dataclass(frozen=True)
-class Answer:
+class ParsedResponse:
     """What was found in a response."""
 
     texts: tuple[str, ...]
@@ -55,18 +55,18 @@ class AnswerFormat:
         """A response in exactly this form that gives `answer`."""
         return self.template.replace("{answer}", answer)
 
-    def find(self, response: str) -> Answer:
+    def find(self, response: str) -> ParsedResponse:
         """All answer blocks of a response, and whether its structure is exact."""
         parted = outside_think(response)
         if parted is None:
-            return Answer((), exact=False)
+            return ParsedResponse((), exact=False)
         visible, thought = parted
         blocks = _boxed_blocks(visible) if self.boxed else _answer_blocks(visible)
         if not blocks:
-            return Answer((), exact=False)
+            return ParsedResponse((), exact=False)
         # One block only: a second one makes the structure inexact even where both agree.
         exact = len(blocks) == 1 and self.is_exact(response.strip())
-        return Answer(tuple(text for _, text in blocks), exact, f"{thought}\n{visible[: blocks[-1][0]]}")
+        return ParsedResponse(tuple(text for _, text in blocks), exact, f"{thought}\n{visible[: blocks[-1][0]]}")
 
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")

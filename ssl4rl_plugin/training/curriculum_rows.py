@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ssl4rl_plugin.training.curriculum import schedule
 from ssl4rl_plugin.training.curriculum.director import CurriculumSettings, Director
 from ssl4rl_plugin.training.curriculum.schedule import Schedule
-from ssl4rl_plugin.training.settings import arm_infos
+from ssl4rl_plugin.training.settings import curriculum_arms
 
 if TYPE_CHECKING:
     from ssl4rl_plugin.data.rows import OnlineRows, Row
-    from ssl4rl_plugin.training.stored_rows import BuiltRows
+    from ssl4rl_plugin.training.stored_rows import StoredRows
 
 
 class SteeredRows:
@@ -25,7 +25,7 @@ class SteeredRows:
         decisions: the schedule.
     """
 
-    def __init__(self, rows: OnlineRows | BuiltRows, settings: CurriculumSettings, decisions: Schedule) -> None:
+    def __init__(self, rows: OnlineRows | StoredRows, settings: CurriculumSettings, decisions: Schedule) -> None:
         self.rows = rows
         self.settings = settings
         self.schedule = decisions
@@ -45,14 +45,14 @@ class SteeredRows:
         return {**self.rows.state(), "curriculum": asdict(self.settings)}
 
 
-def steered(rows: OnlineRows | BuiltRows, settings: CurriculumSettings, seed: int) -> SteeredRows:
+def steered(rows: OnlineRows | StoredRows, settings: CurriculumSettings, seed: int) -> SteeredRows:
     """Rows that follow the sampler of this process.
 
     Where there is none (outside of a training run), they follow what the curriculum would start with.
     """
     decisions = schedule.current()
     if decisions is None:
-        arms = arm_infos(rows.arms)
+        arms = curriculum_arms(rows.arms)
         decisions = Schedule(len(arms), seed)
         decisions.announce(0, Director(settings, arms, rollouts=1, seed=seed).probabilities())
     return SteeredRows(rows, settings, decisions)

@@ -20,7 +20,7 @@ from ssl4rl_plugin.core.errors import UserError
 if TYPE_CHECKING:
     from ssl4rl_plugin.data.rows import OnlineRows
     from ssl4rl_plugin.training.settings import Settings
-    from ssl4rl_plugin.training.stored_rows import BuiltRows
+    from ssl4rl_plugin.training.stored_rows import StoredRows
 
 LISTED = 10
 """Pairs of equal images that a message names."""
@@ -113,11 +113,11 @@ def check_online(settings: Settings) -> OnlineRows:
     return OnlineRows(SampleStream(settings, manifest, "train"))
 
 
-def check_built(settings: Settings, folder: Path) -> BuiltRows:
+def check_built(settings: Settings, folder: Path) -> StoredRows:
     """The training rows of a run on what `ssl4rl build` wrote."""
-    from ssl4rl_plugin.training.stored_rows import BuiltRows
+    from ssl4rl_plugin.training.stored_rows import StoredRows
 
-    train = BuiltRows(folder, "train")
+    train = StoredRows(folder, "train")
     built = train.settings
     if built.answer_format.name != settings.answer_format.name:
         raise PreflightError(
@@ -129,16 +129,16 @@ def check_built(settings: Settings, folder: Path) -> BuiltRows:
             f"{folder} was built with system prompt {built.system_prompt!r}, and ssl4rl.system_prompt is "
             f"{settings.system_prompt!r}: set it to the same, or build anew"
         )
-    if not len(BuiltRows(folder, "val")) + len(BuiltRows(folder, "questions")):
+    if not len(StoredRows(folder, "val")) + len(StoredRows(folder, "questions")):
         raise PreflightError(f"{folder} holds no validation rows: build it with `--set source.val_fraction=0.1`")
     return train
 
 
-def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows | BuiltRows) -> None:
+def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows | StoredRows) -> None:
     """Refuse a curriculum that could not work, and say where one would be without effect."""
     from ssl4rl_plugin.training.curriculum.director import Director
-    from ssl4rl_plugin.training.settings import arm_infos
-    from ssl4rl_plugin.training.stored_rows import BuiltRows
+    from ssl4rl_plugin.training.settings import curriculum_arms
+    from ssl4rl_plugin.training.stored_rows import StoredRows
 
     if settings.curriculum is None:
         return
@@ -148,9 +148,9 @@ def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows |
             f"ssl4rl.curriculum needs the sampler of this package, and trainer.v1.sampler.custom_sampler is {sampler.path}: "
             "leave it as the recipes set it, or set ssl4rl.curriculum=null"
         )
-    arms = arm_infos(train.arms)
+    arms = curriculum_arms(train.arms)
     Director(settings.curriculum, arms, int(config.actor_rollout_ref.rollout.n), settings.seed).probabilities()
-    if isinstance(train, BuiltRows):
+    if isinstance(train, StoredRows):
         for number in range(len(arms)):
             train.of_arm(0, number, 0)  # says which arm has no rows
     notes = []

@@ -33,7 +33,7 @@ MAX_OPTIONS = 26
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionVariant:
     """A question in one order of its options."""
 
     question: Question
@@ -89,11 +89,11 @@ class QuestionRows:
         """What each row asks."""
         self._counts = Counter(self._data_source(row) for row in self.asked)
 
-    def _orders(self, question: Question) -> list[Asked]:
+    def _orders(self, question: Question) -> list[QuestionVariant]:
         count = max(1, len(question.options)) if self.circular else 1
-        return [Asked(rotated(question, by), by, count) for by in range(count)]
+        return [QuestionVariant(rotated(question, by), by, count) for by in range(count)]
 
-    def _data_source(self, asked: Asked) -> str:
+    def _data_source(self, asked: QuestionVariant) -> str:
         """Rotated options are grouped apart, so that verl's accuracy of a category means the same with and without."""
         name = self.manifest.source.name + ("_rotated" if asked.rotation else "")
         return f"bench/{name}/{(asked.question.category or 'all').replace('/', ' ')}"

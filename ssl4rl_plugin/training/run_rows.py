@@ -12,19 +12,19 @@ from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.training.graph_questions import GraphQuestionRows
 from ssl4rl_plugin.training.questions import QuestionRows
 from ssl4rl_plugin.training.settings import Settings, SettingsError
-from ssl4rl_plugin.training.stored_rows import BuiltRows
+from ssl4rl_plugin.training.stored_rows import StoredRows
 
 logger = logging.getLogger(__name__)
 
 
-def own_rows(settings: Settings, split: str) -> OnlineRows | BuiltRows:
+def own_rows(settings: Settings, split: str) -> OnlineRows | StoredRows:
     """The rows of a split (`train` or `val`) of a run, without benchmarks. Raises SourceError, SampleError, BuiltError."""
     if settings.data is not None:
-        return BuiltRows(Path(settings.data), split)
+        return StoredRows(Path(settings.data), split)
     return OnlineRows(SampleStream(settings, load_manifest(settings), split))
 
 
-def graph_questions(own: OnlineRows | BuiltRows) -> list[GraphQuestionRows]:
+def graph_questions(own: OnlineRows | StoredRows) -> list[GraphQuestionRows]:
     """What a run on a graph is asked beside its pretext tasks: labels of held-out nodes, and held-out edges."""
     if not isinstance(own, OnlineRows) or not isinstance(manifest := own.stream.manifest, GraphManifest):
         return []
@@ -32,10 +32,10 @@ def graph_questions(own: OnlineRows | BuiltRows) -> list[GraphQuestionRows]:
     return [GraphQuestionRows(manifest, own.stream.settings.answer_format, limit)] if limit else []
 
 
-def questions(own: OnlineRows | BuiltRows, settings: Settings) -> list[Rows]:
+def questions(own: OnlineRows | StoredRows, settings: Settings) -> list[Rows]:
     """What is validated on beside a run's own samples: questions about its graph or of the benchmark that it was built
     from, and those of the benchmarks that it names."""
-    built = [BuiltRows(own.folder, "questions")] if isinstance(own, BuiltRows) else graph_questions(own)
+    built = [StoredRows(own.folder, "questions")] if isinstance(own, StoredRows) else graph_questions(own)
     return [*built, *benchmark_rows(settings)]
 
 

@@ -16,7 +16,7 @@ from ssl4rl_plugin.data.arms import Arm, SourceSettings, StreamSettings
 from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.tasks import get_task
 from ssl4rl_plugin.training.curriculum.director import CurriculumSettings
-from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, ladder
+from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, ladder
 
 
 class SettingsError(UserError):
@@ -92,11 +92,11 @@ class Settings(StreamSettings):
         )
 
 
-def arm_infos(arms: Sequence[Arm]) -> tuple[ArmInfo, ...]:
+def curriculum_arms(arms: Sequence[Arm]) -> tuple[CurriculumArm, ...]:
     """What a curriculum knows of each arm, in the same order."""
     return ladder(
         [
-            ArmInfo(
+            CurriculumArm(
                 key=arm.key,
                 label=_label(
                     arm,

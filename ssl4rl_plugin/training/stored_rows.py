@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import Arm, arm_key
-from ssl4rl_plugin.data.build_plan import MANIFEST, Plan, PlanError, makers, read_plan
+from ssl4rl_plugin.data.build_plan import MANIFEST, BuildPlan, makers, read_plan
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.rows import PROBES, OnlineRows, Row, Rows
@@ -40,12 +40,12 @@ GROUPS = 8
 """Row groups in memory at most, where a curriculum jumps between arms."""
 
 
-def plan_settings(plan: Plan) -> Settings:
+def plan_settings(plan: BuildPlan) -> Settings:
     """The settings that a build's rows are made with; the source's path is that of the manifest."""
     return Settings.from_config(plan.section)
 
 
-def remade_rows(plan: Plan, split: str, folder: Path) -> Rows:
+def remade_rows(plan: BuildPlan, split: str, folder: Path) -> Rows:
     """The rows of a split, made again (not read) from the manifest in the build's folder.
 
     Raises SourceError or SampleError.
@@ -62,11 +62,11 @@ def _manifest(path: Path) -> Manifest:
     return Manifest.load(path, strict=True)
 
 
-class BuiltError(UserError):
+class StoredRowsError(UserError):
     """Files of a build are missing, damaged, or no longer what they were; says which, and what to do."""
 
 
-class BuiltRows:
+class StoredRows:
     """The rows of one split of a build.
 
     Args:
@@ -75,24 +75,24 @@ class BuiltRows:
 
     Raises:
         PlanError: there is no build.
-        BuiltError: it is not finished.
+        StoredRowsError: it is not finished.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
         self.folder = folder.expanduser().resolve()
         self.split = split
-        self.plan: Plan = read_plan(self.folder)
+        self.plan: BuildPlan = read_plan(self.folder)
         installed = makers()
         if self.plan.store == "reference" and self.plan.made_with != installed:
             changed = [name for name in installed if self.plan.made_with.get(name) != installed[name]]
-            raise BuiltError(
+            raise StoredRowsError(
                 f"{self.folder} was built with other versions of {', '.join(changed)}, which may make other pictures: build "
                 "anew, or with --store bytes"
             )
         self._shards = [shard for shard in self.plan.shards() if shard.split == split]
         missing = [shard.name for shard in self._shards if not (self.folder / shard.name).is_file()]
         if missing:
-            raise BuiltError(
+            raise StoredRowsError(
                 f"{self.folder} lacks {len(missing)} of {len(self._shards)} {split} files ({missing[0]}, ...): start "
                 "`ssl4rl build` again with the same arguments, and it makes what is missing"
             )
@@ -105,7 +105,7 @@ class BuiltRows:
         return self.plan.rows.get(self.split, 0)
 
     def __getitem__(self, index: int) -> Row:
-        """Row `index`. Raises IndexError outside, BuiltError if it cannot be read as it was written."""
+        """Row `index`. Raises IndexError outside, StoredRowsError if it cannot be read as it was written."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         number, place = divmod(index, self.plan.shard_rows)
@@ -117,13 +117,13 @@ class BuiltRows:
             row = self._made[index]
             written = values["reward_model"]["ground_truth"], values["prompt"][-1]["content"], values["extra_info"]
             if (row.ground_truth, row.prompt, row.info) != written:
-                raise BuiltError(
+                raise StoredRowsError(
                     f"row {place} of {shard.name} comes out differently now: its images or the package have changed since "
                     "it was built; build anew"
                 )
             return row
         except (ShardError, ImageError, SourceError, SampleError, OSError) as error:
-            raise BuiltError(f"row {place} of {self.folder / shard.name}: {error}") from error
+            raise StoredRowsError(f"row {place} of {self.folder / shard.name}: {error}") from error
 
     def _values(self, number: int, place: int) -> dict[str, Any]:
         """A row of shard `number` as plain values."""
@@ -140,7 +140,9 @@ class BuiltRows:
             _, file, ends = self._open
             group = bisect_right(ends, place)
             if group == len(ends):
-                raise BuiltError(f"{path} has {ends[-1] if ends else 0} rows, row {place} is missing; build it anew")
+                raise StoredRowsError(
+                    f"{path} has {ends[-1] if ends else 0} rows, row {place} is missing; build it anew"
+                )
             table = self._groups.pop((number, group), None)
             if table is None:
                 table = file.read_row_group(group, use_threads=False)
@@ -149,7 +151,9 @@ class BuiltRows:
             self._groups[number, group] = table
             return table.slice(place - (ends[group - 1] if group else 0), 1).to_pylist()[0]
         except (pa.ArrowException, OSError) as error:
-            raise BuiltError(f"{path} cannot be read ({error}): delete it, and start `ssl4rl build` again") from error
+            raise StoredRowsError(
+                f"{path} cannot be read ({error}): delete it, and start `ssl4rl build` again"
+            ) from error
 
     @cached_property
     def settings(self) -> Settings:
@@ -164,11 +168,11 @@ class BuiltRows:
     def of_arm(self, index: int, arm: int, use: int) -> Row:
         """Row number `use` of those from arm number `arm`, from the first again behind the last.
 
-        Raises BuiltError if the build has none.
+        Raises StoredRowsError if the build has none.
         """
         numbers = self._by_arm[arm]
         if not len(numbers):
-            raise BuiltError(
+            raise StoredRowsError(
                 f"{self.folder} has no {self.split} rows of {self.arms[arm].key}: build more rows, or without it"
             )
         # Each arm is at a place of its own.
@@ -199,11 +203,11 @@ class BuiltRows:
         step = max(1, len(self) // (PROBES * max(1, len(self.settings.arms))))
         return (self[index] for index in range(0, len(self), step))
 
-    def held_out(self) -> BuiltRows:
+    def held_out(self) -> StoredRows:
         """The rows of the validation split; these where it is empty."""
         if self.split == "val" or not self.plan.rows["val"]:
             return self
-        return BuiltRows(self.folder, "val")
+        return StoredRows(self.folder, "val")
 
     def state(self) -> dict[str, Any]:
         return {"data": self.plan.id}
@@ -211,6 +215,3 @@ class BuiltRows:
     def __getstate__(self) -> dict[str, Any]:
         # Open files stay behind; a loader's worker opens its own.
         return self.__dict__ | {"_open": None, "_groups": {}}
-
-
-__all__ = ["BuiltError", "BuiltRows", "PlanError"]

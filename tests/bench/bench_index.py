@@ -23,7 +23,7 @@ from photos import photographs
 from PIL import Image
 
 from ssl4rl_plugin.data.near_duplicates import signature
-from ssl4rl_plugin.data_builders.index.build_manifest import build_manifest
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 
 RUNS = 7

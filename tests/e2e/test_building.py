@@ -19,7 +19,7 @@ from pictures import photo
 
 from ssl4rl_plugin.analysis.benchmark_results import answered, benchmark_results
 from ssl4rl_plugin.data.build_plan import MANIFEST
-from ssl4rl_plugin.training.stored_rows import BuiltRows
+from ssl4rl_plugin.training.stored_rows import StoredRows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -188,7 +188,7 @@ def test_main_ppo_trains_on_what_was_built_and_validates_on_a_benchmark(tmp_path
     )  # fmt: skip
     assert demo.main(out, steps=2, extra=extra) == 0
     log = RunLog(out)
-    rows = BuiltRows(data, "train")
+    rows = StoredRows(data, "train")
     expected = {rows[index].ground_truth for index in range(16)}
     seen = {json.loads(line)["gts"] for step in (1, 2) for line in (out / "rollouts" / f"{step}.jsonl").open()}
     assert seen == expected

@@ -198,9 +198,9 @@ class RowsOfRun:
     """The pictures that the lines name, made again, and the chat that their prompts say."""
 
     def __init__(self, run: Path) -> None:
-        from ssl4rl_plugin.analysis.evaluation.exam import Wishes, exam_of_run
+        from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest, exam_of_run
 
-        self.rows = exam_of_run(run, Wishes()).rows
+        self.rows = exam_of_run(run, EvaluationRequest()).rows
 
     def images(self, line: dict) -> list:
         return list(self.rows[line["row"]].images)

@@ -12,14 +12,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ssl4rl_plugin.analysis.attention.traces import Box, Trace
+from ssl4rl_plugin.analysis.attention.traces import ImageBox, Trace
 from ssl4rl_plugin.analysis.report.page import readable
 
 PANEL = 4.6
 """Inches along the longer side of a picture."""
 
 
-def draw(shown: Sequence[tuple[str, Trace, np.ndarray]], box: Box | None, out: Path) -> None:
+def draw(shown: Sequence[tuple[str, Trace, np.ndarray]], box: ImageBox | None, out: Path) -> None:
     """Write the overlay as a PNG: title, trace and heat (`Trace.heat`) of each model.
 
     Heat is drawn as a multiple of its mean over the picture, so that 1 is attention spread evenly, whatever the grid and

@@ -28,7 +28,7 @@ class AttentionError(UserError):
 
 
 @dataclass(frozen=True)
-class Box:
+class ImageBox:
     """A rectangle in pixels of the upright image, x to the right and y down; x1 and y1 are outside of it."""
 
     x0: float
@@ -37,7 +37,7 @@ class Box:
     y1: float
 
     @classmethod
-    def parse(cls, text: str) -> Box:
+    def parse(cls, text: str) -> ImageBox:
         """`"10,20,110,220"` as a box. Raises AttentionError."""
         try:
             x0, y0, x1, y1 = (float(part) for part in text.split(","))
@@ -108,7 +108,7 @@ class Trace:
         chosen = chosen if head is None else chosen[:, [head]]
         return chosen[..., :-1].mean(axis=(0, 1), dtype=np.float64).reshape(self.grid)
 
-    def box_share(self, box: Box, heat: np.ndarray) -> BoxShare:
+    def box_share(self, box: ImageBox, heat: np.ndarray) -> BoxShare:
         """The share of `heat` (from `heat()`) inside of a box. Raises AttentionError if the box leaves the image."""
         box.check_inside(self.size)
         width, height = self.size

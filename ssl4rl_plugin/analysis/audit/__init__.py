@@ -28,7 +28,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
-from ssl4rl_plugin.analysis.audit.baselines import Key, Row, guess, with_options
+from ssl4rl_plugin.analysis.audit.baselines import GuesserResult, Key, guess, with_options
 from ssl4rl_plugin.analysis.audit.draw import CONTROL_ITEMS, Batch, ControlPool, Pool, TaskError, draw, halves
 from ssl4rl_plugin.analysis.audit.features import GROUPS
 from ssl4rl_plugin.core.errors import UserError
@@ -51,12 +51,12 @@ _NAMES = {"constant": "constant answer", "order": "distribution of answers"}
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedGuesser:
     """One blind guesser of an arm: what it got, and what that means."""
 
-    source: Row | None
+    source: GuesserResult | None
     """On the source's pictures; of a suspect the second look, which the first has not selected."""
-    control: Row | None
+    control: GuesserResult | None
     """On pictures without content."""
     verdict: str
     """`leak`, `declared`, `content` or `chance`."""
@@ -76,7 +76,7 @@ class Judged:
         return f"{group}, {how}"
 
     @property
-    def row(self) -> Row:
+    def row(self) -> GuesserResult:
         """Either row; they describe the same guesser."""
         found = self.source or self.control
         assert found is not None
@@ -93,7 +93,7 @@ class ArmAudit:
     where: str
     """Name of the source."""
     chance: float
-    rows: list[Judged] = field(default_factory=list)
+    rows: list[JudgedGuesser] = field(default_factory=list)
     samples: int = 0
     draws: int = 0
     repeats: int = 0
@@ -107,7 +107,7 @@ class ArmAudit:
     skipped: str = ""
     """Why it was not audited, where it was not."""
 
-    def having(self, verdict: str) -> list[Judged]:
+    def having(self, verdict: str) -> list[JudgedGuesser]:
         """The guessers of that verdict."""
         return [row for row in self.rows if row.verdict == verdict]
 
@@ -117,7 +117,7 @@ class ArmAudit:
         return bool(self.error or self.having(LEAK))
 
     @property
-    def best(self) -> Judged | None:
+    def best(self) -> JudgedGuesser | None:
         """The guesser that is furthest above chance on the source's pictures, of those of the arm's verdict."""
         rows = [row for row in self.rows if row.source and row.verdict == self.verdict and row.source.kind != "order"]
         return min(rows, key=lambda row: row.source.p if row.source else 1.0, default=None)
@@ -156,7 +156,7 @@ class _Job:
 class _Look:
     number: int
     which: str
-    rows: list[Row]
+    rows: list[GuesserResult]
     train: Batch
     test: Batch
     seconds: float
@@ -282,7 +282,7 @@ def _suspects(jobs: Iterable[_Job], looks: Mapping[tuple[int, str], _Look]) -> l
     return again
 
 
-def _never_content(row: Row) -> bool:
+def _never_content(row: GuesserResult) -> bool:
     return row.group in ("layout", "-")
 
 
@@ -338,7 +338,7 @@ def _conclude(
             key in fresh[CONTROL],
         )
         suspected = any(key in fresh[which] for which in (PHOTOS, CONTROL))
-        arm.rows.append(Judged(on[PHOTOS], on[CONTROL], verdict, reason, suspected))
+        arm.rows.append(JudgedGuesser(on[PHOTOS], on[CONTROL], verdict, reason, suspected))
 
 
 def _verdict(cues: Mapping[str, str], key: Key, photos: bool, control: bool, compared: bool) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ssl4rl_plugin.analysis.audit.draw import Batch, TaskError
-from ssl4rl_plugin.analysis.audit.features import COMPARED, Described
+from ssl4rl_plugin.analysis.audit.features import COMPARED, SampleFeatures
 from ssl4rl_plugin.analysis.statistics import Z_95, wilson
 from ssl4rl_plugin.core import Grader, Task
 from ssl4rl_plugin.grading import LabelSet, Ordering, Permutation
@@ -39,7 +39,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Row:
+class GuesserResult:
     """One blind guesser and how it did."""
 
     kind: str
@@ -70,7 +70,7 @@ class Row:
         return self.kind, self.group, self.part
 
 
-def guess(task: Task[Any], level: Any, train: Batch, test: Batch, only: set[Key] | None = None) -> list[Row]:
+def guess(task: Task[Any], level: Any, train: Batch, test: Batch, only: set[Key] | None = None) -> list[GuesserResult]:
     """Fit every blind guesser on one batch and test it on another; `only` restricts which.
 
     Needs scikit-learn; uses one thread. The same inputs give the same rows.
@@ -184,7 +184,7 @@ def with_options(grader: Grader[Any], batch: Batch) -> Batch:
         else 0
     )
     if count and all(_height(described.shown) == count for described in batch.described):
-        batch.described = [Described(d.prompt, d.shown, d.shown) for d in batch.described]
+        batch.described = [SampleFeatures(d.prompt, d.shown, d.shown) for d in batch.described]
     return batch
 
 
@@ -274,7 +274,7 @@ def _options(*batches: Batch) -> list[dict[str, list[np.ndarray]]]:
     return [tables]
 
 
-def _is_asked_about(described: Described) -> bool:
+def _is_asked_about(described: SampleFeatures) -> bool:
     """Whether a sample shows one picture more than its options: that which one of them belongs to."""
     options, shown = described.options, described.shown
     if options is None or "layout" not in shown or _height(shown) != _height(options) + 1:
@@ -332,7 +332,7 @@ def _varying(x: np.ndarray) -> np.ndarray:
     return np.ptp(x, axis=0) > 0 if x.size else np.zeros(x.shape[1], bool)
 
 
-def _constants(grader: Grader[Any], train: Batch, test: Batch) -> list[Row]:
+def _constants(grader: Grader[Any], train: Batch, test: Batch) -> list[GuesserResult]:
     """The best constant answers that the training half suggests, by accuracy and by closeness."""
     known = [_value(grader, truth) for truth in train.truths]
     common = Counter(known).most_common(3)
@@ -354,12 +354,14 @@ def _constants(grader: Grader[Any], train: Batch, test: Batch) -> list[Row]:
         z = (mean - chance) * math.sqrt(n) / spread if spread > 1e-9 else math.copysign(9.0, mean - chance - 1e-6)
         p = 0.5 * math.erfc(z / math.sqrt(2))
         rows.append(
-            Row("constant", "-", "closeness", n, n, mean, max(0.0, mean - half), min(1.0, mean + half), chance, p)
+            GuesserResult(
+                "constant", "-", "closeness", n, n, mean, max(0.0, mean - half), min(1.0, mean + half), chance, p
+            )
         )
     return rows
 
 
-def _orders(grader: Grader[Any], train: Batch, test: Batch, fresh: bool) -> list[Row]:
+def _orders(grader: Grader[Any], train: Batch, test: Batch, fresh: bool) -> list[GuesserResult]:
     """Whether each part of the answer is distributed as the grader says; all samples serve, but in a second look only
     the fresh ones."""
     from scipy.stats import chi2_contingency
@@ -379,11 +381,13 @@ def _orders(grader: Grader[Any], train: Batch, test: Batch, fresh: bool) -> list
         p = float(chi2_contingency(counts, correction=False).pvalue) if counts.shape[1] > 1 else 1.0
         count = max(seen.values())
         share = wilson(count, n)
-        rows.append(Row("order", "-", part, n, n, share.mean, share.low, share.high, max(drawn.values()) / DRAWN, p))
+        rows.append(
+            GuesserResult("order", "-", part, n, n, share.mean, share.low, share.high, max(drawn.values()) / DRAWN, p)
+        )
     return rows
 
 
-def _row(key: Key, hits: np.ndarray, groups: Sequence[str], chance: float) -> Row:
+def _row(key: Key, hits: np.ndarray, groups: Sequence[str], chance: float) -> GuesserResult:
     from scipy.stats import binom
 
     n, right = len(hits), int(hits.sum())
@@ -391,7 +395,7 @@ def _row(key: Key, hits: np.ndarray, groups: Sequence[str], chance: float) -> Ro
     worth = max(1, round(effective))
     interval = wilson(right / n * worth, worth)
     p = float(binom.sf(right - 1, n, chance))
-    return Row(*key, n, effective, right / n, interval.low, interval.high, chance, p)
+    return GuesserResult(*key, n, effective, right / n, interval.low, interval.high, chance, p)
 
 
 def _effective(hits: np.ndarray, groups: Sequence[str]) -> float:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from ssl4rl_plugin.analysis.audit.control import control_data
-from ssl4rl_plugin.analysis.audit.features import Described, describe
+from ssl4rl_plugin.analysis.audit.features import SampleFeatures, describe
 from ssl4rl_plugin.analysis.audit.text import describe_text
 from ssl4rl_plugin.core import RGBD, Clip, GraphNode, Item, Rejection, Sample
 from ssl4rl_plugin.core.errors import UserError
@@ -124,7 +124,7 @@ def _control(kind: str, number: int) -> Data:
 class Batch:
     """Samples of one arm from one half of the pictures, as numbers."""
 
-    described: list[Described] = field(default_factory=list)
+    described: list[SampleFeatures] = field(default_factory=list)
     truths: list[Any] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     """The group of the item that each sample was made from."""

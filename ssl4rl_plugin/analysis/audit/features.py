@@ -36,26 +36,26 @@ JPEG_SIDE, PNG_SIDE = 224, 80
 MAX_BLOCKS = 256
 """8x8 blocks whose cosine transform is looked at."""
 
-Numbers = np.ndarray
+FloatArray = np.ndarray
 
 
 @dataclass(frozen=True)
-class Described:
+class SampleFeatures:
     """One sample as numbers."""
 
-    prompt: Numbers
+    prompt: FloatArray
     """Of the sample as a whole; part of `layout`."""
-    shown: dict[str, Numbers]
+    shown: dict[str, FloatArray]
     """Group -> one row for each picture shown; of a clip its first, middle and last frame."""
-    options: dict[str, Numbers] | None
+    options: dict[str, FloatArray] | None
     """Group -> one row for each option; None where the sample names none."""
 
 
-def describe(sample: Sample) -> Described:
+def describe(sample: Sample) -> SampleFeatures:
     """Everything that a blind guesser may know about a sample."""
-    known: dict[int, dict[str, Numbers]] = {}  # options are mostly the very pictures that are shown
+    known: dict[int, dict[str, FloatArray]] = {}  # options are mostly the very pictures that are shown
 
-    def of(picture: Image.Image) -> dict[str, Numbers]:
+    def of(picture: Image.Image) -> dict[str, FloatArray]:
         if id(picture) not in known:
             known[id(picture)] = of_picture(picture)
         return known[id(picture)]
@@ -79,14 +79,14 @@ def describe(sample: Sample) -> Described:
         len(sample.videos),
     ]
     timing = [_timing(clip) for clip in sample.videos]
-    return Described(
+    return SampleFeatures(
         np.concatenate([np.array(prompt, np.float32), *timing]),
         _stacked(shown),
         _stacked(options) if options else None,
     )
 
 
-def of_picture(image: Image.Image) -> dict[str, Numbers]:
+def of_picture(image: Image.Image) -> dict[str, FloatArray]:
     """One picture of any size and mode as numbers, by group; always as many."""
     layout = [
         image.width,
@@ -122,20 +122,20 @@ def _frames(clip: Clip) -> list[Image.Image]:
     return [clip.frames[0], clip.frames[len(clip.frames) // 2], clip.frames[-1]]
 
 
-def _timing(clip: Clip) -> Numbers:
+def _timing(clip: Clip) -> FloatArray:
     return np.array([len(clip.frames), clip.fps], np.float32)
 
 
-def _stacked(rows: Sequence[Mapping[str, Numbers]]) -> dict[str, Numbers]:
+def _stacked(rows: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
     return {group: np.stack([row[group] for row in rows]) if rows else np.zeros((0, 0), np.float32) for group in GROUPS}
 
 
-def _codec(luma: Numbers, columns: Numbers, rows: Numbers, rgb: Image.Image) -> list[float]:
+def _codec(luma: FloatArray, columns: FloatArray, rows: FloatArray, rgb: Image.Image) -> list[float]:
     across, down = _blocks(columns), _blocks(rows)
     return [*across, *down, *(max(pair) for pair in zip(across, down, strict=True)), *_cosines(luma), *_bytes(rgb)]
 
 
-def _blocks(steps: Numbers) -> list[float]:
+def _blocks(steps: FloatArray) -> list[float]:
     """How far the steps between neighbouring lines stand out at every eighth line: from line 8, and from any."""
     excess = steps[1:-1] - (steps[:-2] + steps[2:]) / 2
     phase = np.arange(len(excess)) % 8
@@ -144,7 +144,7 @@ def _blocks(steps: Numbers) -> list[float]:
     return [float(phases[6]), highest, highest - float(phases.mean())]  # excess[6] belongs to lines 7 | 8
 
 
-def _cosines(luma: Numbers) -> list[float]:
+def _cosines(luma: FloatArray) -> list[float]:
     """Share of vanishing cosine coefficients in three bands, on the 8x8 grid of the corner, and against a shifted grid."""
     found = []
     for shift in (0, 4):
@@ -174,7 +174,7 @@ def _bytes(rgb: Image.Image) -> list[float]:
     return found
 
 
-def _border(luma: Numbers, columns: Numbers, rows: Numbers) -> list[float]:
+def _border(luma: FloatArray, columns: FloatArray, rows: FloatArray) -> list[float]:
     """For each side, and for the most and the least conspicuous side."""
     spread = float(luma.std()) + 1.0
     usual_row, usual_column = float(np.median(rows)) + 1.0, float(np.median(columns)) + 1.0
@@ -199,7 +199,7 @@ def _border(luma: Numbers, columns: Numbers, rows: Numbers) -> list[float]:
     return [*by_side.ravel(), *by_side.max(axis=0), *by_side.min(axis=0)]
 
 
-def _sharpness(luma: Numbers, laplacian: Numbers, near: float) -> list[float]:
+def _sharpness(luma: FloatArray, laplacian: FloatArray, near: float) -> list[float]:
     far = float(np.abs(luma[:, 2:] - luma[:, :-2]).mean() + np.abs(luma[2:] - luma[:-2]).mean())
     fine = float(laplacian.mean())
     return [
@@ -226,7 +226,7 @@ def _colour(rgb: Image.Image) -> list[float]:
 _VALUES = np.arange(256.0)
 
 
-def _halves(few: Numbers, laplacian: Numbers) -> list[float]:
+def _halves(few: FloatArray, laplacian: FloatArray) -> list[float]:
     """Differences in colour and in fine detail between top and bottom, left and right."""
     found: list[float] = []
     for plane in (*few, np.log(laplacian[::2, ::2] + 0.5)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl4rl_plugin.analysis.audit import ALPHA, CHANCE, GROUPS, SUSPECT, ArmAudit, Judged
-from ssl4rl_plugin.analysis.audit.baselines import Row
+from ssl4rl_plugin.analysis.audit import ALPHA, CHANCE, GROUPS, SUSPECT, ArmAudit, JudgedGuesser
+from ssl4rl_plugin.analysis.audit.baselines import GuesserResult
 from ssl4rl_plugin.analysis.audit.duplicates import Duplicates
 from ssl4rl_plugin.analysis.audit.text import TEXT_GROUPS
 from ssl4rl_plugin.analysis.report.page import render
@@ -64,7 +64,7 @@ def _arm(arm: ArmAudit) -> dict[str, Any]:
     }
 
 
-def _judged(judged: Judged) -> dict[str, Any]:
+def _judged(judged: JudgedGuesser) -> dict[str, Any]:
     return {
         "name": judged.name,
         "part": judged.row.part,
@@ -75,7 +75,7 @@ def _judged(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _look(row: Row | None) -> dict[str, Any] | None:
+def _look(row: GuesserResult | None) -> dict[str, Any] | None:
     if row is None:
         return None
     return {

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ssl4rl_plugin.analysis.audit.features import Described, Numbers
+from ssl4rl_plugin.analysis.audit.features import FloatArray, SampleFeatures
 from ssl4rl_plugin.core import Clip, Sample
 
 TEXT_GROUPS: Mapping[str, str] = {
@@ -25,7 +25,7 @@ _NAMED = re.compile(r"\bnode (\d+)\b", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]{3,}")
 
 
-def describe_text(sample: Sample) -> Described:
+def describe_text(sample: Sample) -> SampleFeatures:
     """Everything that a blind guesser may know about a sample without pictures."""
     body, _, question = sample.question.rpartition("\n")
     if sample.options:  # the options stand between the question and the last line
@@ -39,7 +39,7 @@ def describe_text(sample: Sample) -> Described:
         "overlap": [_shared(*(texts.get(number, "") for number in (asked * 2)[:2])) if len(asked) == 2 else [0.0, 0.0]],
     }
     options = [str(option) for option in sample.options if not isinstance(option, Clip)]
-    return Described(
+    return SampleFeatures(
         np.zeros(0, np.float32), _arrays(shown), _options(options, asked, body, counts) if options else None
     )
 
@@ -51,7 +51,7 @@ def _before_options(text: str) -> tuple[str, str]:
     return "\n".join(lines[: first - 1]), lines[first - 1]
 
 
-def _options(options: Sequence[str], asked: Sequence[int], body: str, counts: Counter[int]) -> dict[str, Numbers]:
+def _options(options: Sequence[str], asked: Sequence[int], body: str, counts: Counter[int]) -> dict[str, FloatArray]:
     found: dict[str, list[list[float]]] = {"length": [], "mentions": [], "overlap": []}
     for option in options:
         named = [int(number) for number in _NAMED.findall(option)][:1]
@@ -84,5 +84,5 @@ def _shared(one: str, other: str) -> list[float]:
     return [float(len(ours & theirs)), len(ours & theirs) / max(1, len(ours))]
 
 
-def _arrays(rows: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Numbers]:
+def _arrays(rows: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, FloatArray]:
     return {group: np.array(values, np.float32) for group, values in rows.items()}

@@ -80,7 +80,7 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvaluationSet:
     """Rows with the protocol that they are asked by."""
 
     rows: JoinedRows

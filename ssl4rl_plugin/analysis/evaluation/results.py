@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.analysis.benchmark_results import OVERALL, SCOPES, Answered, answered, circular_accuracy
+from ssl4rl_plugin.analysis.benchmark_results import OVERALL, SCOPES, AnsweredQuestion, answered, circular_accuracy
 from ssl4rl_plugin.analysis.benchmark_results import benchmark_results as results_of_benchmarks
 from ssl4rl_plugin.analysis.evaluation.predictions import Line
-from ssl4rl_plugin.analysis.statistics import Interval, Proportion, bootstrap, mcnemar, proportion
+from ssl4rl_plugin.analysis.statistics import ConfidenceInterval, Proportion, bootstrap, mcnemar, proportion
 from ssl4rl_plugin.core.errors import UserError
 
 MEANS = ("score", "format", "valid", "consistent", "inconsistent", "degenerate")
@@ -22,13 +22,13 @@ class ResultsError(UserError):
 
 
 @dataclass(frozen=True)
-class Question:
+class QuestionResult:
     """One question with all that was answered to it: in every order of its options that was asked, perhaps repeatedly."""
 
     kind: str
     """Benchmark, or task and level."""
     lines: Sequence[Line]
-    answers: Sequence[Answered]
+    answers: Sequence[AnsweredQuestion]
     """The same lines as answers to a benchmark's question; empty for a pretext task."""
 
     def name(self, scope: str) -> str | None:
@@ -53,11 +53,11 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ModelComparison:
     """A model against a base model, on the questions that both were asked; of the circular accuracy where there is one."""
 
     base: Proportion
-    change: Interval
+    change: ConfidenceInterval
     """Accuracy minus the base's, questions about the same pictures resampled together."""
     gained: int
     """Questions that the base got wrong and the model right; with several answers to each, more often right."""
@@ -81,7 +81,7 @@ class Group:
     circular evaluation, in the benchmark's own order of options."""
     circular: Proportion | None
     """Of questions that were asked in every order of their options."""
-    by_picture: Interval
+    by_picture: ConfidenceInterval
     """The mean (circular where there is that) with the bootstrap interval, questions about the same pictures resampled
     together."""
     means: Mapping[str, float]
@@ -90,18 +90,18 @@ class Group:
     """Answers that count as wrong because something failed."""
     chance: float | None
     """Of the best blind guesser; None where it is unknown."""
-    against: Difference | None
+    against: ModelComparison | None
 
 
-def questions_of(lines: Iterable[Line]) -> dict[tuple[str, str], Question]:
+def questions_of(lines: Iterable[Line]) -> dict[tuple[str, str], QuestionResult]:
     """Kind and id -> question, in the order of the lines."""
-    found: dict[tuple[str, str], list[tuple[Line, Answered | None]]] = {}
+    found: dict[tuple[str, str], list[tuple[Line, AnsweredQuestion | None]]] = {}
     for line in lines:
         answer = answered(line["ground_truth"], line["acc"])
         key = (line["kind"], line["id"]) if answer is None else (answer.benchmark, answer.question)
         found.setdefault(key, []).append((line, answer))
     return {
-        key: Question(key[0], [line for line, _ in of], [answer for _, answer in of if answer is not None])
+        key: QuestionResult(key[0], [line for line, _ in of], [answer for _, answer in of if answer is not None])
         for key, of in found.items()
     }
 
@@ -163,7 +163,9 @@ def groups_of(
     return found
 
 
-def _check_same(mine: Mapping[tuple[str, str], Question], theirs: Mapping[tuple[str, str], Question]) -> None:
+def _check_same(
+    mine: Mapping[tuple[str, str], QuestionResult], theirs: Mapping[tuple[str, str], QuestionResult]
+) -> None:
     if mine.keys() != theirs.keys():
         raise ResultsError(
             f"the base model answered {len(theirs)} questions, and this one {len(mine)}: evaluate it anew"
@@ -177,11 +179,11 @@ def _check_same(mine: Mapping[tuple[str, str], Question], theirs: Mapping[tuple[
 
 
 def _difference(
-    new: Sequence[Question], old: Sequence[Question], pictures: Sequence[tuple[str, ...]], draws: int
-) -> Difference:
+    new: Sequence[QuestionResult], old: Sequence[QuestionResult], pictures: Sequence[tuple[str, ...]], draws: int
+) -> ModelComparison:
     pairs = [(one.accuracy, other.accuracy) for one, other in zip(new, old, strict=True)]
     gained, lost = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
-    return Difference(
+    return ModelComparison(
         base=proportion(other for _, other in pairs),
         change=bootstrap([one - other for one, other in pairs], pictures),
         gained=gained,

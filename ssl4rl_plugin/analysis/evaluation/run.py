@@ -19,10 +19,10 @@ from typing import Any
 
 from ssl4rl_plugin.analysis.evaluation import predictions
 from ssl4rl_plugin.analysis.evaluation.engines import answers, environments
-from ssl4rl_plugin.analysis.evaluation.exam import pictures_alike
+from ssl4rl_plugin.analysis.evaluation.evaluation_set import pictures_alike
 from ssl4rl_plugin.analysis.evaluation.model import Model, ModelError, resolve
 from ssl4rl_plugin.analysis.evaluation.predictions import Line
-from ssl4rl_plugin.analysis.evaluation.protocol import Exam
+from ssl4rl_plugin.analysis.evaluation.protocol import EvaluationSet
 from ssl4rl_plugin.analysis.evaluation.results import Group, ResultsError, as_value, groups_of
 from ssl4rl_plugin.analysis.evaluation.worker import Job
 from ssl4rl_plugin.core.errors import UserError
@@ -41,7 +41,7 @@ class EvaluationError(UserError):
     """An evaluation that cannot start or go on in this folder; the message says what to do."""
 
 
-def evaluate(given: str, exam: Exam, out: Path, say: Callable[[str], None], advance: Advance) -> list[Line]:
+def evaluate(given: str, exam: EvaluationSet, out: Path, say: Callable[[str], None], advance: Advance) -> list[Line]:
     """Put every row of an exam to a model, and write the answers. What the folder holds already is not asked again.
 
     Args:
@@ -62,7 +62,7 @@ def evaluate(given: str, exam: Exam, out: Path, say: Callable[[str], None], adva
         return _evaluate(given, exam, out, say, advance)
 
 
-def _evaluate(given: str, exam: Exam, out: Path, say: Callable[[str], None], advance: Advance) -> list[Line]:
+def _evaluate(given: str, exam: EvaluationSet, out: Path, say: Callable[[str], None], advance: Advance) -> list[Line]:
     model = resolve(given, out, say)
     file = out / predictions.FILE
     draws = exam.protocol.sampling.n
@@ -97,7 +97,7 @@ def _claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def _job(model: Model, exam: Exam, numbers: tuple[int, ...]) -> Job:
+def _job(model: Model, exam: EvaluationSet, numbers: tuple[int, ...]) -> Job:
     """What the engines are started with. Raises ModelError if the model cannot see what it is asked about."""
     from transformers import AutoConfig
     from verl.utils import hf_processor
@@ -154,7 +154,7 @@ def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [key for key in {**one, **other} if one.get(key) != other.get(key)]
 
 
-def base_lines(given: str, exam: Exam, out: Path, say: Callable[[str], None], advance: Advance) -> list[Line]:
+def base_lines(given: str, exam: EvaluationSet, out: Path, say: Callable[[str], None], advance: Advance) -> list[Line]:
     """The base model's answers: from the folder of its evaluation, or asked now, into `out`/base.
 
     Raises what `evaluate` raises; ResultsError if the folder's evaluation was another one.
@@ -176,7 +176,7 @@ def base_lines(given: str, exam: Exam, out: Path, say: Callable[[str], None], ad
 
 
 def results(
-    given: str, exam: Exam, out: Path, lines: list[Line], base: str | None, theirs: list[Line] | None
+    given: str, exam: EvaluationSet, out: Path, lines: list[Line], base: str | None, theirs: list[Line] | None
 ) -> tuple[list[Group], dict[str, Any]]:
     """The table, and what is written to results.json."""
     alike = pictures_alike(exam, {ref for line in lines for ref in line["images"]})

@@ -20,7 +20,7 @@ from PIL import Image
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import write_file
 from ssl4rl_plugin.data.arms import Arm
-from ssl4rl_plugin.data.samples import Made, SampleStream
+from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.grading import Angle, Choice, Counts, letters
 from ssl4rl_plugin.training.questions import MAX_OPTIONS
 
@@ -85,7 +85,7 @@ def write_set(stream: SampleStream, count: int, folder: Path, advance: Callable[
     return path
 
 
-def row_of(made: Made, index: int) -> dict[str, Any]:
+def row_of(made: StreamSample, index: int) -> dict[str, Any]:
     """One line of a set."""
     arm = made.arm
     grader = arm.task.grader(arm.level)
@@ -113,7 +113,7 @@ def without_marks(question: str) -> str:
     return text.strip()
 
 
-def _pictures(made: Made, index: int) -> dict[str, str]:
+def _pictures(made: StreamSample, index: int) -> dict[str, str]:
     """The pictures' columns; several in a row are written as Python shows a list."""
     encoded, names = [], []
     for number, image in enumerate(made.sample.images):

@@ -22,7 +22,7 @@ ACCURACY_NOTE = "0 is chance, 1 perfect; gaps where a level was not drawn. The p
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmCurve:
     """What became of one task and level."""
 
     task: str
@@ -45,7 +45,7 @@ class Arm:
         return [step for step, share in self.share.items() if share > 0]
 
 
-def arms_of(log: RunLog) -> list[Arm]:
+def arms_of(log: RunLog) -> list[ArmCurve]:
     """What a run drew from, by task, from easy to hard; nothing if it did not log it."""
     found = [match.groups() for name in log.names("curriculum/") if (match := _METRIC.fullmatch(name))]
     batch = log.setting("data.train_batch_size")
@@ -57,7 +57,7 @@ def arms_of(log: RunLog) -> list[Arm]:
 
         share, wanted = figure("share"), figure("probability")
         arms.append(
-            Arm(
+            ArmCurve(
                 task=task,
                 level=level,
                 share=share,
@@ -86,7 +86,7 @@ def _rung(task: str, level: str) -> int:
     return levels.index(name) if name in levels else len(levels)
 
 
-def draw(arms: Sequence[Arm]) -> list[Drawing]:
+def draw(arms: Sequence[ArmCurve]) -> list[Drawing]:
     """Shares of all arms over the steps, stacked, and for each task the chance-corrected accuracy of its levels."""
     if not arms:
         return []
@@ -108,7 +108,7 @@ def draw(arms: Sequence[Arm]) -> list[Drawing]:
     return drawings
 
 
-def table(log: RunLog, arms: Sequence[Arm]) -> list[dict[str, Any]]:
+def table(log: RunLog, arms: Sequence[ArmCurve]) -> list[dict[str, Any]]:
     """A line for each arm: when and how often it was drawn, its last accuracy, what the policy wants next, and why."""
     reasons = latest_reasons(log)
     return [

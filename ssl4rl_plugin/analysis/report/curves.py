@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ssl4rl_plugin.analysis.report.plots import Curve, Drawing, Rated, accuracy, lines, stacked
-from ssl4rl_plugin.analysis.runlog import ArmKey, BenchmarkKey, RunLog
+from ssl4rl_plugin.analysis.report.plots import AccuracyCurve, Curve, Drawing, accuracy, lines, stacked
+from ssl4rl_plugin.analysis.runlog import BenchmarkKey, LoggedArm, RunLog
 
 PER_FIGURE = 6
 """Categories of a benchmark in one figure."""
@@ -29,7 +29,7 @@ _PARTS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChartPlan:
     """A figure of verl's metrics."""
 
     title: str
@@ -40,15 +40,17 @@ class Plan:
 
 
 TRAINING = (
-    Plan("Training reward", "Mean over the rollouts of a step.", {"reward": "critic/score/mean"}),
-    Plan(
+    ChartPlan("Training reward", "Mean over the rollouts of a step.", {"reward": "critic/score/mean"}),
+    ChartPlan(
         "Response length",
         "Tokens of a response.",
         {"mean": "response_length/mean", "longest": "response_length/max", "shortest": "response_length/min"},
     ),
-    Plan("Cut off", "Share of responses that reached the length limit.", {"share": "response_length/clip_ratio"}, True),
-    Plan("Entropy", "Of the next token, mean over the responses.", {"entropy": "actor/entropy"}),
-    Plan(
+    ChartPlan(
+        "Cut off", "Share of responses that reached the length limit.", {"share": "response_length/clip_ratio"}, True
+    ),
+    ChartPlan("Entropy", "Of the next token, mean over the responses.", {"entropy": "actor/entropy"}),
+    ChartPlan(
         "Rollout against trainer",
         "How far the engine that generates is from the model that learns; near 0 while weights are in sync.",
         {
@@ -57,13 +59,13 @@ TRAINING = (
             "probability gap": "training/rollout_probs_diff_mean",
         },
     ),
-    Plan(
+    ChartPlan(
         "Distance from the start",
         "KL divergence from the reference model, as the actor's loss or the reward's penalty sees it.",
         {"KL loss": "actor/kl_loss", "KL penalty": "actor/reward_kl_penalty"},
     ),
-    Plan("Size of an update", "KL divergence between the policy before and after.", {"PPO KL": "actor/ppo_kl"}),
-    Plan("Gradient norm", "Before clipping.", {"norm": "actor/grad_norm"}),
+    ChartPlan("Size of an update", "KL divergence between the policy before and after.", {"PPO KL": "actor/ppo_kl"}),
+    ChartPlan("Gradient norm", "Before clipping.", {"norm": "actor/grad_norm"}),
 )
 FORM = (
     ("format", "Exact form", "Share of the validation's responses in exactly the form asked for."),
@@ -79,7 +81,9 @@ def of_tasks(logs: Mapping[str, RunLog]) -> list[Drawing]:
     (arms,) = (log.arms for log in logs.values())
     drawings: list[Drawing] = []
     for task in dict.fromkeys(arm.task for arm in arms):
-        rated = [Rated(arm.level or task, points, arm.chance) for arm, points in arms.items() if arm.task == task]
+        rated = [
+            AccuracyCurve(arm.level or task, points, arm.chance) for arm, points in arms.items() if arm.task == task
+        ]
         drawings += accuracy(f"Held-out accuracy: {task}", rated)
     return drawings
 
@@ -95,7 +99,7 @@ def of_benchmarks(logs: Mapping[str, RunLog]) -> tuple[list[Drawing], list[Drawi
     drawings: tuple[list[Drawing], list[Drawing]] = ([], [])
     for benchmark, place in dict.fromkeys((kind.benchmark, kind.place) for kind in kinds):
         rated = [
-            Rated(_in_benchmark(kind), points, None)
+            AccuracyCurve(_in_benchmark(kind), points, None)
             for kind, points in kinds.items()
             if (kind.benchmark, kind.place) == (benchmark, place)
         ]
@@ -108,7 +112,7 @@ def _in_benchmark(kind: BenchmarkKey) -> str:
     return (kind.name or "all questions") + (", circular" if kind.circular else "")
 
 
-Key = TypeVar("Key", ArmKey, BenchmarkKey)
+Key = TypeVar("Key", LoggedArm, BenchmarkKey)
 
 
 def _compared(title: str, kinds_of: Mapping[str, Mapping[Key, Sequence[object]]]) -> list[Drawing]:
@@ -116,7 +120,7 @@ def _compared(title: str, kinds_of: Mapping[str, Mapping[Key, Sequence[object]]]
     drawings: list[Drawing] = []
     for kind in sorted({kind for kinds in kinds_of.values() for kind in kinds}):
         rated = [
-            Rated(name, kinds.get(kind, ()), getattr(kind, "chance", None))  # type: ignore[arg-type]
+            AccuracyCurve(name, kinds.get(kind, ()), getattr(kind, "chance", None))  # type: ignore[arg-type]
             for name, kinds in kinds_of.items()
         ]
         drawings += accuracy(f"{title}: {kind.label}", rated, len(rated))

@@ -42,13 +42,13 @@ class Picture:
     """Few pixels, shown enlarged: keep them sharp."""
 
 
-class Shown(Protocol):
+class Showable(Protocol):
     """A sample or a row."""
 
     def pieces(self) -> list[str | Image.Image | Clip]: ...
 
 
-def card(shown: Shown, prompt: str, gold: str, params: str, item: str) -> dict[str, Any]:
+def card(shown: Showable, prompt: str, gold: str, params: str, item: str) -> dict[str, Any]:
     """A sample as the templates' macro `card` shows it: pictures, prompt, right answer, parameters as JSON, where from."""
     return {
         "pictures": pictures(shown),
@@ -59,7 +59,7 @@ def card(shown: Shown, prompt: str, gold: str, params: str, item: str) -> dict[s
     }
 
 
-def pictures(sample: Shown) -> list[Picture]:
+def pictures(sample: Showable) -> list[Picture]:
     """The pictures and clips of a sample in the order of their marks, at a size that lets them stand side by side."""
     shown = [piece for piece in sample.pieces() if not isinstance(piece, str)]
     return [picture(piece, shown_side(len(shown))) for piece in shown]
@@ -68,7 +68,7 @@ def pictures(sample: Shown) -> list[Picture]:
 def picture(shown: Image.Image | Clip, side: int = 300) -> Picture:
     """A picture (RGB) or a clip, which becomes a moving picture, as a data URI of at most `side` pixels.
 
-    Small ones are enlarged by the page. Shown at 300 pixels, a few dozen fit into a megabyte or two.
+    Small ones are enlarged by the page. Showable at 300 pixels, a few dozen fit into a megabyte or two.
     """
     frames = [shown] if isinstance(shown, Image.Image) else list(shown.frames)
     image = frames[0]

@@ -111,7 +111,7 @@ def _inline(svg: str, title: str) -> Markup:
 
 
 @dataclass(frozen=True)
-class Rated:
+class AccuracyCurve:
     """One curve of accuracies."""
 
     name: str
@@ -119,7 +119,7 @@ class Rated:
     chance: float | None
 
 
-def accuracy(title: str, curves: Sequence[Rated], at_most: int = 4) -> list[Drawing]:
+def accuracy(title: str, curves: Sequence[AccuracyCurve], at_most: int = 4) -> list[Drawing]:
     """Accuracy by step, in several figures where there are more curves than fit into one."""
     drawings: list[Drawing] = []
     for start in range(0, len(curves), at_most):

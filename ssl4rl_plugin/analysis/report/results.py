@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl4rl_plugin.analysis.report.page import percent, readable
-from ssl4rl_plugin.analysis.runlog import Accuracy, Difference, Headline, Kind, RunLog, difference
+from ssl4rl_plugin.analysis.runlog import Accuracy, AccuracyChange, Headline, Kind, RunLog, difference
 
 
 def task_lines(logs: Mapping[str, RunLog]) -> list[dict[str, Any]]:
@@ -85,7 +85,7 @@ def _cell(point: Accuracy[Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _change(found: Difference | None, row: Headline[Any] | None = None) -> dict[str, Any] | None:
+def _change(found: AccuracyChange | None, row: Headline[Any] | None = None) -> dict[str, Any] | None:
     """A difference in points of a percent; without single answers that of the means, with no interval."""
     if found is None:
         if row is None or row.before is None or row.after is None:

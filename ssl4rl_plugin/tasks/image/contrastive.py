@@ -21,10 +21,10 @@ from typing import Any
 from PIL import Image
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
-from ssl4rl_plugin.data.images import difference
+from ssl4rl_plugin.data.images import PixelBox, difference
 from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.tasks.image.augment import augmented, draw_augmentation
-from ssl4rl_plugin.tasks.image.views import Box, is_blank, overlapping_boxes, resized, square_at
+from ssl4rl_plugin.tasks.image.views import is_blank, overlapping_boxes, resized, square_at
 
 SIMILAR_BELOW = 0.06
 """Mean absolute difference (range [0, 1]) under which two photos count as the same one."""
@@ -98,6 +98,6 @@ class Contrastive(Task[ContrastiveLevel]):
         return Sample(question, (one, two), "same" if same else "different", params)
 
 
-def view(photo: Image.Image, box: Box, how: dict[str, Any], side: int) -> Image.Image:
+def view(photo: Image.Image, box: PixelBox, how: dict[str, Any], side: int) -> Image.Image:
     """A cut-out of a photo, augmented, as a square of `side` pixels."""
     return augmented(resized(photo.crop(box), (side, side)), how)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFilter
 
-from ssl4rl_plugin.tasks.image.views import Box, resized
+from ssl4rl_plugin.data.images import PixelBox
+from ssl4rl_plugin.tasks.image.views import resized
 
 HOLE_GRAY = 128
 """Value of all three channels of the hole."""
@@ -36,7 +37,7 @@ class Frame:
     turn: int = 0
     """Degrees counter-clockwise by which it is turned, a multiple of 90."""
 
-    def box(self) -> Box:
+    def box(self) -> PixelBox:
         """The pixels that it covers."""
         side = round(self.side)
         left, upper = round(self.x - side / 2), round(self.y - side / 2)

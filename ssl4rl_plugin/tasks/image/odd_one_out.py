@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image, ImageStat
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
-from ssl4rl_plugin.data.images import difference
+from ssl4rl_plugin.data.images import PixelBox, difference
 from ssl4rl_plugin.grading import Choice, letters
-from ssl4rl_plugin.tasks.image.views import Box, is_blank, random_box, resized, square_at
+from ssl4rl_plugin.tasks.image.views import is_blank, random_box, resized, square_at
 
 SIMILAR_BELOW = 0.06
 """Mean absolute difference (range [0, 1]) under which two photos count as the same one."""
@@ -101,7 +101,7 @@ class OddOneOut(Task[OddOneOutLevel]):
         return Sample(question, images, names[shown.index(level.pictures - 1)], params, options=images)
 
     @staticmethod
-    def _linked_boxes(size: int, cut: int, count: int, rng: random.Random) -> list[Box]:
+    def _linked_boxes(size: int, cut: int, count: int, rng: random.Random) -> list[PixelBox]:
         """Square boxes at random places of which each overlaps an earlier one by `SHARED` of its area or more."""
         boxes = [random_box(size, size, cut, cut, rng)]
         while len(boxes) < count:
@@ -129,6 +129,6 @@ def colours_alike(views: list[Image.Image]) -> list[Image.Image]:
     ]
 
 
-def _shared(a: Box, b: Box) -> int:
+def _shared(a: PixelBox, b: PixelBox) -> int:
     """Pixels that two boxes have in common."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
+from ssl4rl_plugin.data.images import PixelBox
 from ssl4rl_plugin.grading import Ordering, letters
 from ssl4rl_plugin.tasks.image.augment import draw_colours, recoloured
-from ssl4rl_plugin.tasks.image.views import Box, best_matches_elsewhere, fitted, is_blank, random_box, resized
+from ssl4rl_plugin.tasks.image.views import best_matches_elsewhere, fitted, is_blank, random_box, resized
 
 AMBIGUOUS_BELOW = 0.04
 """Mean absolute difference (range [0, 1]) under which a cut-out counts as found somewhere else too."""
@@ -102,11 +103,13 @@ class PatchDistance(Task[PatchDistanceLevel]):
         return Sample(question, (fitted(photo, level.side), *cuts), names, params)
 
     @staticmethod
-    def _chosen(usable: list[Box], level: PatchDistanceLevel, diagonal: float, rng: random.Random) -> list[Box] | None:
+    def _chosen(
+        usable: list[PixelBox], level: PatchDistanceLevel, diagonal: float, rng: random.Random
+    ) -> list[PixelBox] | None:
         """A reference and other boxes in order of their distance from it, none overlapping; None if none are found."""
         for _ in range(TRIES if usable else 0):
             reference, *others = rng.sample(usable, len(usable))
-            chosen: list[tuple[float, Box]] = [(0.0, reference)]
+            chosen: list[tuple[float, PixelBox]] = [(0.0, reference)]
             side = reference[2] - reference[0]
             for box in others:
                 distance = math.dist(box[:2], reference[:2])

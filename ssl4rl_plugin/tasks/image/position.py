@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
+from ssl4rl_plugin.data.images import PixelBox
 from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.tasks.image.augment import draw_colours, recoloured
-from ssl4rl_plugin.tasks.image.views import BLANK_CONTRAST, Box, cell_cuts, fitted, place_names, resized, slid_over
+from ssl4rl_plugin.tasks.image.views import BLANK_CONTRAST, cell_cuts, fitted, place_names, resized, slid_over
 
 AMBIGUOUS_BELOW = 0.04
 """Mean absolute difference (range [0, 1]) under which the cut-out counts as found in another cell too."""
@@ -98,7 +99,7 @@ class Position(Task[PositionLevel]):
         return Sample(question, (fitted(picture, level.side), shown), places[cell], params)
 
     @staticmethod
-    def _best_matches_in_other_cells(item: Item, boxes: list[Box], grid: int) -> list[float]:
+    def _best_matches_in_other_cells(item: Item, boxes: list[PixelBox], grid: int) -> list[float]:
         """For the cut-out of each cell the smallest mean absolute difference, in [0, 1], to a window in another cell.
 
         A window belongs to the cell of its centre.

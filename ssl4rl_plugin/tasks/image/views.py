@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from ssl4rl_plugin.data.images import contrast
+from ssl4rl_plugin.data.images import PixelBox, contrast
 
 BLANK_CONTRAST = 0.02
 """Pictures whose luma varies less than this (standard deviation, range [0, 0.5]) show nothing to ask about."""
@@ -66,11 +66,8 @@ def place_names(rows: int, cols: int) -> tuple[str, ...]:
 PROBE_SIDE = 40
 """Longest side of the small picture in which cut-outs are looked for."""
 
-Box = tuple[int, int, int, int]
-"""Left, upper, right, lower in pixels."""
 
-
-def cell_cuts(picture: Image.Image, grid: int, side: int, rng: random.Random) -> list[Box]:
+def cell_cuts(picture: Image.Image, grid: int, side: int, rng: random.Random) -> list[PixelBox]:
     """A square of `side` pixels in each cell of a `grid` x `grid` division, at one drawn place of the cell for all."""
     cell_w, cell_h = picture.width / grid, picture.height / grid
     inner = random_box(int(cell_w), int(cell_h), side, side, rng)
@@ -82,7 +79,7 @@ def cell_cuts(picture: Image.Image, grid: int, side: int, rng: random.Random) ->
 
 
 def slid_over(
-    picture: Image.Image, boxes: Sequence[Box], little: Image.Image | None = None
+    picture: Image.Image, boxes: Sequence[PixelBox], little: Image.Image | None = None
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """How well cut-outs of one size fit wherever they are laid over the picture, compared in small.
 
@@ -107,7 +104,7 @@ def slid_over(
     return apart, (np.arange(rows) + h / 2) / height, (np.arange(cols) + w / 2) / width
 
 
-def best_matches_elsewhere(picture: Image.Image, boxes: Sequence[Box], away: float = 0.5) -> list[float]:
+def best_matches_elsewhere(picture: Image.Image, boxes: Sequence[PixelBox], away: float = 0.5) -> list[float]:
     """For each of the boxes of one size the smallest mean absolute difference, in [0, 1], to a window somewhere else.
 
     Somewhere else is where the centres lie more than `away` times the box's width or height apart.
@@ -127,7 +124,7 @@ def square_at(image: Image.Image, side: int, rng: random.Random) -> Image.Image:
     return resized(image.crop(random_box(*image.size, short, short, rng)), (side, side))
 
 
-def overlapping_boxes(side: int, smallest: float, overlap: float, rng: random.Random) -> tuple[Box, Box]:
+def overlapping_boxes(side: int, smallest: float, overlap: float, rng: random.Random) -> tuple[PixelBox, PixelBox]:
     """Two square boxes in a square of `side` pixels, at least `smallest` of it wide, whose intersection over union is at
     least `overlap`."""
     for _ in range(100):
@@ -140,7 +137,7 @@ def overlapping_boxes(side: int, smallest: float, overlap: float, rng: random.Ra
     return one, one  # practically never; a full overlap is within the rule
 
 
-def box_iou(a: Box, b: Box) -> float:
+def box_iou(a: PixelBox, b: PixelBox) -> float:
     """Intersection over union of two boxes, in [0, 1]."""
     inner = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
     areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence
+from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence
 
 DISCOUNT = 0.95
 """What is left of old evidence after a step."""
@@ -25,7 +25,7 @@ class Balance:
         arms: the run's arms.
     """
 
-    def __init__(self, arms: Sequence[ArmInfo]) -> None:
+    def __init__(self, arms: Sequence[CurriculumArm]) -> None:
         self.arms = arms
         self.spread = {arm.task: 0.0 for arm in arms}
         self.groups = {arm.task: 0.0 for arm in arms}

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssl4rl_plugin.core.registry import RegistryError
 from ssl4rl_plugin.core.seeding import digest
-from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence
+from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence
 from ssl4rl_plugin.training.curriculum.policies import Array, Policy, PolicyError, policies
 
 
@@ -83,7 +83,7 @@ class Director:
         PolicyError: an unknown policy or option, or bounds that cannot be kept.
     """
 
-    def __init__(self, settings: CurriculumSettings, arms: Sequence[ArmInfo], rollouts: int, seed: int) -> None:
+    def __init__(self, settings: CurriculumSettings, arms: Sequence[CurriculumArm], rollouts: int, seed: int) -> None:
         try:
             policy: type[Policy] = policies.get(settings.policy)
         except RegistryError as error:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class ArmInfo:
+class CurriculumArm:
     """What a policy knows of an arm before it has seen anything."""
 
     key: str
@@ -27,7 +27,7 @@ class ArmInfo:
     """The weight that `ssl4rl.tasks` gives it, 0 or more."""
 
 
-def ladder(arms: Sequence[ArmInfo]) -> tuple[ArmInfo, ...]:
+def ladder(arms: Sequence[CurriculumArm]) -> tuple[CurriculumArm, ...]:
     """The same arms, with rungs 0, 1, 2, ... within each task, in the order of the rungs that they came with."""
     rungs: dict[int, int] = {}
     for task in {arm.task for arm in arms}:
@@ -37,7 +37,7 @@ def ladder(arms: Sequence[ArmInfo]) -> tuple[ArmInfo, ...]:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScoredRollout:
     """One scored rollout."""
 
     reward: float
@@ -70,7 +70,7 @@ class Evidence:
     """Rollouts without a finite reward, or that could not be scored; they count nowhere else."""
 
     @classmethod
-    def of_group(cls, answers: Iterable[Answer]) -> Evidence:
+    def of_group(cls, answers: Iterable[ScoredRollout]) -> Evidence:
         """The evidence of one prompt's rollouts."""
         answers = list(answers)
         scored = [one for one in answers if math.isfinite(one.reward) and math.isfinite(one.correct) and not one.failed]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import write_text
-from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence
+from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence
 
 NAME = "curriculum.jsonl"
 
@@ -39,7 +39,7 @@ class Entry:
     start: int
     """Row from which the decision after this step holds."""
 
-    def to_json(self, arms: Sequence[ArmInfo], probabilities: Sequence[float], reasons: Sequence[str]) -> str:
+    def to_json(self, arms: Sequence[CurriculumArm], probabilities: Sequence[float], reasons: Sequence[str]) -> str:
         """One line, with what was decided and why."""
         return json.dumps(
             {
@@ -81,7 +81,9 @@ class Journal:
         write_text(folder / NAME, self.path.read_text(encoding="utf-8"))
 
 
-def read(path: Path, header: Mapping[str, Any], arms: Sequence[ArmInfo], last: int) -> Iterator[tuple[Entry, str]]:
+def read(
+    path: Path, header: Mapping[str, Any], arms: Sequence[CurriculumArm], last: int
+) -> Iterator[tuple[Entry, str]]:
     """The steps up to `last` that a journal holds, each with its line.
 
     Raises:

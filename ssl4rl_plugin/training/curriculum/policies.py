@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.registry import Registry
-from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence, corrected
+from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence, corrected
 
 Array = npt.NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Policy(ABC):
     revisits: ClassVar[bool] = True
     """Whether some prompts go to all arms evenly besides (`ssl4rl.curriculum.revisit`)."""
 
-    def __init__(self, arms: Sequence[ArmInfo], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         given = dict(options or {})
         if unknown := sorted(set(given) - set(self.defaults)):
             known = ", ".join(self.defaults) or "none"
@@ -108,7 +108,7 @@ class Tracking(Policy):
     # discount: what is left of old evidence after a step, in (0, 1); 0.9 is a memory of about ten steps.
     # prior: prompt groups that the guess from the ladder counts for.
 
-    def __init__(self, arms: Sequence[ArmInfo], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(arms, rollouts, options)
         if not 0 < self.options["discount"] < 1 or not self.options["prior"] > 0:
             raise PolicyError(
@@ -211,7 +211,7 @@ class DiversityAware(Goldilocks):
     defaults = {**Tracking.defaults, "floor": 0.1}
     # floor: what a collapsed arm keeps of its worth, in (0, 1].
 
-    def __init__(self, arms: Sequence[ArmInfo], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(arms, rollouts, options)
         if not 0 < self.options["floor"] <= 1:
             raise PolicyError(f"DiversityAware: floor must be in (0, 1], got {self.options['floor']}")
@@ -251,7 +251,7 @@ class LearningProgress(Tracking):
     defaults = {**Tracking.defaults, "width": 0.3}
     # width: standard deviation of the prior on the change over the memory, for the easiest level of a task.
 
-    def __init__(self, arms: Sequence[ArmInfo], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(arms, rollouts, options)
         if not self.options["width"] > 0:
             raise PolicyError(f"LearningProgress: width must be above 0, got {self.options['width']}")
@@ -305,7 +305,7 @@ class Staged(Tracking):
 
     defaults = {**Tracking.defaults, "stages": None, "until": 0.8, "review": 0.2}
 
-    def __init__(self, arms: Sequence[ArmInfo], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(arms, rollouts, options)
         if not 0 <= self.options["review"] < 1:
             raise PolicyError(f"Staged: review must be in [0, 1), got {self.options['review']}")

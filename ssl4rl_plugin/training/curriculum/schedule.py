@@ -31,7 +31,7 @@ class ScheduleError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ScheduledArm:
     """The arm of a row."""
 
     arm: int
@@ -74,7 +74,7 @@ class Schedule:
         self._table.numpy()[count % CAPACITY] = np.concatenate([[start], shares, uses])
         self._count.numpy()[0] += 1  # last: a reader sees the decision when it is whole
 
-    def draw(self, row: int) -> Drawn:
+    def draw(self, row: int) -> ScheduledArm:
         """The arm of row `row` of the stream. Raises ScheduleError if its decision is not known."""
         count = self._decisions
         for number in range(count - 1, max(-1, count - 1 - CAPACITY), -1):
@@ -86,7 +86,7 @@ class Schedule:
         place = row - start
         arms = self._arms(number, place + 1)
         arm = int(arms[place])
-        return Drawn(arm, int(uses[arm]) + int((arms[:place] == arm).sum()))
+        return ScheduledArm(arm, int(uses[arm]) + int((arms[:place] == arm).sum()))
 
     @property
     def latest(self) -> npt.NDArray[np.float64]:

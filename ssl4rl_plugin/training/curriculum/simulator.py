@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ssl4rl_plugin.training.curriculum.director import CurriculumSettings, Director
-from ssl4rl_plugin.training.curriculum.evidence import Answer, ArmInfo, Evidence, corrected, ladder
+from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence, ScoredRollout, corrected, ladder
 from ssl4rl_plugin.training.curriculum.policies import Array
 from ssl4rl_plugin.training.curriculum.schedule import Schedule
 
@@ -50,11 +50,11 @@ class World:
     rollouts: int = 8
     """Rollouts of a prompt."""
 
-    def arms(self) -> tuple[ArmInfo, ...]:
+    def arms(self) -> tuple[CurriculumArm, ...]:
         """The arms, task by task, from easy to hard."""
         return ladder(
             [
-                ArmInfo(f"{task.name}:{level}", f"{task.name}/{level}", task.name, level, task.chance, 1.0)
+                CurriculumArm(f"{task.name}:{level}", f"{task.name}/{level}", task.name, level, task.chance, 1.0)
                 for task in self.tasks
                 for level in range(len(task.difficulties))
             ]
@@ -116,7 +116,7 @@ class Simulated:
     """Mean chance-corrected accuracy after each step, shape (steps + 1,); the first is before training."""
     shares: Array
     """Share of the prompts of each arm in each step, shape (steps, arms)."""
-    arms: tuple[ArmInfo, ...] = field(default=())
+    arms: tuple[CurriculumArm, ...] = field(default=())
 
     def steps_to(self, skill: float) -> float:
         """Steps until a skill was reached for the first time; infinity if never."""
@@ -168,7 +168,7 @@ def _groups(rollouts: int) -> tuple[Evidence, ...]:
     """Evidence of one group with 0, 1, ... right answers."""
     return tuple(
         Evidence.of_group(
-            Answer(float(k < n), float(k < n), "right" if k < n else "wrong", False) for k in range(rollouts)
+            ScoredRollout(float(k < n), float(k < n), "right" if k < n else "wrong", False) for k in range(rollouts)
         )
         for n in range(rollouts + 1)
     )

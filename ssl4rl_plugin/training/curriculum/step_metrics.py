@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ssl4rl_plugin.training.curriculum.evidence import ArmInfo, Evidence
+from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence
 
 
 def figures(
-    arms: Sequence[ArmInfo], shown: Mapping[int, Evidence], probabilities: npt.NDArray[np.float64] | None
+    arms: Sequence[CurriculumArm], shown: Mapping[int, Evidence], probabilities: npt.NDArray[np.float64] | None
 ) -> dict[str, float]:
     """Metrics of one step.
 
@@ -28,7 +28,7 @@ def figures(
     """
     total = sum(evidence.groups for evidence in shown.values())
     found = {"curriculum/unscored": float(sum(evidence.unscored for evidence in shown.values()))}
-    tasks: dict[str, list[tuple[ArmInfo, Evidence]]] = {}
+    tasks: dict[str, list[tuple[CurriculumArm, Evidence]]] = {}
     for number, arm in enumerate(arms):
         evidence = shown.get(number, Evidence())
         tasks.setdefault(arm.task, []).append((arm, evidence))
@@ -47,7 +47,7 @@ def figures(
     return found
 
 
-def _rates(members: Sequence[tuple[ArmInfo, Evidence]]) -> dict[str, float]:
+def _rates(members: Sequence[tuple[CurriculumArm, Evidence]]) -> dict[str, float]:
     """Accuracy, plain and corrected, and the share of groups with an advantage."""
     groups = sum(evidence.groups for _, evidence in members)
     return {

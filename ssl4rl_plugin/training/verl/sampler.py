@@ -32,9 +32,9 @@ from ssl4rl_plugin.data.build_plan import read_plan
 from ssl4rl_plugin.training.curriculum import journal, schedule
 from ssl4rl_plugin.training.curriculum.balance import Balance
 from ssl4rl_plugin.training.curriculum.director import Director
-from ssl4rl_plugin.training.curriculum.evidence import Answer, Evidence
+from ssl4rl_plugin.training.curriculum.evidence import Evidence, ScoredRollout
 from ssl4rl_plugin.training.curriculum.step_metrics import figures
-from ssl4rl_plugin.training.settings import Settings, arm_infos
+from ssl4rl_plugin.training.settings import Settings, curriculum_arms
 from ssl4rl_plugin.training.stored_rows import plan_settings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class CurriculumError(UserError):
     """A run that cannot go on with its curriculum."""
 
 
-class Watching:
+class CurriculumMixin:
     """What is added to verl's replay buffers, sync and async.
 
     `sampler_kwargs` (set by the base recipe from verl's own settings):
@@ -69,7 +69,7 @@ class Watching:
         super().__init__(*args, **kwargs)
         given = self.sampler_kwargs
         settings = Settings.from_config(given["ssl4rl"])
-        self.arms = arm_infos(
+        self.arms = curriculum_arms(
             settings.arms if settings.data is None else plan_settings(read_plan(Path(settings.data))).arms
         )
         self._numbers = {arm.key: number for number, arm in enumerate(self.arms)}
@@ -217,27 +217,27 @@ def _plain(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _answer(info: dict[str, Any]) -> Answer:
+def _answer(info: dict[str, Any]) -> ScoredRollout:
     """What the reward function said of a rollout."""
 
     def number(key: str) -> float:
         value = info.get(key)
         return float(value) if isinstance(value, int | float) else math.nan
 
-    return Answer(number("score"), number("acc"), str(info.get("answer", "")), bool(info.get("failed")))
+    return ScoredRollout(number("score"), number("acc"), str(info.get("answer", "")), bool(info.get("failed")))
 
 
-class SyncSampler(Watching, ReplayBuffer):
+class SyncSampler(CurriculumMixin, ReplayBuffer):
     """For verl's synchronous trainer."""
 
 
-class AsyncSampler(Watching, ReplayBufferAsync):
+class AsyncSampler(CurriculumMixin, ReplayBufferAsync):
     """For its asynchronous ones."""
 
 
 def build_sampler(trainer_mode: str, sampler_kwargs: DictConfig, **kwargs: Any) -> ReplayBuffer:
     """The sampler for a trainer; called by verl, with the arguments of `ReplayBuffer`. `sampler_kwargs` is described at
-    `Watching`, and holds besides what verl gives to its own samplers only: filter_groups, train_batch_size and
+    `CurriculumMixin`, and holds besides what verl gives to its own samplers only: filter_groups, train_batch_size and
     sync_refill_failed_groups."""
     own = OmegaConf.to_container(sampler_kwargs, resolve=True)
     assert isinstance(own, dict)
@@ -277,5 +277,5 @@ class SaveJournal(CheckpointCallback):
 
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **_: Any) -> None:
         buffer = trainer.replay_buffer
-        if isinstance(buffer, Watching) and buffer.director is not None:
+        if isinstance(buffer, CurriculumMixin) and buffer.director is not None:
             buffer.journal.copy(Path(checkpoint_dir))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, Exam, Protocol, Sampling
+from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, EvaluationSet, Protocol, Sampling
 from ssl4rl_plugin.analysis.runlog import RunError, RunLog
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.cpu.platform import torch_has_accelerator
@@ -17,7 +17,7 @@ from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.training.questions import QuestionRows
 from ssl4rl_plugin.training.run_rows import benchmark_rows, own_rows, questions
 from ssl4rl_plugin.training.settings import Settings, SettingsError, parse_arms, parse_benchmarks
-from ssl4rl_plugin.training.stored_rows import BuiltRows
+from ssl4rl_plugin.training.stored_rows import StoredRows
 
 MAX_PROMPT_TOKENS = 4096
 MAX_RESPONSE_TOKENS = 2048
@@ -28,7 +28,7 @@ _ENGINE_KEYS = (
 
 
 @dataclass(frozen=True)
-class Wishes:
+class EvaluationRequest:
     """What the user says beside the model; None leaves a thing to the run, or to its default."""
 
     benchmarks: Sequence[tuple[str, str]] = ()
@@ -60,7 +60,9 @@ class Wishes:
         ]
 
 
-def exam_from(wishes: Wishes, sections: Callable[[Sequence[str]], Sequence[Mapping[str, Any]]]) -> Exam:
+def exam_from(
+    wishes: EvaluationRequest, sections: Callable[[Sequence[str]], Sequence[Mapping[str, Any]]]
+) -> EvaluationSet:
     """The exam that a user describes.
 
     Args:
@@ -83,14 +85,14 @@ def exam_from(wishes: Wishes, sections: Callable[[Sequence[str]], Sequence[Mappi
     return _exam(parts, every[0], wishes, Sampling(), MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, reward, engine)
 
 
-def _given(wishes: Wishes) -> dict[str, Any]:
+def _given(wishes: EvaluationRequest) -> dict[str, Any]:
     """The keys of the `ssl4rl` section that a user set."""
     found = {"answer_format": wishes.answer_format, "seed": wishes.seed, "val_samples": wishes.samples}
     given = {key: value for key, value in found.items() if value is not None}
     return {**given, "benchmarks": wishes.benchmark_entries()}
 
 
-def exam_of_run(run: Path, wishes: Wishes) -> Exam:
+def exam_of_run(run: Path, wishes: EvaluationRequest) -> EvaluationSet:
     """What a run validates on, asked as it asks; what the user says besides goes before.
 
     Named benchmarks or tasks take the place of all of the run's.
@@ -158,14 +160,14 @@ def _format(name: str) -> Any:
 def _exam(
     parts: Sequence[Rows],
     settings: Settings,
-    wishes: Wishes,
+    wishes: EvaluationRequest,
     sampling: Sampling,
     max_prompt_tokens: int,
     max_response_tokens: int,
     reward: Mapping[str, Any],
     engine: EngineSettings,
     chat_template: Mapping[str, Any] | None = None,
-) -> Exam:
+) -> EvaluationSet:
     """The exam, with the user's wishes in place of defaults."""
     drawn = {name: getattr(wishes, name) for name in ("temperature", "top_p", "n", "seed")}
     run_as = {name: getattr(wishes, name) for name in ("dtype", "tensor_parallel", "engines")}
@@ -179,13 +181,13 @@ def _exam(
     )
     chances: dict[str, float] = {}
     for part in parts:
-        if isinstance(part, OnlineRows | BuiltRows):
-            arms = (part.settings if isinstance(part, BuiltRows) else part.stream.settings).arms
+        if isinstance(part, OnlineRows | StoredRows):
+            arms = (part.settings if isinstance(part, StoredRows) else part.stream.settings).arms
             chances |= {arm.key: arm.task.chance(arm.level) for arm in arms}
     rows = JoinedRows(parts)
     if not len(rows):
         raise SettingsError("nothing to ask: there are no validation samples and no questions")
-    return Exam(
+    return EvaluationSet(
         rows=rows,
         protocol=protocol,
         engine=replace(engine, **{name: value for name, value in run_as.items() if value is not None}),
@@ -193,7 +195,7 @@ def _exam(
     )
 
 
-def pictures_alike(exam: Exam, refs: Container[str]) -> dict[str, dict[str, str]]:
+def pictures_alike(exam: EvaluationSet, refs: Container[str]) -> dict[str, dict[str, str]]:
     """Kind of row -> reference of a picture -> its group in the manifest, where copies and near-copies share one.
 
     Args:

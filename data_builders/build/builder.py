@@ -22,7 +22,7 @@ from typing import Any
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, Plan, PlanError, plan_from, read_plan
+from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, BuildPlan, PlanError, plan_from, read_plan
 from ssl4rl_plugin.data.shards import Shard
 from ssl4rl_plugin.core.processes import WorkerDiedError, as_completed, cores
 from ssl4rl_plugin.core.files import TEMPORARY, claimed, remove_leftovers, sync_files, writing
@@ -44,7 +44,7 @@ class BuildError(UserError):
 
 
 @dataclass
-class Done:
+class FinishedShard:
     """A finished shard."""
 
     shard: Shard
@@ -58,12 +58,12 @@ class Done:
 
 
 @dataclass
-class Built:
+class FinishedBuild:
     """A finished build."""
 
     folder: Path
-    plan: Plan
-    shards: list[Done] = field(default_factory=list)
+    plan: BuildPlan
+    shards: list[FinishedShard] = field(default_factory=list)
 
     def tally(self, *splits: str) -> Tally:
         """What the shards of some splits hold together."""
@@ -75,15 +75,15 @@ class Built:
 
 
 def build(
-    plan: Plan,
+    plan: BuildPlan,
     manifest: Manifest,
     folder: Path,
     *,
     engine: str = "local",
     workers: int | None = None,
     address: str | None = None,
-    advance: Callable[[Done], None] = lambda done: None,
-) -> Built:
+    advance: Callable[[FinishedShard], None] = lambda done: None,
+) -> FinishedBuild:
     """Make every shard of a plan, or what is missing of it.
 
     Args:
@@ -106,7 +106,7 @@ def build(
     shards = plan.shards()
     if not shards:
         raise PlanError("there is nothing to build: no usable image in either split")
-    built = Built(folder, plan)
+    built = FinishedBuild(folder, plan)
     with plain_errors(built), _claimed(folder, plan, manifest):
         for pattern in (f".*{TEMPORARY}", f"images/??/.*{TEMPORARY}"):
             remove_leftovers(folder.glob(pattern))
@@ -125,7 +125,7 @@ def build(
     return built
 
 
-def make_shard(plan: Plan, folder: Path, shard: Shard) -> Done:
+def make_shard(plan: BuildPlan, folder: Path, shard: Shard) -> FinishedShard:
     """Make one shard, unless it is there, whole and as planned."""
     path = folder / shard.name
     tally = finished(path, plan.stamp(shard))
@@ -139,7 +139,7 @@ def make_shard(plan: Plan, folder: Path, shard: Shard) -> Done:
             writer.finish(plan.stamp(shard))
             sync_files(writer.files)  # before the shard that names them shows
         tally = writer.tally
-    return Done(shard, tally, path.stat().st_size, kept)
+    return FinishedShard(shard, tally, path.stat().st_size, kept)
 
 
 @functools.lru_cache(maxsize=3)
@@ -159,7 +159,7 @@ def _few_answers(arm: Arm) -> bool:
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path, plan: Plan, manifest: Manifest) -> Iterator[None]:
+def _claimed(folder: Path, plan: BuildPlan, manifest: Manifest) -> Iterator[None]:
     """Hold the folder for this build alone, with its plan and manifest in it."""
     folder.mkdir(parents=True, exist_ok=True)
     busy = BuildError(f"another build is at work in {folder}: wait for it, or choose another folder")
@@ -190,7 +190,7 @@ def _claimed(folder: Path, plan: Plan, manifest: Manifest) -> Iterator[None]:
         yield
 
 
-def _differences(one: Plan, other: Plan) -> list[str]:
+def _differences(one: BuildPlan, other: BuildPlan) -> list[str]:
     """What two plans differ in, in words."""
     names = {"made_with": "package versions", "section": "settings", "store": "storage of pictures"}
     left, right = asdict(one), asdict(other)
@@ -202,7 +202,7 @@ def _differences(one: Plan, other: Plan) -> list[str]:
 
 
 @contextlib.contextmanager
-def plain_errors(built: Built) -> Iterator[None]:
+def plain_errors(built: FinishedBuild) -> Iterator[None]:
     """What the system says about the build's disk or its workers, in words that help. Raises BuildError."""
     folder = built.folder
     try:
@@ -218,8 +218,8 @@ def plain_errors(built: Built) -> Iterator[None]:
 
 
 def _through_ray(
-    work: Callable[[Shard], Done], shards: Sequence[Shard], workers: int | None, address: str | None
-) -> Generator[Done]:
+    work: Callable[[Shard], FinishedShard], shards: Sequence[Shard], workers: int | None, address: str | None
+) -> Generator[FinishedShard]:
     """The same as `as_completed`, on a Ray cluster through Ray Data: one task for each shard."""
     try:
         import ray
@@ -245,7 +245,7 @@ def _through_ray(
             compute=ray.data.TaskPoolStrategy(size=workers),
         )
         for row in results.iter_rows():
-            yield Done(
+            yield FinishedShard(
                 shards[row["number"]], Tally.from_json(json.loads(row["tally"])), row["size"], row["kept"], row["node"]
             )
     except RayTaskError as error:
@@ -272,7 +272,7 @@ def _join_cluster(ray: Any, address: str | None) -> None:
         ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
 
-def _ray_row(row: dict[str, Any], work: Callable[[Shard], Done], shards: Sequence[Shard]) -> dict[str, Any]:
+def _ray_row(row: dict[str, Any], work: Callable[[Shard], FinishedShard], shards: Sequence[Shard]) -> dict[str, Any]:
     """What a Ray task does: make the shard of that number, and tell about it in what Ray Data can carry."""
     import ray
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from ssl4rl_plugin.core.processes import each
 from ssl4rl_plugin.data.images import ImageError
-from ssl4rl_plugin.data.manifest import figures_schema
+from ssl4rl_plugin.data.manifest import measurements_schema
 from ssl4rl_plugin.data.source import Source, SourceError
-from ssl4rl_plugin.data_builders.index.checkpoints import Parts
-from ssl4rl_plugin.data_builders.index.groups import TRAIN, VAL, Numbers
-from ssl4rl_plugin.data_builders.index.measure import Place
-from ssl4rl_plugin.data_builders.index.parallel import Measurer
+from ssl4rl_plugin.data_builders.index.checkpoints import BuildCheckpoints
+from ssl4rl_plugin.data_builders.index.groups import TRAIN, VAL, IntArray
+from ssl4rl_plugin.data_builders.index.measure import RecordKey
+from ssl4rl_plugin.data_builders.index.parallel import ParallelMeasurer
 
 # pyarrow and rich are imported where they are used: data-loader workers import this module.
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Listing:
     """Columns ref and box."""
     groups: pa.ChunkedArray
     """The source's own groups; null for none."""
-    sides: Numbers
+    sides: IntArray
     """The side of the split that the source has it on; -1 where it does not say."""
     digest: str
     """Of all that the source said."""
@@ -58,7 +58,7 @@ def list_records(source: Source, progress: bool) -> Listing:
     columns: tuple[list[Any], ...] = [], [], [], []
     side_of: dict[str | None, int] = {None: -1}
     digest = hashlib.sha256()
-    box = figures_schema().field("box").type
+    box = measurements_schema().field("box").type
     with Progress("listing", None, progress) as bar:
         for block in _blocks(source.records()):
             refs, splits, groups, boxes = zip(*((r.ref, r.split, r.group, r.box) for r in block), strict=True)
@@ -79,7 +79,7 @@ def list_records(source: Source, progress: bool) -> Listing:
     return Listing(places, pa.chunked_array(columns[2]), np.concatenate(columns[3]), digest.hexdigest())
 
 
-def still_valid(known: pa.Table, source: Source, places: pa.Table, workers: int, progress: bool) -> Numbers:
+def still_valid(known: pa.Table, source: Source, places: pa.Table, workers: int, progress: bool) -> IntArray:
     """For every listed record, the number of the row of `known` that still holds for it; -1 where there is none."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -90,7 +90,7 @@ def still_valid(known: pa.Table, source: Source, places: pa.Table, workers: int,
     there = there[~unstable[found[there]]]
     valid = np.full(len(places), -1)
 
-    def unchanged(rows: Numbers) -> tuple[Numbers, Numbers]:
+    def unchanged(rows: IntArray) -> tuple[IntArray, IntArray]:
         then = known.select(["bytes", "mtime_ns", "box"]).take(found[rows])
         now = np.array([_stamp(source, ref) for ref in places["ref"].take(rows).to_pylist()])
         same = (now[:, 0] == then["bytes"].to_numpy()) & (now[:, 1] == then["mtime_ns"].to_numpy())
@@ -106,14 +106,14 @@ def still_valid(known: pa.Table, source: Source, places: pa.Table, workers: int,
 
 def complete(
     known: pa.Table,
-    where: Numbers,
+    where: IntArray,
     source: Source,
     places: pa.Table,
-    parts: Parts,
+    parts: BuildCheckpoints,
     max_source_pixels: int,
     workers: int,
     progress: bool,
-) -> tuple[pa.Table, Numbers]:
+) -> tuple[pa.Table, IntArray]:
     """Measure the records that are in no row yet (`where` is -1), unless a part has them.
 
     Returns `known` with the new rows behind the old ones, and for every record the number of its row.
@@ -133,21 +133,21 @@ def complete(
 
 
 def _measure(
-    missing: Numbers,
+    missing: IntArray,
     source: Source,
     places: pa.Table,
-    parts: Parts,
+    parts: BuildCheckpoints,
     max_source_pixels: int,
     workers: int,
     progress: bool,
-) -> Numbers:
+) -> IntArray:
     """Measure records into `parts`; returns which, in the order in which they went there."""
     # A video takes so long that even one is worth a call, and an interrupt waits for the calls under way.
     size = 1 if source.kind == "video" else max(1, min(_CHUNK, len(missing) // (4 * workers)))
     threads = min(workers, -(-len(missing) // size))
     order = [missing[:0]]
     with (
-        Measurer(source, max_source_pixels, len(missing), processes=threads > 1) as measurer,
+        ParallelMeasurer(source, max_source_pixels, len(missing), processes=threads > 1) as measurer,
         Progress("indexing", len(missing), progress) as bar,
         closing(each(lambda job: (*job, measurer(job[1])), _jobs(missing, places, size), threads)) as results,
     ):
@@ -164,7 +164,7 @@ def _measure(
     return np.concatenate(order)
 
 
-def _jobs(missing: Numbers, places: pa.Table, size: int) -> Iterator[tuple[Numbers, list[Place]]]:
+def _jobs(missing: IntArray, places: pa.Table, size: int) -> Iterator[tuple[IntArray, list[RecordKey]]]:
     """Records in chunks: their row numbers and places."""
     for start in range(0, len(missing), _BLOCK):
         rows = missing[start : start + _BLOCK]
@@ -184,7 +184,7 @@ def _stamp(source: Source, ref: str) -> tuple[int, int]:
         return -1, -1  # fits no row
 
 
-def _corners(boxes: pa.ChunkedArray) -> Numbers:
+def _corners(boxes: pa.ChunkedArray) -> IntArray:
     """Boxes as an array (n, 4), -1 where there is none."""
     corners = np.full((len(boxes), 4), -1)
     some = boxes.is_valid().to_numpy()

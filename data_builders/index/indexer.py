@@ -22,16 +22,16 @@ from ssl4rl_plugin.data.manifest import (
     VERSION,
     Manifest,
     counts_of,
-    figures_schema,
     manifest_schema,
+    measurements_schema,
     read_manifest,
     settings_of,
 )
 from ssl4rl_plugin.data.source import Source, SourceError
-from ssl4rl_plugin.data_builders.index.checkpoints import Parts
-from ssl4rl_plugin.data_builders.index.gather import Listing, Progress, complete, list_records, still_valid
-from ssl4rl_plugin.data_builders.index.groups import SIDES, Groups, Numbers, group_and_split, near_pairs
+from ssl4rl_plugin.data_builders.index.checkpoints import BuildCheckpoints
+from ssl4rl_plugin.data_builders.index.groups import SIDES, Groups, IntArray, group_and_split, near_pairs
 from ssl4rl_plugin.data_builders.index.parallel import default_workers
+from ssl4rl_plugin.data_builders.index.records import Listing, Progress, complete, list_records, still_valid
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,7 +108,7 @@ def build_manifest(
     if current and np.array_equal(where, np.arange(len(known))):
         return Manifest(target, source)
     shared = json.dumps({key: settings[key] for key in _SHARED}, sort_keys=True)
-    parts = Parts(target.parent, stem, shared)
+    parts = BuildCheckpoints(target.parent, stem, shared)
     if (where < 0).any():
         known, where = complete(known, where, source, listing.places, parts, max_source_pixels, workers, progress)
     reason = known["reason"].take(where)
@@ -132,8 +132,8 @@ def _figures_of(previous: pa.Table | None) -> pa.Table:
     import pyarrow.compute as pc
 
     if previous is None:
-        return figures_schema().empty_table()
-    table = previous.select(figures_schema().names).replace_schema_metadata()
+        return measurements_schema().empty_table()
+    table = previous.select(measurements_schema().names).replace_schema_metadata()
     alone = pc.fill_null(pc.not_equal(table["reason"], _COPY), False)
     for name in ("reason", "detail"):
         place = table.schema.get_field_index(name)
@@ -142,7 +142,7 @@ def _figures_of(previous: pa.Table | None) -> pa.Table:
 
 
 def _group(
-    known: pa.Table, where: Numbers, usable: Numbers, listing: Listing, seed: int, val_fraction: float, progress: bool
+    known: pa.Table, where: IntArray, usable: IntArray, listing: Listing, seed: int, val_fraction: float, progress: bool
 ) -> Groups:
     """Groups and splits of the listed records, whose figures are in the rows `where` of `known`."""
     with Progress("comparing", len(usable), progress) as bar:
@@ -152,7 +152,7 @@ def _group(
         )
 
 
-def _rows(known: pa.Table, where: Numbers, groups: Groups) -> Iterator[pa.Table]:
+def _rows(known: pa.Table, where: IntArray, groups: Groups) -> Iterator[pa.Table]:
     """The manifest, a row group at a time."""
     import pyarrow as pa
     import pyarrow.compute as pc
