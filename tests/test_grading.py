@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl4rl_plugin.core import Grader
-from ssl4rl_plugin.grading import Box, Choice, Counts, Interval, LabelSet, Ordering, Permutation, Point
+from ssl4rl_plugin.grading import Box, Choice, Counts, Interval, LabelSet, Ordering, Permutation
 
 ABC, ABCD = tuple("ABC"), tuple("ABCD")
 GRADERS: list[Grader[Any]] = [
     Ordering(ABC), LabelSet(ABCD, 2), Counts(1, 1, 9), Counts(3, 0, 3), Interval(16, 3, 6), Interval(48, 8, 16),
-    Box(0.2, 0.4), Box(0.5, 0.7), Point(), Permutation(2, 2), Choice(ABCD),
+    Box(0.2, 0.4), Box(0.5, 0.7), Permutation(2, 2), Choice(ABCD),
 ]  # fmt: skip
 
 
@@ -50,10 +50,6 @@ GRADERS: list[Grader[Any]] = [
         (Box(0.2, 0.4), "[100, 200, 300, 1450]", None),
         (Box(0.2, 0.4), "[100, 200, 300]", None),
         (Box(0.2, 0.4), "about [100, 200, 300, 450]", None),
-        (Point(), "(12, 999)", (12, 999)),
-        (Point(), "x: 12, y: 999", (12, 999)),
-        (Point(), "12", None),
-        (Point(), "-12, 4", (12, 4)),  # a minus reads as a separator, as in a list with dashes
     ],
 )
 def test_reading(grader: Grader[Any], text: str, value: Any) -> None:
@@ -100,8 +96,6 @@ def test_hand_computed_similarities() -> None:
     assert Counts(2, 0, 4).similarity((2, 0), [4, 0]) == pytest.approx(0.75)
     assert Interval(16, 3, 6).similarity((1, 4), [3, 6]) == pytest.approx(2 / 6)
     assert Box(0.2, 0.4).similarity((0, 0, 200, 200), [100, 0, 300, 200]) == pytest.approx(1 / 3)
-    assert Point().similarity((0, 0), [90, 120]) == pytest.approx(2.718281828 ** (-1))
-    assert Point().equal((500, 500), [530, 540]) and not Point().equal((500, 500), [540, 540])
 
 
 def test_published_figures_are_met() -> None:
@@ -113,7 +107,7 @@ def test_published_figures_are_met() -> None:
     "make",
     [
         lambda: Ordering(("A",)), lambda: Ordering(("A", "a")), lambda: LabelSet(ABC, 3), lambda: Counts(1, 3, 3),
-        lambda: Interval(16, 6, 3), lambda: Interval(5, 2, 5), lambda: Box(0.4, 0.2), lambda: Point(margin=600),
+        lambda: Interval(16, 6, 3), lambda: Interval(5, 2, 5), lambda: Box(0.4, 0.2),
     ],
 )  # fmt: skip
 def test_impossible_graders_are_refused(make: Any) -> None:

@@ -12,6 +12,7 @@ The ground floor: it imports nothing else of this package.
     registry                     names to things, from entry points
     seeding                      random generators from hashes
     files, processes             writing without half-written files; work in several processes
+    spans                        finding answers in running text
 """
 
 from ssl4rl_plugin.core.grader import Grader, Score, grade

@@ -6,7 +6,9 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ssl4rl_plugin.core.spans import item_spans
 
 ValueT = TypeVar("ValueT")
 
@@ -26,7 +28,28 @@ class Score:
 
 
 class Grader(ABC, Generic[ValueT]):
-    """Reads and grades the answers of one task at one level."""
+    """Reads and grades the answers of one task at one level.
+
+    A subclass implements the abstract methods. The others have defaults that suit most answers; the audit, the exports
+    and the log ask a grader through them, so no other place has to know its class.
+    """
+
+    uniform: ClassVar[bool] = True
+    """Truths are uniform over `values()`. A grader that draws them otherwise overrides `draw`."""
+
+    @property
+    def is_choice(self) -> bool:
+        """One of `values()` is right and every other one is wrong: the question can be asked as multiple choice."""
+        return False
+
+    @property
+    def item_count(self) -> int:
+        """How many things, such as tiles, an answer puts in order or selects from; 0 for any other answer."""
+        return 0
+
+    def members(self, truth: Any) -> tuple[bool, ...] | None:
+        """For an answer that selects some of several things: for each thing, whether it belongs. Otherwise None."""
+        return None
 
     @property
     @abstractmethod
@@ -53,6 +76,13 @@ class Grader(ABC, Generic[ValueT]):
     @abstractmethod
     def values(self) -> Iterator[ValueT]:
         """Every possible answer, in a fixed order (lazily: there are 16! orders of 16 tiles)."""
+
+    def spans(self, text: str) -> Iterator[str]:
+        """Parts of a reasoning that may name an answer, the last one first; `parse` decides. In time linear in the text.
+
+        By default lists of numbers or single capital letters. Empty where an answer cannot be told from other words.
+        """
+        return item_spans(text)
 
     def equal(self, value: ValueT, truth: Any) -> bool:
         """Whether the value is the truth."""

@@ -11,7 +11,6 @@ A task picks one of these and says no more about scoring:
     Counts       a few small numbers                  relative error
     Interval     first and last frame                 intersection over union
     Box          a box in a picture                   intersection over union
-    Point        a point in a picture                 distance
     Sequences    labels in order, several are right   right or wrong
     Ranking      candidates, one of them right        reciprocal rank
     OpenWord     one word, written freely             right or wrong
@@ -29,11 +28,11 @@ from ssl4rl_plugin.core import Grader
 from ssl4rl_plugin.grading.counts import Counts
 from ssl4rl_plugin.grading.exact import Angle, Choice, Words, question_grader
 from ssl4rl_plugin.grading.orders import LabelSet, Ordering, Permutation
-from ssl4rl_plugin.grading.regions import Box, Interval, Point
+from ssl4rl_plugin.grading.regions import Box, Interval
 from ssl4rl_plugin.grading.sequences import OpenWord, Ranking, Sequences
 from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, letters, strip_form
 
 __all__ = [
     "MAX_ANSWER_CHARS", "Angle", "Box", "Choice", "Counts", "Grader", "Interval", "LabelSet", "OpenWord", "Ordering",
-    "Permutation", "Point", "Ranking", "Sequences", "Words", "letters", "question_grader", "strip_form",
+    "Permutation", "Ranking", "Sequences", "Words", "letters", "question_grader", "strip_form",
 ]  # fmt: skip

@@ -67,6 +67,10 @@ class Counts(Grader[tuple[int, ...]]):
     def render(self, truth: Any) -> str:
         return ", ".join(map(str, truth))
 
+    @property
+    def is_choice(self) -> bool:
+        return self.kinds == 1
+
     def values(self) -> Iterator[tuple[int, ...]]:
         return itertools.product(range(self.low, self.high + 1), repeat=self.kinds)
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from ssl4rl_plugin.core import Grader
 from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, letters, strip_form
+
+LONGEST_PHRASE = 200
+"""Longer labels (whole sentences as options of a question) are not looked for in a reasoning."""
+
+_NAMING = re.compile(
+    r"\b(?:option|answer|choice|letter|label|picture|image|tile|cell|patch|crop|candidate|box|region|point|node|is|be)"
+    r"[\s:=]{1,3}$",
+    re.IGNORECASE,
+)
+_SAYING = re.compile(r"\s(?:is|was|has|shows|matches|fits|and|or|then|because|since|must|seems|looks|comes)\b")
 
 
 def normal(text: str) -> str:
@@ -54,14 +65,55 @@ class Choice(Grader[str]):
             found = self._lookup.get(normal(text[:-1]))
         return found
 
+    def spans(self, text: str) -> Iterator[str]:
+        """The last label in the text. A label counts as a word of its own, one capital letter as a capital only, and `A`
+        and `I` not as words of a sentence."""
+        capitals, words = _patterns(self)
+        # From the end: what stands last decides, and of two that overlap the longer one.
+        best: tuple[int, int, str] | None = None
+        for match in words.finditer(text) if words else ():
+            best = (match.end(), len(match[0]), match[0])
+        for match in capitals.finditer(text) if capitals else ():
+            if (best is None or match.end() > best[0]) and _is_label(match[0], text, match.start()):
+                best = (match.end(), 1, match[0])
+        if best is not None:
+            yield best[2]
+
     def similarity(self, value: str, truth: Any) -> float:
         return 1.0 if value == truth else 0.0
 
     def render(self, truth: Any) -> str:
         return str(truth)
 
+    @property
+    def is_choice(self) -> bool:
+        return True
+
     def values(self) -> Iterator[str]:
         return iter(self.labels)
+
+
+@functools.lru_cache(maxsize=256)
+def _patterns(grader: Choice) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+    """What finds single capital letters, and what finds the other labels and aliases in any case."""
+    spellings = [*grader.labels, *grader.aliases]
+    capitals = [label for label in spellings if len(label) == 1 and label.isupper()]
+    words = sorted({s for s in spellings if s not in capitals and len(s) <= LONGEST_PHRASE}, key=lambda s: (-len(s), s))
+    # As the grader: hyphens, underscores and spaces are alike.
+    alike = [r"[\s_-]{1,3}".join(re.escape(part) for part in re.split(r"[\s_-]+", s) if part) for s in words]
+    found = "|".join(part for part in alike if part)
+    return (
+        re.compile(rf"(?<![\w'’])(?:{'|'.join(map(re.escape, capitals))})(?![\w'’])") if capitals else None,
+        re.compile(rf"(?<![\w.-])(?:{found})(?!\w)", re.IGNORECASE) if found else None,
+    )
+
+
+def _is_label(letter: str, text: str, start: int) -> bool:
+    """Whether a lone `A` or `I` is a label and no word of a sentence; any other letter always is."""
+    after = text[start + 1 : start + 12]
+    if letter not in "AI" or re.match(r"\s{1,3}[a-z]", after) is None:
+        return True
+    return _SAYING.match(after) is not None or _NAMING.search(text[max(0, start - 16) : start]) is not None
 
 
 @dataclass(frozen=True)
@@ -70,6 +122,8 @@ class Words(Grader[str]):
 
     For benchmark questions without options; what a blind guesser would say there is unknown, so chance is put at 0.
     """
+
+    uniform: ClassVar[bool] = False
 
     @property
     def chance_accuracy(self) -> float:
@@ -81,6 +135,9 @@ class Words(Grader[str]):
 
     def parse(self, text: str) -> str | None:
         return normal(strip_form(text)) or None if len(text) <= MAX_ANSWER_CHARS else None
+
+    def spans(self, text: str) -> Iterator[str]:
+        return iter(())  # free words cannot be told from any others
 
     def equal(self, value: str, truth: Any) -> bool:
         return value == normal(strip_form(str(truth)))
@@ -147,6 +204,10 @@ class Angle(Grader[int]):
 
     def render(self, truth: Any) -> str:
         return str(truth)
+
+    @property
+    def is_choice(self) -> bool:
+        return True
 
     def values(self) -> Iterator[int]:
         return iter(range(0, 360, self.step))

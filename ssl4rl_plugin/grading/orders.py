@@ -38,6 +38,10 @@ class Permutation(Grader[tuple[int, ...]]):
         """Number of tiles K."""
         return self.rows * self.cols
 
+    @property
+    def item_count(self) -> int:
+        return self.tiles
+
     @cached_property
     def _pairs(self) -> list[tuple[int, int, int]]:
         """Adjacent places (a, b, direction), 0-based; direction 0 is b right of a, 1 is b below a."""
@@ -106,6 +110,10 @@ class Ordering(Grader[tuple[str, ...]]):
             raise ValueError(f"labels must be at least two and distinct, got {self.labels}")
 
     @property
+    def item_count(self) -> int:
+        return len(self.labels)
+
+    @property
     def chance_accuracy(self) -> float:
         return 1.0 / math.factorial(len(self.labels))
 
@@ -154,6 +162,13 @@ class LabelSet(Grader[tuple[str, ...]]):
             raise ValueError(
                 f"size must be in 1..{len(self.labels) - 1} of distinct labels, got {self.size}, {self.labels}"
             )
+
+    @property
+    def item_count(self) -> int:
+        return len(self.labels)
+
+    def members(self, truth: Any) -> tuple[bool, ...]:
+        return tuple(label in truth for label in self.labels)
 
     @property
     def chance_accuracy(self) -> float:

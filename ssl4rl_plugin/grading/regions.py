@@ -1,18 +1,17 @@
-"""Answers that are a place: an interval of frames, a box or a point in a picture.
+"""Answers that are a place: an interval of frames, a box in a picture.
 
 Their truths are not uniform over all possible answers, so each grader states how its truth is drawn, and what the best
-constant answer gets follows from that by enumeration (`Interval`) or by integration over a fixed sample (`Box`, `Point`).
+constant answer gets follows from that by enumeration (`Interval`) or by integration over a fixed sample (`Box`).
 """
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,6 +50,7 @@ class Interval(Grader[tuple[int, int]]):
     shortest: int
     longest: int
     correct_from: float = 0.9
+    uniform: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (1 <= self.shortest <= self.longest < self.frames <= 999 and 0.5 < self.correct_from <= 1):
@@ -128,6 +128,7 @@ class Box(Grader[tuple[int, int, int, int]]):
     smallest: float
     largest: float
     correct_from: float = 0.75
+    uniform: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (0 < self.smallest <= self.largest < 1 and 0.5 <= self.correct_from < 1):
@@ -205,59 +206,3 @@ def _best_box(smallest: float, largest: float, correct_from: float) -> tuple[flo
                     best_mean = float(iou.mean())
                     best_box = tuple(round(edge) for edge in guess)
     return best_accuracy, best_mean, best_box
-
-
-@dataclass(frozen=True)
-class Point(Grader[tuple[int, int]]):
-    """A point `(x, y)` in thousandths of the picture's width and height, from the top-left corner.
-
-    Graded by s = exp(-d / reach) with d the Euclidean distance in those units; d of at most `correct_within` counts as
-    correct. The truth is uniform in the square from `margin` to 1000 - `margin`.
-    """
-
-    margin: int = 100
-    reach: float = 150.0
-    correct_within: float = 50.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.margin < SCALE // 2 and self.reach > 0 and 0 < self.correct_within < SCALE / 4):
-            raise ValueError(f"expected margin in [0, 500), reach > 0 and correct_within in (0, 250), got {self}")
-
-    @property
-    def chance_accuracy(self) -> float:
-        # A circle well inside of the square of truths holds the same share wherever it lies.
-        return math.pi * self.correct_within**2 / (SCALE - 2 * self.margin) ** 2
-
-    @property
-    def chance_similarity(self) -> float:
-        axis = np.linspace(self.margin, SCALE - self.margin, 400) - SCALE / 2
-        return float(np.exp(-np.hypot(axis[:, None], axis[None, :]) / self.reach).mean())
-
-    @property
-    def best_guess(self) -> tuple[int, int]:
-        return SCALE // 2, SCALE // 2
-
-    def parse(self, text: str) -> tuple[int, int] | None:
-        numbers = _numbers(text, 2)
-        if numbers is None or not all(number <= SCALE for number in numbers):
-            return None
-        return round(numbers[0]), round(numbers[1])
-
-    def equal(self, value: tuple[int, int], truth: Any) -> bool:
-        return math.dist(value, truth) <= self.correct_within
-
-    def similarity(self, value: tuple[int, int], truth: Any) -> float:
-        return math.exp(-math.dist(value, truth) / self.reach)
-
-    def render(self, truth: Any) -> str:
-        return f"({truth[0]}, {truth[1]})"
-
-    def values(self) -> Iterator[tuple[int, int]]:
-        """Points on a coarse grid."""
-        return ((x, y) for y in range(0, SCALE + 1, 50) for x in range(0, SCALE + 1, 50))
-
-    def draw(self, rng: random.Random) -> tuple[int, int]:
-        return rng.randint(self.margin, SCALE - self.margin), rng.randint(self.margin, SCALE - self.margin)
-
-    def parts(self, value: Any) -> dict[str, int]:
-        return {"left or right": int(value[0] > SCALE // 2), "upper or lower": int(value[1] > SCALE // 2)}

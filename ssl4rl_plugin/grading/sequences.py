@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ssl4rl_plugin.core import Grader
 from ssl4rl_plugin.grading.orders import labels_in
@@ -34,6 +34,7 @@ class Sequences(Grader[tuple[str, ...]]):
     most: int = 1
     shortest: int = 0
     ends: tuple[str, str] | None = None
+    uniform: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if len({label.casefold() for label in self.labels}) < len(self.labels):
@@ -106,6 +107,7 @@ class Ranking(Grader[tuple[str, ...]]):
     """
 
     count: int
+    uniform: ClassVar[bool] = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -157,6 +159,7 @@ class OpenWord(Grader[str]):
     """
 
     common: int = 20
+    uniform: ClassVar[bool] = False
 
     @property
     def chance_accuracy(self) -> float:
@@ -169,6 +172,9 @@ class OpenWord(Grader[str]):
     def parse(self, text: str) -> str | None:
         words = text[:200].strip(" \t\n.,;:!?\"'`*()[]").split()
         return words[0].casefold() if len(words) == 1 and len(text) <= 200 else None
+
+    def spans(self, text: str) -> Iterator[str]:
+        return iter(())  # a free word cannot be told from any other
 
     def equal(self, value: str, truth: Any) -> bool:
         return value == str(truth).casefold()

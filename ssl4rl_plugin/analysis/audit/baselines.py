@@ -23,7 +23,6 @@ from ssl4rl_plugin.analysis.audit.draw import Batch, TaskError
 from ssl4rl_plugin.analysis.audit.features import COMPARED, SampleFeatures
 from ssl4rl_plugin.analysis.statistics import Z_95, wilson
 from ssl4rl_plugin.core import Grader, Task
-from ssl4rl_plugin.grading import LabelSet, Ordering, Permutation
 
 DRAWN = 20_000
 """Truths drawn to find what chance is."""
@@ -148,12 +147,11 @@ def _targets(grader: Grader[Any], train: Batch, test: Batch) -> list[tuple[str, 
         kinds = ["alone", "compared"] if _most(train, test) > 1 else ["alone"]
         targets += [(kind, _Target(part, fit, check, chance)) for kind in kinds]
     size = _option_count(train, test)
-    if size and isinstance(grader, LabelSet) and len(grader.labels) == size:
-        fit, check = (
-            np.array([[label in truth for label in grader.labels] for truth in batch.truths]) for batch in (train, test)
-        )
-        targets.append(("options", _Target("one of the set", fit, check, grader.size / size, size)))
-    elif size > 1 and not isinstance(grader, LabelSet):
+    selects = bool(train.truths) and grader.members(train.truths[0]) is not None
+    if selects and grader.item_count == size:
+        fit, check = (np.array([grader.members(truth) for truth in batch.truths]) for batch in (train, test))
+        targets.append(("options", _Target("one of the set", fit, check, float(fit[0].mean()), size)))
+    elif size > 1 and not selects:
         part = next(iter(drawn))
         categories = sorted(drawn[part])
         if len(categories) == size:
@@ -176,13 +174,7 @@ def with_options(grader: Grader[Any], batch: Batch) -> Batch:
     """The batch, with the shown pictures as options where the answer is an order or set of them and none are named."""
     if not batch.described or any(described.options is not None for described in batch.described):
         return batch
-    count = (
-        grader.tiles
-        if isinstance(grader, Permutation)
-        else len(getattr(grader, "labels", ()))
-        if isinstance(grader, Ordering | LabelSet)
-        else 0
-    )
+    count = grader.item_count
     if count and all(_height(described.shown) == count for described in batch.described):
         batch.described = [SampleFeatures(d.prompt, d.shown, d.shown) for d in batch.described]
     return batch

@@ -21,7 +21,7 @@ from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import write_file
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
-from ssl4rl_plugin.grading import Angle, Choice, Counts, letters
+from ssl4rl_plugin.grading import letters
 from ssl4rl_plugin.training.questions import MAX_OPTIONS
 
 READ_AS_EMPTY = frozenset(
@@ -40,7 +40,7 @@ def unfit(arm: Arm) -> str | None:
     if arm.task.kind == "video":
         return "video"
     grader = arm.task.grader(arm.level)
-    if not (isinstance(grader, Choice | Angle) or (isinstance(grader, Counts) and grader.kinds == 1)):
+    if not grader.is_choice:
         return "not_a_choice"
     return "too_many_options" if len(list(islice(grader.values(), MAX_OPTIONS + 1))) > MAX_OPTIONS else None
 
@@ -61,7 +61,7 @@ def write_set(stream: SampleStream, count: int, folder: Path, advance: Callable[
         advance: called after each row.
 
     Raises:
-        ValueError: the task is no multiple-choice set (see `unfit`).
+        UserError: the task is no multiple-choice set (see `unfit`).
         SampleError, SourceError: samples cannot be made, or the file cannot be written.
     """
     (arm,) = stream.settings.arms
