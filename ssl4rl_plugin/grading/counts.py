@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from ssl4rl_plugin.core import Grader
-from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, strip_form
+from ssl4rl_plugin.grading.text import normalise
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Counts(Grader[tuple[int, ...]]):
     kinds: int
     low: int
     high: int
+    names: tuple[str, ...] = ()
+    """What is counted, in the order of the answer; an answer that names every count may give them in another order."""
 
     def __post_init__(self) -> None:
         if not (1 <= self.kinds <= 6 and 0 <= self.low < self.high <= 99):
@@ -50,13 +52,28 @@ class Counts(Grader[tuple[int, ...]]):
         return (self._best[1],) * self.kinds
 
     def parse(self, text: str) -> tuple[int, ...] | None:
-        if len(text) > MAX_ANSWER_CHARS:
+        plain = normalise(text)
+        pairs = _numbers_and_names(plain) if plain else None
+        if pairs is None or len(pairs) != self.kinds:
             return None
-        parts = [part for part in re.split(r"[\s,;]+", strip_form(text)) if part]
-        if len(parts) != self.kinds or not all(re.fullmatch("[0-9]{1,2}", part) for part in parts):
-            return None
-        numbers = tuple(int(part) for part in parts)
+        names = [name for _, name in pairs]
+        if self.names and all(names):
+            order = [self._named(name) for name in names]
+            if None in order or len(set(order)) < len(order):
+                return None
+            pairs = [pair for _, pair in sorted(zip(order, pairs, strict=True))]
+        elif any(names) and not (all(names) if self.kinds > 1 else True):
+            return None  # some are named and some are not
+        elif self.names == () and self.kinds > 1 and any(names):
+            return None  # named, and the names say nothing about the order
+        numbers = tuple(number for number, _ in pairs)
         return numbers if all(self.low <= n <= self.high for n in numbers) else None
+
+    def _named(self, name: str) -> int | None:
+        """The place of the thing that a word names, in singular or plural."""
+        stems = [known.casefold().removesuffix("s") for known in self.names]
+        stem = name.casefold().removesuffix("s")
+        return stems.index(stem) if stem in stems else None
 
     def equal(self, value: tuple[int, ...], truth: Any) -> bool:
         return value == tuple(truth)
@@ -66,6 +83,22 @@ class Counts(Grader[tuple[int, ...]]):
 
     def render(self, truth: Any) -> str:
         return ", ".join(map(str, truth))
+
+    def forms(self, value: Any) -> dict[str, str]:
+        found = {"as the prompt asks": self.render(value), "list": f"[{self.render(value)}]"}
+        if self.kinds == 1:
+            return found | {"unit": f"{value[0]} objects"}
+        found |= {
+            "semicolons": "; ".join(map(str, value)),
+            "and": " and ".join((", ".join(map(str, value[:-1])), str(value[-1]))),
+        }
+        if self.names:
+            named = [f"{count} {name}" for count, name in zip(value, self.names, strict=True)]
+            found |= {"names behind": ", ".join(named), "names in another order": ", ".join(named[::-1])}
+            found |= {
+                "names in front": ", ".join(f"{name}: {count}" for count, name in zip(value, self.names, strict=True))
+            }
+        return found
 
     @property
     def is_choice(self) -> bool:
@@ -79,6 +112,31 @@ class Counts(Grader[tuple[int, ...]]):
 
     def parts(self, value: Any) -> dict[str, int]:
         return {f"count {number}": count for number, count in enumerate(value, 1)}
+
+
+_PAIR = re.compile(
+    r"[ ]*(?:(?P<before>[A-Za-z]{1,20})[ ]?(?::|=)[ ]?)?(?P<number>[0-9]{1,2})(?![\w.])(?:[ ](?P<behind>[A-Za-z]{1,20}))?[ ]*"
+)
+_NO_UNIT = frozenset(
+    ("or", "and", "to", "not", "but", "maybe", "perhaps", "either", "than", "if", "plus", "minus", "times", "about")
+)
+
+
+def _numbers_and_names(text: str) -> list[tuple[int, str]] | None:
+    """`2 circles, 0 squares` as [(2, "circles"), (0, "squares")]; a name is "" where there is none. None for other text."""
+    found = []
+    parts = re.split(r"[,;\n]|(?:,[ ]*)?\band\b", text)
+    if len(parts) == 1 and re.fullmatch(r"[0-9]{1,2}(?:[ ]+[0-9]{1,2})*", text):
+        parts = text.split()
+    for part in (part for part in parts if part.strip()):
+        match = _PAIR.fullmatch(part)
+        if match is None or (match["before"] and match["behind"]):
+            return None
+        name = match["before"] or match["behind"] or ""
+        if name.casefold() in _NO_UNIT:
+            return None
+        found.append((int(match["number"]), name))
+    return found
 
 
 def _alike(a: int, b: int) -> float:
