@@ -24,15 +24,16 @@ _SAYING = re.compile(r"\s(?:is|was|has|shows|matches|fits|and|or|then|because|si
 
 
 _PLACE = {
-    "top": "top", "upper": "top", "uppermost": "top", "topmost": "top",
-    "bottom": "bottom", "lower": "bottom", "lowest": "bottom", "bottommost": "bottom",
-    "left": "left", "lefthand": "left", "leftmost": "left", "right": "right", "righthand": "right", "rightmost": "right",
-    "center": "center", "centre": "center", "middle": "center", "central": "center",
+    "top": "top", "upper": "top", "bottom": "bottom", "lower": "bottom", "left": "left", "lefthand": "left",
+    "right": "right", "righthand": "right", "center": "center", "centre": "center", "middle": "center", "central": "center",
 }  # fmt: skip
 """Words for places. `middle-left`, `left center` and `centre left` name the same place."""
 
 _MARKED = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:]{1,2}|[ ]-|,)[ ]*(.*)", re.DOTALL)
 """A letter with a list mark, and what follows it: `B. Dog`, `(B) Dog`, `B: Dog`, `B - Dog`."""
+
+
+_YES_NO = re.compile(r"(yes|no)[ ]?[,:;.-][ ]?(.+)", re.IGNORECASE | re.DOTALL)
 
 
 def as_place(text: str) -> tuple[str, ...] | None:
@@ -68,13 +69,13 @@ class Choice(Grader[str]):
         if len(table) != len(self.labels) or len(table) < 2:
             raise ValueError(f"labels must be at least two and distinct, got {self.labels}")
         return (
-            {folded(text): label for text, label in self._own_texts.items()}
+            {folded(text): label for text, label in self.own_texts.items()}
             | table
             | {folded(alias): label for alias, label in self.aliases.items() if folded(alias) not in table}
         )
 
     @cached_property
-    def _own_texts(self) -> dict[str, str]:
+    def own_texts(self) -> dict[str, str]:
         """Texts that belong to one label alone."""
         read = [_option_text(text) for text in self.texts]
         return {text: label for text, label in zip(read, self.labels, strict=False) if text and read.count(text) == 1}
@@ -99,6 +100,14 @@ class Choice(Grader[str]):
             return None
         if self.texts:
             return self._option(plain)
+        found = self._label(plain)
+        if found is None and (match := _YES_NO.fullmatch(plain)):  # `yes, the same`: both must say so
+            said, label = self._label(match[1]), self._label(match[2])
+            return label if said == label else None
+        return found
+
+    def _label(self, plain: str) -> str | None:
+        """The label that a normalised text names."""
         table = self._lookup
         whole, marked = folded(plain), folded(plain.rstrip("):"))  # a list mark: `B)` or `B:`
         for candidate in (whole, without_nouns(whole, table), marked, without_nouns(marked, table)):
@@ -114,7 +123,7 @@ class Choice(Grader[str]):
         bare = without_nouns(folded(plain), table).rstrip(").: ").lstrip("(")
         if (found := table.get(bare)) is not None:
             return found
-        if (alone := self._own_texts.get(_option_text(plain))) is not None:
+        if (alone := self.own_texts.get(_option_text(plain))) is not None:
             return alone
         match = _MARKED.fullmatch(re.sub(r"\A(?:option|choice|answer|letter)[ ]+", "", plain, flags=re.IGNORECASE))
         label = table.get(match[1].casefold()) if match else None
@@ -149,7 +158,7 @@ class Choice(Grader[str]):
             text = self.texts[self.labels.index(label)]
             marked = {"B. text": f"{label}. {text}", "B) text": f"{label}) {text}", "(B) text": f"({label}) {text}"}
             found |= {"noun": f"Option {label}", "list mark": f"{label})"} | (marked if _option_text(text) else {})
-            return found | ({"text alone": text} if self._own_texts.get(_option_text(text)) == label else {})
+            return found | ({"text alone": text} if self.own_texts.get(_option_text(text)) == label else {})
         if self._places:
             words = label.split("-")
             found |= {"words in the other order": "-".join(words[::-1]), "noun": f"the {label} corner"}
@@ -171,7 +180,7 @@ class Choice(Grader[str]):
 @functools.lru_cache(maxsize=256)
 def _patterns(grader: Choice) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
     """What finds single capital letters, and what finds the other labels and aliases in any case."""
-    spellings = [*grader.labels, *grader.aliases]
+    spellings = [*grader.labels, *grader.aliases, *grader.own_texts]
     capitals = [label for label in spellings if len(label) == 1 and label.isupper()]
     words = sorted({s for s in spellings if s not in capitals and len(s) <= LONGEST_PHRASE}, key=lambda s: (-len(s), s))
     # As the grader: hyphens, underscores and spaces are alike.
@@ -278,6 +287,10 @@ class Angle(Grader[int]):
             degrees = -degrees
         return degrees % 360 if degrees % self.step == 0 else None
 
+    def spans(self, text: str) -> Iterator[str]:
+        """Numbers with their unit and direction."""
+        return reversed([match[0] for match in _IN_TEXT.finditer(text)])
+
     def similarity(self, value: int, truth: Any) -> float:
         apart = abs(value - int(truth)) % 360
         return 1.0 - min(apart, 360 - apart) / 180
@@ -308,3 +321,4 @@ _ANGLE = re.compile(
     rf"\s{{0,3}}(?:°|deg\.?|degrees?|度)?(?:[ ]?[(,]?[ ]?(?P<behind>{_DIRECTION})\)?)?(?:[ ]rotation)?",
     re.IGNORECASE,
 )
+_IN_TEXT = re.compile(rf"(?<![\w.])(?:{_ANGLE.pattern})(?![\w.]\w)", re.IGNORECASE)

@@ -26,7 +26,7 @@ from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import Row, Rows
 from ssl4rl_plugin.training.rewards import compute_score
-from ssl4rl_plugin.training.verl.dataset import media_of, messages
+from ssl4rl_plugin.training.verl.dataset import media_of, messages, opens_thought
 
 AHEAD = 256
 """Questions that are with the engine, or being made, at a time."""
@@ -104,6 +104,8 @@ class _Asker:
     room: int
     """Tokens of prompt and response together at most."""
     adapter: Any
+    thinking: bool
+    """The chat template opens the thought."""
 
     @classmethod
     async def start(cls, job: Job) -> _Asker:
@@ -147,7 +149,8 @@ class _Asker:
             mm_processor_kwargs={},
             processor=processor,
         )
-        return cls(job, tokenizer, processor, builder, engine, room, adapter)
+        thinking = opens_thought(processor or tokenizer, protocol.chat_template)
+        return cls(job, tokenizer, processor, builder, engine, room, adapter, thinking)
 
     async def ask(self, number: int) -> list[Line]:
         """The lines of a row: one for each answer. Raises SourceError if its pictures are gone."""
@@ -158,7 +161,10 @@ class _Asker:
             texts: list[str | None] = [*await self._generate(row)]
         except _Unaskable as error:
             texts, problem = [None] * self.job.protocol.sampling.n, str(error)
-        return [record(row, number, draw, text, self.job.protocol, problem) for draw, text in enumerate(texts)]
+        return [
+            record(row, number, draw, text, self.job.protocol, problem, self.thinking)
+            for draw, text in enumerate(texts)
+        ]
 
     async def _generate(self, row: Row) -> list[str]:
         """The model's answers, decoded as verl does it."""
@@ -222,7 +228,15 @@ def _adapter(folder: str | None) -> tuple[Any, dict[str, Any]]:
     return LoRARequest("adapter", 1, folder), {"enable_lora": True, "max_lora_rank": get_vllm_max_lora_rank(rank)}
 
 
-def record(row: Row, number: int, draw: int, response: str | None, protocol: Protocol, problem: str = "") -> Line:
+def record(
+    row: Row,
+    number: int,
+    draw: int,
+    response: str | None,
+    protocol: Protocol,
+    problem: str = "",
+    thinking: bool = False,
+) -> Line:
     """One response with its score, as a line of the predictions.
 
     Args:
@@ -232,10 +246,12 @@ def record(row: Row, number: int, draw: int, response: str | None, protocol: Pro
         response: what the model wrote; None if it was not asked.
         protocol: how it was asked.
         problem: why it was not asked.
+        thinking: the model's chat template opens the thought.
     """
     truth = json.loads(row.ground_truth)
     refs = row.info["item"].split(",")
-    scored = compute_score(row.data_source, response or "", row.ground_truth, row.info, **protocol.reward)
+    info = {**row.info, "thinking": thinking}
+    scored = compute_score(row.data_source, response or "", row.ground_truth, info, **protocol.reward)
     return {
         "row": number,
         "draw": draw,

@@ -65,7 +65,7 @@ class Contrastive(Task[ContrastiveLevel]):
     }
 
     def grader(self, level: ContrastiveLevel) -> Choice:
-        return Choice(("same", "different"))
+        return Choice(("same", "different"), {"yes": "same", "no": "different"})
 
     def generate(self, item: Item, level: ContrastiveLevel, rng: random.Random) -> Sample | Rejection:
         same = rng.random() < 0.5

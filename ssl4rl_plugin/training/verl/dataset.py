@@ -12,6 +12,7 @@ questions of the benchmarks that the run names (`ssl4rl_plugin.training.question
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -72,6 +73,11 @@ class SSLDataset(RLHFDataset):
         # Asked of the same rows whatever the split, so that training and validation agree.
         self.as_video = shows_video(own.held_out(), self.settings, processor)
         check_prompts(self.rows, self.settings, processor, tokenizer, config, self.as_video)
+        self.thinking = opens_thought(processor or tokenizer, config.get("apply_chat_template_kwargs") or {})
+        if self.thinking:
+            logger.info(
+                "the chat template opens the thought: responses begin inside it, and `<think>` is not asked for"
+            )
 
     def __len__(self) -> int:
         return self.length
@@ -83,7 +89,7 @@ class SSLDataset(RLHFDataset):
             "data_source": row.data_source,
             "ability": "ssl",
             "reward_model": {"style": "rule", "ground_truth": row.ground_truth},
-            "extra_info": row.info,
+            "extra_info": {**row.info, "thinking": self.thinking},
             "index": index,
             "tools_kwargs": {},
             "interaction_kwargs": {},
@@ -262,6 +268,20 @@ def check_prompts(
                 f"a prompt of {row.kind} has {tokens} tokens, and data.max_prompt_length is "
                 f"{config.max_prompt_length}: raise it, or make the pictures smaller with ssl4rl.options.side"
             )
+
+
+def opens_thought(renderer: Any, template: Mapping[str, Any]) -> bool:
+    """Whether a model's chat template ends the generation prompt inside a thought, as those of thinking models do.
+
+    Args:
+        renderer: the processor or the tokenizer.
+        template: verl's `data.apply_chat_template_kwargs`, e.g. `enable_thinking`.
+    """
+    mark = "?"
+    content = [{"type": "text", "text": mark}] if hasattr(renderer, "image_processor") else mark
+    chat = [{"role": "user", "content": content}]
+    text = renderer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **template)
+    return bool(text.rpartition(mark)[2].rstrip().endswith("<think>"))
 
 
 def prompt_tokens(row: Row, settings: Settings, processor: Any, tokenizer: Any, as_video: bool, **template: Any) -> int:
