@@ -175,7 +175,7 @@ class OpenWord(Grader[str]):
         return self.chance_accuracy
 
     def parse(self, text: str) -> str | None:
-        words = (normalise(text) or "").strip(":!?").split()
+        words = (normalise(text) or "").split()
         return words[0].casefold() if len(words) == 1 and len(text) <= 200 else None
 
     def spans(self, text: str) -> Iterator[str]:

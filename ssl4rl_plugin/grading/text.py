@@ -315,6 +315,13 @@ WRAPPINGS: Mapping[str, str] = {
 """What may stand around any answer: name -> template. `normalise` removes each."""
 
 
+REFUSED: Mapping[str, str] = {
+    "a sentence": "The answer is {}", "words behind": "{} I think", "a hedge": "{} or {other}", "a choice": "{} / {other}",
+    "a negation": "not {}", "two answers": "{}. No, {other}", "a guess": "maybe {}", "nothing": "", "a question mark": "{}?",
+}  # fmt: skip
+"""Ways of writing that are no answer: name -> template with a value and another one."""
+
+
 def full_width(text: str) -> str:
     """A text in full-width characters, as models trained on Chinese write it."""
     return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else "\u3000" if c == " " else c for c in text)
