@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssl4rl_plugin.analysis.evaluation.model import resolve
 from ssl4rl_plugin.analysis.export.config import ExportError, data_section, model_section
-from ssl4rl_plugin.analysis.export.mcq import set_name, unfit, write_set
+from ssl4rl_plugin.analysis.export.mcq import unfit, write_set
 from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.sources_for import source_for
 from ssl4rl_plugin.core.errors import UserError
@@ -94,10 +94,10 @@ def export_vlmevalkit(
                 )
                 job = bar.add_task(arm.key, total=count)
                 stream = SampleStream(settings, load_manifest(settings), "val")
-                write_set(stream, count, out / "LMUData", partial(bar.advance, job))
+                written = write_set(stream, count, out / "LMUData", partial(bar.advance, job))
             except UserError as error:
                 raise ExportError(f"{arm.key}: {error}") from error
-            sets[set_name(arm)] = arm.task.kind != "graph"
+            sets[written.stem] = arm.task.kind != "graph"
     config = {"model": section, "data": data_section(sets, benchmarks)}
     text = json.dumps(config, indent=4, ensure_ascii=False) + "\n"
     write_file(out / "config.json", lambda file: file.write(text.encode()) and None)

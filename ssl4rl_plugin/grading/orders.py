@@ -39,6 +39,10 @@ class Permutation(Grader[tuple[int, ...]]):
         return self.rows * self.cols
 
     @property
+    def is_choice(self) -> bool:
+        return self.tiles == 2
+
+    @property
     def item_count(self) -> int:
         return self.tiles
 
@@ -124,6 +128,10 @@ class Ordering(Grader[tuple[str, ...]]):
             raise ValueError(f"labels must be at least two and distinct, got {self.labels}")
 
     @property
+    def is_choice(self) -> bool:
+        return len(self.labels) == 2
+
+    @property
     def item_count(self) -> int:
         return len(self.labels)
 
@@ -180,6 +188,10 @@ class LabelSet(Grader[tuple[str, ...]]):
             raise ValueError(
                 f"size must be in 1..{len(self.labels) - 1} of distinct labels, got {self.size}, {self.labels}"
             )
+
+    @property
+    def is_choice(self) -> bool:
+        return self.size == 1
 
     @property
     def item_count(self) -> int:
