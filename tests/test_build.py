@@ -289,7 +289,7 @@ def test_a_killed_worker_ends_the_build_with_a_reason(section: dict, tmp_path: P
                 if "serve()" in " ".join(child.cmdline()):
                     child.kill()
 
-    with pytest.raises(BuildError, match=r"worker process was killed.*what is finished stays"):
+    with pytest.raises(BuildError, match=r"worker process was killed.*finished work is kept"):
         build(plan, manifest, tmp_path / "out", workers=2, advance=kill_workers)
 
 
