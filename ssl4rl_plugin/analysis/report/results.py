@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl4rl_plugin.analysis.report.page import percent, readable
-from ssl4rl_plugin.analysis.runlog import Accuracy, AccuracyChange, Headline, Kind, RunLog, difference
+from ssl4rl_plugin.analysis.runlog import Accuracy, AccuracyChange, Headline, KindT, RunLog, difference
 
 
 def task_lines(logs: Mapping[str, RunLog]) -> list[dict[str, Any]]:
@@ -40,9 +40,9 @@ def _named(group: str, item: str, options: str) -> dict[str, str]:
 
 
 def _lines(
-    rows: Mapping[str, Mapping[Kind, Headline[Kind]]],
-    outcomes: Mapping[str, Mapping[int, Mapping[Kind, Mapping[str, float]]]],
-) -> list[tuple[Kind, dict[str, Any]]]:
+    rows: Mapping[str, Mapping[KindT, Headline[KindT]]],
+    outcomes: Mapping[str, Mapping[int, Mapping[KindT, Mapping[str, float]]]],
+) -> list[tuple[KindT, dict[str, Any]]]:
     """Lines ordered by kind, then by run; of several runs, each later one is set against the first that has the kind."""
     found = []
     for kind in sorted({kind for kinds in rows.values() for kind in kinds}):

@@ -43,7 +43,7 @@ def settings(log: RunLog) -> list[tuple[str, str]]:
 
 def config(log: RunLog) -> str:
     """The whole config as YAML, without what looks like a secret."""
-    return _SECRET_LINE.sub(rf"\1{HIDDEN}", readable(log.config_text, limit=None))
+    return _SECRET_LINE.sub(rf"\1{HIDDEN}", readable(log.config.text, limit=None))
 
 
 def differences(logs: Mapping[str, RunLog]) -> list[tuple[str, list[str]]]:
@@ -51,7 +51,7 @@ def differences(logs: Mapping[str, RunLog]) -> list[tuple[str, list[str]]]:
 
     A key that a run's config lacks is shown empty. Copies of the `ssl4rl` section elsewhere are left out.
     """
-    flat = [_flat(log.config_values) for log in logs.values()]
+    flat = [_flat(log.config.values) for log in logs.values()]
     keys = [
         key for key in dict.fromkeys(key for values in flat for key in values) if not key.startswith("data.ssl4rl.")
     ]
