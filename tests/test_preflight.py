@@ -174,8 +174,8 @@ def test_training_images_may_not_be_those_of_a_benchmark_unless_the_run_says_so(
     ("entry", "message"),
     [
         ("{name: tsv}", "needs a path"),
-        ("{path: x}", "must be a mapping with name and path"),
-        ("{name: tsv, path: x, split: y}", "unknown 'split'"),
+        ("{path: x}", "ssl4rl.benchmarks.0.name is missing"),
+        ("{name: tsv, path: x, split: y}", "no key ssl4rl.benchmarks.0.split"),
         ("{name: nonsense, path: x}", "unknown source 'nonsense'"),
         ("{name: sample_photos}", "a source of pictures without labels"),
     ],
