@@ -385,11 +385,6 @@ def test_members_survive_anything(tmp_path: Path, changes: list[tuple[int, bytes
     assert len(found) <= len(data) // 512 and all(0 <= m.size < 10**12 and m.offset > 0 for m in found)
 
 
-def test_attributes_of_no_length_end() -> None:
-    assert webdataset._attributes(b"0 a=0 a=b\n" * 100) == {} and webdataset._attributes(b"7 a=bc\n") == {b"a": b"bc"}
-    assert webdataset._attributes(b"7 a=bc\n0 b=c\n") == {b"a": b"bc"}
-
-
 def test_webdataset_leaves_out_and_counts(tmp_path: Path, jpegs: list[bytes], caplog) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         add(tar, "link.jpg", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,14 +20,15 @@ from ssl4rl_plugin.data_builders.sources.folder import EXTENSIONS
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 512  # bytes; a header, and what members are padded to
-MAX_HEADER = 2**20
-"""Bytes of a long name or a list of attributes that are believed."""
+TOO_LARGE = 10**12
+"""Bytes. A header that states a size from here on is damaged."""
+
+# Names of members come back as the bytes that the file has, also if they are not UTF-8.
+_ENCODING, _ERRORS = "utf-8", "surrogateescape"
 
 _PACKED = re.compile(r"\.(?:tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _PLACE = re.compile(r"@(\d{1,16})\+(\d{1,12})")
-_ATTRIBUTE = re.compile(rb"(\d{1,7}) ([^=\n]{1,256})=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,102 +153,50 @@ def _is_shard(file: Path, root: Path) -> bool:
 
 
 def members(shard: BinaryIO, left_out: Counter[str]) -> Iterator[Member]:
-    """The regular files of a tar file (ustar, GNU or pax), in order, without reading what is in them.
-
-    The module `tarfile` does the same, five times slower, and keeps every member in memory.
+    """The regular files of a tar file (ustar, GNU or pax), in order. Their contents are not read.
 
     Args:
         shard: the file, at its start.
-        left_out: here is counted what is left out: `link`, `device`, `sparse`, `truncated_shard` (the end is missing:
-            members after it, if there were any, are lost), `damaged_shard` (the same for a header that is wrong).
+        left_out: counts what is left out: `link`, `device`, `sparse`, `truncated_shard` (the end is missing; later members,
+            if any, are lost), `damaged_shard` (the same for a damaged header).
 
     Raises:
-        ValueError: the file is no tar file at all.
+        ValueError: it is not a tar file.
     """
-    end = os.fstat(shard.fileno()).st_size
-    place = 0
-    long_name: bytes | None = None
-    attributes: dict[bytes, bytes] = {}
-    while True:
-        shard.seek(place)
-        header = shard.read(BLOCK)
-        if not header.strip(b"\0"):
-            # Zeros are the end; without them the writer was cut off between two members.
-            if len(header) < BLOCK:
+    header = shard.read(tarfile.BLOCKSIZE)
+    if packed := next((kind for magic, kind in _MAGIC.items() if header.startswith(magic)), None):
+        raise ValueError(f"it is compressed ({packed}), unpack it")
+    if header.strip(b"\0"):
+        try:
+            tarfile.TarInfo.frombuf(header, _ENCODING, _ERRORS)
+        except tarfile.HeaderError as error:
+            raise ValueError(f"its first header is damaged ({error})") from error
+    shard.seek(0)
+    end = 0
+    try:
+        with tarfile.open(fileobj=shard, mode="r:", encoding=_ENCODING, errors=_ERRORS) as tar:
+            while (member := tar.next()) is not None:
+                if member.size >= TOO_LARGE or tar.offset <= end:  # a negative size would lead back
+                    left_out["damaged_shard"] += 1
+                    return
+                end = tar.offset
+                tar.members = []  # `tarfile` keeps all members otherwise
+                if member.issparse():
+                    left_out["sparse"] += 1
+                elif member.islnk() or member.issym():
+                    left_out["link"] += 1
+                elif member.isdev():
+                    left_out["device"] += 1
+                elif member.isreg():
+                    yield Member(member.name.encode(_ENCODING, _ERRORS), member.offset_data, member.size)
+            # `tarfile` stops without an error at zeros, at the end of the file and at a damaged header.
+            shard.seek(tar.offset)
+            header = shard.read(tarfile.BLOCKSIZE)
+            if len(header) < tarfile.BLOCKSIZE:
                 left_out["truncated_shard"] += 1
-            return
-        size = _number(header[124:136])
-        if len(header) < BLOCK or size is None or not _is_sound(header):
-            if not place:
-                packed = next((kind for magic, kind in _MAGIC.items() if header.startswith(magic)), None)
-                raise ValueError(f"it is compressed ({packed}), unpack it" if packed else "its first header is damaged")
-            left_out["truncated_shard" if len(header) < BLOCK else "damaged_shard"] += 1
-            return
-        kind = header[156:157]
-        if kind in b"xgLK":
-            body = shard.read(min(size, MAX_HEADER))
-            if kind == b"L":
-                long_name = body.rstrip(b"\0")
-            elif kind == b"x":
-                attributes = _attributes(body)
-        else:
-            if len(stated := attributes.get(b"size", b"")) < 13 and stated.isdigit():
-                size = int(stated)  # one that the header has no room for
-            if kind == b"S" or any(name.startswith(b"GNU.sparse") for name in attributes):
-                left_out["sparse"] += 1
-                more = kind == b"S" and header[482:483] != b"\0"
-                while more:  # the map of the holes goes on
-                    place += BLOCK
-                    shard.seek(place)
-                    more = shard.read(BLOCK)[504:505] not in (b"\0", b"")
-            elif kind in b"12":
-                left_out["link"] += 1
-                size = 0
-            elif kind in b"346":
-                left_out["device"] += 1
-                size = 0
-            elif kind in b"0\x007":
-                yield Member(attributes.get(b"path") or long_name or _name(header), place + BLOCK, size)
-            long_name, attributes = None, {}
-        place += BLOCK + -(-size // BLOCK) * BLOCK
-        if place > end:
-            left_out["truncated_shard"] += 1
-            return
-
-
-def _name(header: bytes) -> bytes:
-    name = header[:100].partition(b"\0")[0]
-    prefix = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
-    return prefix + b"/" + name if prefix else name
-
-
-def _number(field: bytes) -> int | None:
-    """A number of a header, octal or in GNU's base 256; None where it is none, or larger than any file."""
-    if field[:1] == b"\x80":
-        value = int.from_bytes(field[1:], "big")
-    else:
-        digits = field.partition(b"\0")[0].strip() or b"0"
-        value = int(digits, 8) if digits.isdigit() and not set(digits) & set(b"89") else -1
-    return value if 0 <= value < 10**12 else None
-
-
-def _is_sound(header: bytes) -> bool:
-    """Whether the header's checksum is right; some writers summed signed bytes."""
-    stated = _number(header[148:156])
-    total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-    if stated == total:
-        return True
-    return stated == total - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
-
-
-def _attributes(body: bytes) -> dict[bytes, bytes]:
-    """The attributes of a pax header: lines of `<length> <name>=<value>`."""
-    found: dict[bytes, bytes] = {}
-    place = 0
-    while match := _ATTRIBUTE.match(body, place):
-        length = int(match[1])
-        if length <= len(match[0]) or place + length > len(body):
-            break
-        found[match[2]] = body[match.end() : place + length - 1]
-        place += length
-    return found
+            elif header.strip(b"\0"):
+                left_out["damaged_shard"] += 1
+    except OSError:
+        raise
+    except Exception:  # `tarfile` raises nearly anything on damaged headers
+        left_out["damaged_shard" if shard.read(1) else "truncated_shard"] += 1
