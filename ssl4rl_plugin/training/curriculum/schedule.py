@@ -89,11 +89,6 @@ class Schedule:
         return ScheduledArm(arm, int(uses[arm]) + int((arms[:place] == arm).sum()))
 
     @property
-    def latest(self) -> npt.NDArray[np.float64]:
-        """The probabilities of the last decision, shape (arms,)."""
-        return self._entry(self._decisions - 1)[1]
-
-    @property
     def _decisions(self) -> int:
         return int(self._count.numpy()[0])
 
