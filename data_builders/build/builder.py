@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -21,16 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, BuildPlan, PlanError, plan_from, read_plan
-from ssl4rl_plugin.data.shards import Shard
-from ssl4rl_plugin.core.processes import WorkerDiedError, as_completed, cores
 from ssl4rl_plugin.core.files import TEMPORARY, claimed, remove_leftovers, sync_files, writing
+from ssl4rl_plugin.core.processes import WorkerDiedError, as_completed, cores
+from ssl4rl_plugin.data.arms import Arm
+from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, BuildPlan, PlanError, plan_from, read_plan
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.rows import Rows
 from ssl4rl_plugin.data.shards import Shard, Tally
 from ssl4rl_plugin.data_builders.build.shard_writer import ShardWriter, finished
-from ssl4rl_plugin.data.rows import Rows
 from ssl4rl_plugin.training.stored_rows import plan_settings, remade_rows
-from ssl4rl_plugin.data.arms import Arm
 
 ENGINES = ("local", "ray")
 COUNTED_ANSWERS = 16

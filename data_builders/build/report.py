@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.training.stored_rows import StoredRows, plan_settings
-from ssl4rl_plugin.data_builders.build.builder import FinishedBuild
-from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data.build_plan import SPLITS
-from ssl4rl_plugin.core.files import writing
-from ssl4rl_plugin.training.questions import QuestionRows
 from ssl4rl_plugin.analysis.report.page import card, readable, render
+from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.files import writing
+from ssl4rl_plugin.data.build_plan import SPLITS
+from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.rows import Row
+from ssl4rl_plugin.data_builders.build.builder import FinishedBuild
+from ssl4rl_plugin.training.questions import QuestionRows
+from ssl4rl_plugin.training.stored_rows import StoredRows, plan_settings
 
 JSON, HTML = "report.json", "report.html"
 SHOWN = 3
@@ -110,7 +110,9 @@ def _by_kind(counts: Mapping[str, int]) -> dict[str, Counter[str]]:
     return found
 
 
-def prompt_lengths(built: FinishedBuild, model: str, limit: int, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def prompt_lengths(
+    built: FinishedBuild, model: str, limit: int, advance: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """How many tokens prompts have for a model, from some rows of each kind.
 
     Args:

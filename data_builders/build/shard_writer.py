@@ -27,7 +27,6 @@ MAX_ROW_GROUP = 1024
 """Rows after which a row group ends, whatever their size."""
 
 
-
 class ShardWriter:
     """Writes the rows of one shard to a temporary file, in row groups of bounded size."""
 
