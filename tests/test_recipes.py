@@ -106,7 +106,7 @@ def validated(config: DictConfig) -> DictConfig:
 
 
 def read_by_validation(own: DictConfig) -> str:
-    """All of a recipe that verl's validation can tell from another one's."""
+    """The part of a recipe that verl's validation reads."""
     content: Any = OmegaConf.to_container(own)
     del content["ssl4rl"], content["trainer"]["experiment_name"]
     content["actor_rollout_ref"].get("model", {}).pop("path", None)
@@ -279,7 +279,7 @@ def test_a_part_of_the_data_makes_as_many_samples_as_all_of_it(recipes: dict[str
     assert len(parts) == 6 and all(part.epochs * part.source.train_size == 20 for part in parts)
 
 
-def test_order_of_precedence_whatever_the_order_of_arguments() -> None:
+def test_order_of_precedence_for_any_order_of_arguments() -> None:
     """verl's default < the recipe < the command line."""
     lr = "actor_rollout_ref.actor.optim.lr"
     assert OmegaConf.select(composed(), "algorithm.adv_estimator") == "gae"
