@@ -23,7 +23,7 @@ from ssl4rl_plugin.grading.formats import AnswerFormat
 from ssl4rl_plugin.graphs.sampling import around, piece_of
 from ssl4rl_plugin.graphs.words import GraphLevel, cut, graph_text, notation, numbered, opening, plain
 from ssl4rl_plugin.tasks.graph.link_prediction import LinkPrediction, LinkPredictionLevel
-from ssl4rl_plugin.training.questions import MAX_OPTIONS
+from ssl4rl_plugin.training.questions import ASK_FOR_LETTER, MAX_OPTIONS, listed
 
 YES_NO = ("yes", "no")
 DRAWS = 8
@@ -109,13 +109,11 @@ class GraphQuestionRows:
         names = numbered(len(nodes), rng)
         texts = [cut(graph, other, level.share(len(nodes))) for other in nodes]
         text = graph_text(piece_of(place, nodes).edges, names, notation(level, rng), rng, graph, texts)
-        marks = letters(len(options))
-        listed = "\n".join(f"{mark}. {option}" for mark, option in zip(marks, options, strict=True))
         question = (
-            f"{opening(graph, len(nodes))}\n{text}\nTo which of these classes does node {names[0]} belong?\n{listed}\n"
-            "Answer with the letter of the right option."
+            f"{opening(graph, len(nodes))}\n{text}\nTo which of these classes does node {names[0]} belong?\n"
+            f"{listed(options)}\n{ASK_FOR_LETTER}"
         )
-        return question, options, marks[numbers.index(right)]
+        return question, options, letters(len(options))[numbers.index(right)]
 
     def _link(self, node: int) -> tuple[str, tuple[str, ...], str] | None:
         """Whether a node has an edge to another one: the pretext task's question, asked about a held-out edge."""
@@ -125,10 +123,7 @@ class GraphQuestionRows:
             rng = rng_for("graph question", graph.name, "link_prediction", node, draw)
             made = LinkPrediction().generate(item, LinkPredictionLevel(), rng)
             if isinstance(made, Sample):
-                marks = "\n".join(f"{mark}. {option}" for mark, option in zip("AB", YES_NO, strict=True))
-                text = made.question.replace(
-                    "Answer with one of: yes, no.", f"\n{marks}\nAnswer with the letter of the right option."
-                )
+                text = made.question.replace("Answer with one of: yes, no.", f"\n{listed(YES_NO)}\n{ASK_FOR_LETTER}")
                 return text.replace("? \n", "?\n"), YES_NO, "AB"[YES_NO.index(made.truth)]
         return None
 

@@ -30,6 +30,7 @@ SHOWABLE = ("blank", "too_small", "aspect", "duplicate_of_validation")
 
 MAX_OPTIONS = 26
 """One for each letter."""
+ASK_FOR_LETTER = "Answer with the letter of the right option."
 
 
 @dataclass(frozen=True)
@@ -188,19 +189,21 @@ def prompt_of(question: Question) -> str:
     if text.count("<image>") != len(question.refs):
         text = "<image>" * len(question.refs) + "\n" + text.replace("<image>", "")
     # Marks that the benchmark's own words happen to hold are no pictures.
-    hint, options = (_unmarked(part) for part in (question.hint or "", "\n".join(_listed(question.options))))
+    hint, options = (_unmarked(part) for part in (question.hint or "", listed(question.options)))
     parts = [text.replace("<video>", ""), options]
     if hint:
         parts.insert(1, f"Hint: {hint}")
     if question.options:
-        parts.append("Answer with the letter of the right option.")
+        parts.append(ASK_FOR_LETTER)
     else:
         parts.append("Answer with a single word, number or short phrase.")
     return "\n".join(part for part in parts if part)
 
 
-def _listed(options: Sequence[str]) -> list[str]:
-    return [f"{mark}. {option}" for mark, option in zip(letters(len(options)), options, strict=True)] if options else []
+def listed(options: Sequence[str]) -> str:
+    """The options, one per line, each behind its letter; empty without options."""
+    marks = letters(len(options)) if options else ()
+    return "\n".join(f"{mark}. {option}" for mark, option in zip(marks, options, strict=True))
 
 
 def _unmarked(text: str) -> str:
