@@ -13,9 +13,11 @@ PACKAGING := pyproject.toml setup.py
 
 # One process for each core; all tests of one task at one level in the same one, so that its samples are made once.
 PARALLEL ?= --numprocesses auto --dist loadgroup
+# Two trainings at a time, about 7 GB each: their starts use one core. All tests of one run in the same process.
+RUNS ?= --numprocesses 2 --dist loadgroup
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-fast test-e2e lint types wheel coverage hooks format bench profile curriculum gallery oracles docs clean distclean
+.PHONY: help venv install demo learn test test-full test-fast test-e2e lint types wheel coverage hooks format bench profile curriculum gallery oracles docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,13 +50,16 @@ learn: install ## The same until it has learned its task (longer)
 
 test: install ## All tests
 	$(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m e2e $(RUNS)
 
-test-fast: install ## The tests that start no training
+test-full: install ## The tests that start no training, on five times as many samples
+	SSL4RL_TEST_SAMPLES=500 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
+
+test-fast: install ## The same on few samples
 	SSL4RL_TEST_SAMPLES=20 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
 
 test-e2e: install ## The tests that run verl's trainer
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m e2e $(RUNS)
 
 lint: install types ## Style, types and import rules
 	$(BIN)/ruff check .
