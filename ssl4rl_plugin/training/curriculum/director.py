@@ -62,10 +62,10 @@ class CurriculumSettings:
 
 
 class Director:
-    """Takes in what each step showed, and says how the next prompts are drawn.
+    """Turns each step's evidence into the probabilities of the next prompts' arms.
 
-    Its state is a function of the settings and of what `observe` was given, in order; so replaying the journal of a run
-    restores it. With one arm there is nothing to decide, and it says so by always drawing that arm.
+    Its state depends only on the settings and on the calls of `observe`, so replaying a run's journal restores it. A
+    single arm always has probability 1.
 
     Args:
         settings: which policy, and its bounds.
@@ -74,7 +74,7 @@ class Director:
         seed: of the run.
 
     Raises:
-        PolicyError: an unknown policy or option, or bounds that cannot be kept.
+        PolicyError: an unknown policy or option, or floors and ceilings that contradict each other.
     """
 
     def __init__(self, settings: CurriculumSettings, arms: Sequence[CurriculumArm], rollouts: int, seed: int) -> None:
@@ -102,12 +102,12 @@ class Director:
             )
 
     def observe(self, shown: Mapping[int, Evidence]) -> None:
-        """Take in one step: evidence by arm number, for the arms that it drew."""
+        """Add one step: evidence by arm number, for the arms that it drew."""
         self.policy.observe(shown)
         self.steps += 1
 
     def probabilities(self) -> Array:
-        """How often each arm is to be drawn next, shape (arms,), sum 1. The same each time it is asked between two steps."""
+        """Probability of each arm for the next prompts, shape (arms,), sum 1. Constant between two calls of `observe`."""
         given = np.array([arm.weight for arm in self.arms])
         weights = given
         if self.steps >= self.settings.warm_up:
@@ -125,7 +125,7 @@ class Director:
         return self._bounded(shares)
 
     def reasons(self) -> list[str]:
-        """Why each arm is drawn as `probabilities` last said, in a few words."""
+        """The reason for each arm's last probability, in a few words."""
         if self.steps < self.settings.warm_up:
             return [f"warm-up, step {self.steps + 1} of {self.settings.warm_up}"] * len(self.arms)
         return self.policy.reasons()
@@ -136,7 +136,7 @@ class Director:
         return floors, ceilings
 
     def _bounded(self, shares: Array) -> Array:
-        """Shares with each task's sum moved between its floor and its ceiling, and the rest in proportion."""
+        """Shares with each task's sum clipped to its floor and ceiling; within a task, proportions stay."""
         if not self.settings.floors and not self.settings.ceilings:
             return shares / shares.sum()
         floors, ceilings = self._bounds()
