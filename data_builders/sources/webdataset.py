@@ -1,4 +1,4 @@
-"""The webdataset source: pictures inside of tar files, read in place; nothing is ever unpacked."""
+"""The webdataset source: pictures inside tar files, read in place without unpacking."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ _PLACE = re.compile(r"@(\d{1,16})\+(\d{1,12})")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file inside of a tar file."""
+    """A file inside a tar file."""
 
     name: bytes
     offset: int
-    """Where its bytes begin in the tar file."""
+    """Position of its first byte in the tar file."""
     size: int
 
 
 class WebDatasetSource(Source):
-    """Image files in a `.tar` file, or in all of them below a folder, in order.
+    """Image files in a `.tar` file, or in all `.tar` files below a folder, in order.
 
-    Members whose names agree up to the first dot (`0001.left.jpg`, `0001.right.jpg`) are one sample: where it has several
-    pictures, they share a group. A ref is `<shard>:<member>@<offset>+<size>`, so a picture is read without a look at
-    the rest of the shard. Names of members are only names here. Links, devices and sparse members are left out and
-    counted in a warning; a member that is cut off at the end of a shard is rejected as `truncated`.
+    Members whose names agree up to the first dot (`0001.left.jpg`, `0001.right.jpg`) are one sample. The pictures of a
+    sample share a group. A ref is `<shard>:<member>@<offset>+<size>`: a picture is read without the rest of the shard, and
+    the member's name is never used as a path. Links, devices and sparse members are left out and counted in a warning. A
+    member cut off at the end of a shard is rejected as `truncated`.
 
     Args:
-        path: the .tar file, or a folder with such files.
-        use_splits: whether the splits that the shards' names state hold; None: where there is a `train` one and another.
+        path: the .tar file, or a folder with .tar files.
+        use_splits: whether to use the splits that the shards' names state; None: if there is a `train` split and another.
     """
 
     name: ClassVar[str] = "webdataset"
@@ -69,7 +69,7 @@ class WebDatasetSource(Source):
         files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if _is_shard(file, place))
         if packed := [file for file in files if _PACKED.search(file.name)]:
             raise SourceError(
-                f"source 'webdataset': {packed[0]} is compressed, so that no picture can be read without all before it; "
+                f"source 'webdataset': {packed[0]} is compressed: a picture cannot be read without everything before it; "
                 "unpack it to a plain .tar (for gzip: gunzip)"
             )
         if not files:
@@ -91,7 +91,7 @@ class WebDatasetSource(Source):
             raise SourceError(f"source 'webdataset': no image in {self.path}; members' names must end in {endings}")
 
     def _samples(self, file: Path) -> Iterator[list[Member]]:
-        """The pictures of a shard, those of one sample together."""
+        """The pictures of a shard, grouped by sample."""
         left_out: Counter[str] = Counter()
         sample: list[Member] = []
         last = b""
@@ -110,7 +110,7 @@ class WebDatasetSource(Source):
         except OSError as error:
             raise SourceError(f"source 'webdataset': {file} cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise SourceError(f"source 'webdataset': {file} is no tar file: {error}") from error
+            raise SourceError(f"source 'webdataset': {file} is not a tar file: {error}") from error
         if sample:
             yield sample
         if left_out:
@@ -129,7 +129,7 @@ class WebDatasetSource(Source):
 
     def read(self, ref: str) -> bytes:
         file, offset, size = self._place(ref)
-        self.stamp(ref)  # a size that the file does not have is not asked for
+        self.stamp(ref)  # checks that the file is long enough
         try:
             with open(file, "rb") as shard:
                 shard.seek(offset)
@@ -143,7 +143,7 @@ class WebDatasetSource(Source):
         match = _PLACE.fullmatch(ref[len(member) :])
         file = self.shards.get(member.partition(":")[0])
         if match is None or file is None:
-            raise SourceError(f"source 'webdataset': {ref!r} is no reference into {self.path}")
+            raise SourceError(f"source 'webdataset': {ref!r} is not a reference into {self.path}")
         return file, int(match[1]), int(match[2])
 
 
@@ -180,7 +180,7 @@ def members(shard: BinaryIO, left_out: Counter[str]) -> Iterator[Member]:
                     left_out["damaged_shard"] += 1
                     return
                 end = tar.offset
-                tar.members = []  # `tarfile` keeps all members otherwise
+                tar.members = []  # type: ignore[attr-defined]  # `tarfile` keeps all members otherwise
                 if member.issparse():
                     left_out["sparse"] += 1
                 elif member.islnk() or member.issym():
