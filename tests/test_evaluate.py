@@ -258,7 +258,7 @@ def test_other_mistakes_are_said(tmp_path: Path, questions: Path) -> None:
     assert "unknown task" in refused("model", "--task", "rotaton")
     assert "no key" in refused("model", *bench, "--set", "optoins.side=3")
     assert "temperature above 0" in refused("model", *bench, "--n", "3")
-    assert "leave --path" in refused("model", "--run", tmp_path, "--path", tmp_path)
+    assert "leave out --path" in refused("model", "--run", tmp_path, "--path", tmp_path)
     assert "holds no metrics" in refused("model", "--run", tmp_path)
     assert "there is no model folder" in refused(tmp_path / "none", *bench, "--out", tmp_path / "out")
 

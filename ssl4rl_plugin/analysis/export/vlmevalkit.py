@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.grading import Angle, question_grader
 from ssl4rl_plugin.grading.formats import AnswerFormat, answer_format, outside_think
 
@@ -116,14 +117,13 @@ def build(base: str, answer_format: str, **options: Any) -> Any:
         options: arguments of that class, `model_path` among them.
 
     Raises:
-        ValueError: VLMEvalKit has no such class.
-        UserError: there is no such format.
+        UserError: VLMEvalKit has no such class, or there is no such format.
     """
     for module in ("vlmeval.vlm", "vlmeval.api"):
         kind = getattr(importlib.import_module(module), base, None)
         if isinstance(kind, type):
             return model_class(kind)(answer_format_name=answer_format, **options)
-    raise ValueError(f"this VLMEvalKit has no class {base!r} in vlmeval.vlm or vlmeval.api")
+    raise UserError(f"this VLMEvalKit has no class {base!r} in vlmeval.vlm or vlmeval.api")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -66,8 +66,8 @@ class RunQuestions:
             except (ValueError, IndexError) as error:
                 raise RunError(f"sample {row.sample!r} cannot be read from {data}: {error}") from error
         else:
-            told = row.answered
-            place = self._of_benchmarks.get((told.benchmark, told.question, told.rotation))
+            key = (row.answered.benchmark, row.answered.question, row.answered.rotation)
+            place = self._of_benchmarks.get(key)
             if place is None:
                 raise RunError(
                     f"question {row.sample} is in none of the benchmarks (ssl4rl.benchmarks) of the config; questions in "
