@@ -45,7 +45,7 @@ SHARED: SharedOptions = {
     "test_fraction": 0.1, "ask_fraction": 0.2, "edge_fraction": 0.1, "inductive": False, "tokenizer": None,
     "questions": 256,
 }  # fmt: skip
-"""Their defaults."""
+"""The defaults of `SharedOptions`."""
 
 
 class GraphSource(Source):

@@ -2,7 +2,7 @@
 
 Corrupted: the photo is cut into a grid of tiles, which are shown as one picture of the grid in a uniformly random order.
 Asked: the place where one tile, given by number, belongs, by letter. Exact; a blind guesser gets 1/K of K tiles. It is
-the jigsaw with a single answer: easier to guess than a whole order, but certainty needs as much of the puzzle.
+the jigsaw with a single answer: easier to guess than an order, but as hard to be certain of.
 
 All orders are equally likely, including the unshuffled one, and so is the tile asked for. So each place is equally likely
 for each tile, also the place where the tile is shown. A margin is cut off around every tile, so that seams cannot be
