@@ -99,7 +99,7 @@ class SamplePhotosSource(Source):
 
 
 def _box(size: tuple[int, int], min_side: float, rng: random.Random) -> PixelBox:
-    """A square inside of a picture of that size, its side uniform from `min_side` to 1 of the shorter side."""
+    """A square inside a picture of this size. Its side is a uniform fraction of the shorter side, from `min_side` to 1."""
     width, height = size
     short = min(size)
     side = rng.randint(round(min_side * short), short)
