@@ -365,15 +365,11 @@ def attention(
     ] = "raw",
     box: Annotated[
         str | None,
-        typer.Option(
-            metavar="X0,Y0,X1,Y1", help="Also print the attention in this box, given in pixels."
-        ),
+        typer.Option(metavar="X0,Y0,X1,Y1", help="Also print the attention in this box, given in pixels."),
     ] = None,
     whole_response: Annotated[
         bool,
-        typer.Option(
-            "--whole-response", help="All tokens of the response. Default: its last answer block."
-        ),
+        typer.Option("--whole-response", help="All tokens of the response. Default: its last answer block."),
     ] = False,
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of the response.")] = 512,
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("attention.png"),
