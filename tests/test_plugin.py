@@ -60,7 +60,7 @@ from hydra import compose, initialize_config_module
 with initialize_config_module("verl.trainer.config", version_base=None):
     config = compose("ppo_trainer", return_hydra_config=True)
 sources = [(source.provider, source.path) for source in config.hydra.runtime.config_sources]
-assert sources[-3:-1] == [("ssl4rl", "ssl4rl_plugin.recipes"), ("ssl4rl", "paper_grid")], sources
+assert sources[-3:-1] == [("ssl4rl", "ssl4rl_plugin.recipes"), ("schema", "paper_grid")], sources
 print("found")
 """
     )
@@ -71,7 +71,7 @@ print("found")
 def test_search_path_names_the_recipes():
     search_path = FakeSearchPath()
     RecipeSearchPath().manipulate_search_path(search_path)
-    assert search_path.entries == [("ssl4rl", "pkg://ssl4rl_plugin.recipes"), ("ssl4rl", "ssl4rl://paper_grid")]
+    assert search_path.entries == [("ssl4rl", "pkg://ssl4rl_plugin.recipes"), ("schema", "ssl4rl://paper_grid")]
 
 
 def test_a_failure_while_the_search_path_is_built_warns():

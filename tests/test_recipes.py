@@ -18,6 +18,9 @@ from typing import Any
 import pytest
 import verl  # noqa: F401  -- loads the plugin, as verl does for every user
 from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from omegaconf import DictConfig, OmegaConf
 
 from ssl4rl_plugin.cli import catalogue
@@ -218,12 +221,18 @@ def test_every_name_is_kept_and_belongs_to_one_recipe() -> None:
     assert [entry["name"] for entry in catalogue.recipe_entries()] == sorted(RECIPES)
 
 
-def test_a_users_own_recipe_wins_over_one_of_the_table(tmp_path: Path) -> None:
-    (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe" / "mmbench_rotation.yaml").write_text("# @package _global_\nmine: true\n")
+@pytest.mark.parametrize("config", ["recipe/mmbench_rotation", "ssl4rl/source/ogb", "ssl4rl/benchmark/vstar"])
+def test_a_users_own_file_wins_over_the_table(config: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{config}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\nmine: true\n")
     with warnings.catch_warnings(), initialize_config_dir(str(tmp_path), version_base=None):
         warnings.simplefilter("error")  # such as Hydra's about a schema of the same name
-        assert compose("recipe/mmbench_rotation") == {"mine": True}
+        assert compose(config) == {"mine": True}
+    path = create_config_search_path("pkg://verl.trainer.config")
+    path.prepend("command-line", f"file://{tmp_path}", SearchPathQuery(provider="schema"))  # as --config-dir does
+    loaded = ConfigRepository(path).load_config(config)
+    assert loaded is not None and loaded.config == {"mine": True}
 
 
 @pytest.fixture

@@ -37,13 +37,17 @@ SOURCES = "ssl4rl.sources"
 
 
 class RecipeSearchPath(SearchPathPlugin):
-    """Appends the recipes to Hydra's search path, behind verl's own configuration. Files win over the table."""
+    """Appends the recipes to Hydra's search path, behind verl's own configuration.
+
+    Files win over the table, ours and those of `--config-dir`. Hydra puts that folder before the first provider named
+    "schema", so the table has this name.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         try:
             Plugins.instance().register(RecipeTable)  # first: Hydra refuses a path whose scheme it does not know
             search_path.append("ssl4rl", RECIPES)
-            search_path.append("ssl4rl", TABLE)
+            search_path.append("schema", TABLE)
         except Exception as error:  # raised from here, it would end plain verl's commands too
             _warn("add its recipes to Hydra's search path", error, "`+plugin=ssl4rl` will not be found")
 
