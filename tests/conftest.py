@@ -32,11 +32,9 @@ BASE_SECTION: dict[str, Any] = {
 }
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Stop where `--dist loadgroup` does not group: each process would make the same samples and trainings again."""
-    marked = [item for item in items if item.get_closest_marker("xdist_group")]
-    if config.getoption("loadgroup", False) and any("@" not in item.nodeid for item in marked):
+    if config.getoption("dist", "no") == "loadgroup" and not hasattr(pytest.Item, "_nodeid"):
         raise pytest.UsageError("pytest-xdist does not group tests with this pytest: install pytest<9.2 (make install)")
 
 
