@@ -13,9 +13,11 @@ PACKAGING := pyproject.toml setup.py
 
 # One process for each core; all tests of one task at one level in the same one, so that its samples are made once.
 PARALLEL ?= --numprocesses auto --dist loadgroup
+# Two trainings at a time, about 7 GB each: their starts use one core. All tests of one run in the same process.
+RUNS ?= --numprocesses 2 --dist loadgroup
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-fast test-e2e lint format bench profile curriculum gallery oracles docs clean distclean
+.PHONY: help venv install demo learn test test-full test-fast test-e2e lint types wheel coverage hooks format bench profile curriculum gallery oracles docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,18 +50,34 @@ learn: install ## The same until it has learned its task (longer)
 
 test: install ## All tests
 	$(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m e2e $(RUNS)
 
-test-fast: install ## The tests that start no training
+test-full: install ## The tests that start no training, on five times as many samples
+	SSL4RL_TEST_SAMPLES=500 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
+
+test-fast: install ## The same on few samples
 	SSL4RL_TEST_SAMPLES=20 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
 
 test-e2e: install ## The tests that run verl's trainer
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m e2e $(RUNS)
 
-lint: install ## Style and types
+lint: install types ## Style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install ## Types and import rules, over the package laid out as when it is installed
+	$(BIN)/python .ci/lay_out.py
 	$(BIN)/mypy
+	cd build/package && $(abspath $(BIN))/lint-imports --no-logo --no-cache ../../pyproject.toml
+
+wheel: install ## Build the wheel, and use it in a new environment outside of the checkout
+	$(BIN)/python .ci/check_wheel.py
+
+coverage: install ## Lines that the fast tests reach, at few samples of each level (they run a third to two thirds slower)
+	SSL4RL_TEST_SAMPLES=5 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL) --cov --cov-report=term
+
+hooks: install ## Install the pre-commit hooks
+	$(BIN)/pre-commit install
 
 format: install ## Apply the style
 	$(BIN)/ruff check --fix .
@@ -85,10 +103,10 @@ oracles: install ## How often solvers that see only pixels agree with the truth:
 	$(BIN)/python tests/bench/oracles.py $(PHOTOS)
 
 docs: $(VENV)/.made-docs ## Build the documentation
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## Remove what tests, linting and builds leave behind
-	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .benchmarks *.egg-info
+	rm -rf build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .benchmarks *.egg-info
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove the virtual environment

@@ -1,1 +1,1 @@
-"""What runs before training: sources of raw images, and the manifest that says which of them are used, and where."""
+"""What runs before training: sources read raw data, the index measures it, a build stores finished samples."""

@@ -1,22 +1,10 @@
-"""MkDocs hook: lays the package out as it is when installed, so that the API pages find it without importing it.
+"""MkDocs hook: lays the package out as when it is installed, so that the API pages find it without importing it."""
 
-The repository keeps `data_builders/` and `recipes/` at its top level, and setuptools maps them into the package's namespace.
-"""
-
-import shutil
+import runpy
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-LAYOUT = ROOT / "build" / "docs" / "ssl4rl_plugin"
-
-
-def lay_out() -> None:
-    """Copy the Python files; a few hundred kilobytes."""
-    shutil.rmtree(LAYOUT, ignore_errors=True)
-    skipped = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "ssl4rl_plugin", LAYOUT, ignore=skipped)
-    shutil.copytree(ROOT / "data_builders", LAYOUT / "data_builders", ignore=skipped)
+lay_out = runpy.run_path(str(Path(__file__).resolve().parent.parent / ".ci" / "lay_out.py"))["lay_out"]
 
 
 def on_startup(**kwargs: Any) -> None:

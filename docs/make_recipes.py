@@ -1,4 +1,4 @@
-"""Make the table of recipes in docs/recipes.md anew: `python docs/make_recipes.py`."""
+"""Update the table of recipes in docs/recipes.md: `python docs/make_recipes.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ START, END = "<!-- recipes -->\n", "\n<!-- end of recipes -->"
 
 
 def with_table(text: str) -> str:
-    """The page with the table between its two marks made anew."""
+    """The page with a new table between its two marks."""
     before, _, rest = text.partition(START)
     _, mark, after = rest.partition(END)
     if not mark:

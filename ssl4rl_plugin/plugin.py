@@ -5,12 +5,12 @@ It registers two things and nothing else:
 - a Hydra search path, so that `+plugin=ssl4rl recipe=NAME` finds the recipes on an unmodified verl;
 - the platform "cpu", only where torch is built without accelerator support, or where VERL_PLATFORM=cpu asks for it.
 
-What changes for plain verl: nothing in its configuration (the search path only adds names that it does not use), and
-nothing on machines with an accelerator. With a CPU-only torch, verl takes the platform "cpu" where it would have
-warned and fallen back to "nvidia", which cannot run there; VERL_PLATFORM=nvidia brings that back. A CPU-only machine
-whose torch is built for CUDA (say, the head node of a GPU cluster) keeps verl's own choice.
+Effect on plain verl: none on its configuration, since the search path only adds names that verl does not use, and none on
+machines with an accelerator. With a CPU-only torch, verl would warn and fall back to "nvidia", which cannot run there; the
+plugin makes it use "cpu". VERL_PLATFORM=nvidia restores verl's choice. A CPU-only machine whose torch is built for CUDA (for
+example the head node of a GPU cluster) keeps verl's choice.
 
-verl hides a plugin's failure (it is logged at DEBUG level), so failures are caught here and turned into warnings.
+verl logs a plugin's failure at DEBUG level only, so this module catches failures and warns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 def register() -> None:
     """Register the recipes and, where needed, the CPU platform. Safe to call more than once."""
     _attempt("register the CPU platform", _register_cpu_platform)
-    # Importing Hydra takes longer than all the rest, and many workers never do: wait until somebody else has.
+    # Importing Hydra takes longer than everything else here, and many workers never need it: wait until it is imported.
     if "hydra" in sys.modules:
         _attempt("register its recipes with Hydra", _register_recipes)
     elif not any(isinstance(finder, _AfterHydra) for finder in sys.meta_path):
@@ -35,8 +35,8 @@ def register() -> None:
 
 
 def _register_cpu_platform() -> None:
-    # The module registers itself. Importing it and no name from it also works while it is being imported, which is
-    # the case where a program imports it before verl: it imports verl, and verl this plugin.
+    # The module registers itself. A program may import it before verl: it then imports verl, and verl this plugin, while
+    # the module is only half imported. So import no name from it.
     import ssl4rl_plugin.cpu.platform  # noqa: F401
 
 
@@ -49,7 +49,7 @@ def _register_recipes() -> None:
 
 
 def _attempt(what: str, action: Callable[[], None]) -> None:
-    """Run `action`; on failure warn in plain words instead of raising."""
+    """Run `action`. Warn if it fails; never raise."""
     try:
         action()
     except Exception as error:
@@ -63,7 +63,7 @@ def _attempt(what: str, action: Callable[[], None]) -> None:
 
 
 class _AfterHydra(MetaPathFinder):
-    """Registers the recipes right after `import hydra` has run, then gets out of the way."""
+    """Registers the recipes after the first `import hydra`, then removes itself."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

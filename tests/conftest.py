@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pictures import photo
 from PIL import Image
 
-BASE_SECTION = {
+BASE_SECTION: dict[str, Any] = {
     "tasks": ["rotation"],
     "options": {},
     "seed": 0,
@@ -29,6 +30,12 @@ BASE_SECTION = {
     "system_prompt": None,
     "transductive": False,
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stop where `--dist loadgroup` does not group: each process would make the same samples and trainings again."""
+    if config.getoption("dist", "no") == "loadgroup" and not hasattr(pytest.Item, "_nodeid"):
+        raise pytest.UsageError("pytest-xdist does not group tests with this pytest: install pytest<9.2 (make install)")
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +65,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def section(photo_folder: Path) -> dict:
+def section(photo_folder: Path) -> dict[str, Any]:
     """A valid `ssl4rl:` section over the pictures; tests change what they need."""
     return {**BASE_SECTION, "source": {**BASE_SECTION["source"], "path": str(photo_folder)}}

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.analysis.attention.traces import (
     AttentionError,
+    AttentionTrace,
     ImageBox,
-    Trace,
     answer_tokens,
     load,
     picture_seen,
@@ -153,7 +153,7 @@ def test_the_picture_is_put_together_as_the_model_saw_it(loaded, photo):
 
 def test_box_share_by_hand():
     weights = np.array([0.1, 0.2, 0.3, 0.0, 0.1, 0.1, 0.2], np.float32).reshape(1, 1, 7)
-    made = Trace("B", ("B",), "raw", (2, 3), weights, Image.new("RGB", (3, 2)), size=(300, 100))
+    made = AttentionTrace("B", ("B",), "raw", (2, 3), weights, Image.new("RGB", (3, 2)), size=(300, 100))
     heat = made.heat()
     # The middle column from a quarter of the image's height to its end: half of its upper cell and all of its lower one.
     share = made.box_share(ImageBox(100, 25, 200, 100), heat)
@@ -241,8 +241,8 @@ def test_the_command_draws_two_models(models, photo, tmp_path):
         ("qwen2_5_vl", ["--method", "rollout", "--head", "1"], "rollout averages over heads"),
         ("qwen2_5_vl", ["--method", "flow"], "known: raw, rollout"),
         ("qwen2_5_vl", ["--box", "0,0,113,56"], "not inside of the image, which has 112 x 56"),
-        ("qwen2_5_vl", ["--answer", ""], "no answer"),
-        ("qwen2_5_vl", ["--out", "overlay.jpg"], "with .png"),
+        ("qwen2_5_vl", ["--answer", ""], "response is empty"),
+        ("qwen2_5_vl", ["--out", "overlay.jpg"], "must end in .png"),
     ],
 )
 def test_bad_input(models, photo, tmp_path, model, options, words):
@@ -256,7 +256,7 @@ def test_bad_input(models, photo, tmp_path, model, options, words):
 def test_a_file_that_is_no_picture(models, tmp_path):
     (tmp_path / "photo.png").write_text("no")
     result = run(models["qwen2_5_vl"], tmp_path / "photo.png", QUESTION)
-    assert result.exit_code == 2 and "is not a picture" in result.stderr
+    assert result.exit_code == 2 and "cannot be read as a picture" in result.stderr
 
 
 def test_a_prompt_without_a_place_for_the_picture(models, photo):

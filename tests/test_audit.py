@@ -16,7 +16,7 @@ from pictures import clip, photo, rgbd
 from PIL import Image, ImageFilter
 from typer.testing import CliRunner
 
-from ssl4rl_plugin.analysis.audit import ArmAudit, Subject, _holm, audit
+from ssl4rl_plugin.analysis.audit import ArmAudit, AuditSubject, _holm, audit
 from ssl4rl_plugin.analysis.audit.baselines import _effective, guess, with_options
 from ssl4rl_plugin.analysis.audit.control import control_data
 from ssl4rl_plugin.analysis.audit.draw import ControlPool, ManifestPool, draw, halves
@@ -111,7 +111,7 @@ def pool(photo_folder):
 
 
 def audited(pool, level: str, task: type[Task] = Plant, count: int = 60, seed: int = 0) -> ArmAudit:
-    (arm,) = audit([Subject(Arm(task(), level, {}, 1.0), pool, "photos")], count, seed)
+    (arm,) = audit([AuditSubject(Arm(task(), level, {}, 1.0), pool, "photos")], count, seed)
     return arm
 
 
@@ -281,7 +281,7 @@ def test_the_number_of_workers_changes_nothing(pool, monkeypatch):
     monkeypatch.undo()  # other processes know nothing of it
     monkeypatch.setattr("ssl4rl_plugin.analysis.audit.CONTROL_ITEMS", {"image": 6})
     arm = Arm(parse_arms(["contrastive"])[0].task, "standard", {"side": 56}, 1.0)
-    one, two = (audit([Subject(arm, pool, "photos")], 80, 0, workers)[0] for workers in (1, 2))
+    one, two = (audit([AuditSubject(arm, pool, "photos")], 80, 0, workers)[0] for workers in (1, 2))
     assert one.rows == two.rows and one.refused == two.refused and one.rows
 
 
@@ -401,7 +401,7 @@ def test_the_command_passes_and_fails(planted, photo_folder, tmp_path):
     (leak,) = [row for row in found["arms"][0]["baselines"] if (row["kind"], row["group"]) == ("options", "layout")]
     assert leak["verdict"] == "leak" and leak["source"]["share"] == 1.0 and leak["source"]["low"] > 0.8
     html = (tmp_path / "audit.html").read_text(encoding="utf-8")
-    assert "1 level can be answered by something else" in html and "sizes, formats or the prompt" in html
+    assert "1 level can be answered without the content" in html and "sizes, formats or the prompt" in html
 
 
 def test_bad_input_ends_with_2(planted, photo_folder, tmp_path, monkeypatch):

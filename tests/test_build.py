@@ -254,7 +254,7 @@ def test_the_folder_of_another_build_or_of_somebody_else_is_left_alone(
 
 def test_two_builds_do_not_write_to_one_folder(section: dict, tmp_path: Path) -> None:
     plan, manifest = planned(section)
-    with module._claimed(tmp_path / "out", plan, manifest), pytest.raises(BuildError, match="another build is at work"):
+    with module._claimed(tmp_path / "out", plan, manifest), pytest.raises(BuildError, match="another build is running"):
         build(plan, manifest, tmp_path / "out")
 
 
@@ -289,7 +289,7 @@ def test_a_killed_worker_ends_the_build_with_a_reason(section: dict, tmp_path: P
                 if "serve()" in " ".join(child.cmdline()):
                     child.kill()
 
-    with pytest.raises(BuildError, match=r"worker process was killed.*what is finished stays"):
+    with pytest.raises(BuildError, match=r"worker process was killed.*finished work is kept"):
         build(plan, manifest, tmp_path / "out", workers=2, advance=kill_workers)
 
 
@@ -418,7 +418,7 @@ def test_the_command_writes_rows_and_a_report(photo_folder: Path, tmp_path: Path
     page = (out / "report.html").read_text()
     assert "data:image/" in page and "rotation:pair_90" in page and "training rows" in page
     again = run(*command, "--json")
-    assert again.exit_code == 0 and "files were there already" in again.stderr
+    assert again.exit_code == 0 and "files were already finished" in again.stderr
     assert json.loads(again.stdout)["plan"] == report["plan"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from collections import namedtuple
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app, catalogue, checks
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.tasks import registry
 
 Usage = namedtuple("Usage", "total used free")
@@ -62,6 +65,83 @@ def test_usage_errors_end_with_2():
     assert "No such command" in refused("nonsense")
     assert "Missing argument" in refused("preview")
     assert "'images' is not for the demo; choose one of: cpu_demo" in refused("demo", "--recipe", "images")
+
+
+# errors
+
+
+def test_a_user_error_is_one_line(monkeypatch):
+    def fail(as_json):
+        raise UserError("the file is wrong: correct [it]")
+
+    monkeypatch.setattr(catalogue, "show_tasks", fail)
+    assert refused("tasks") == "ssl4rl: the file is wrong: correct [it]"
+
+
+def test_an_error_about_a_file_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(catalogue, "show_tasks", lambda as_json: (tmp_path / "none").read_text())
+    assert refused("tasks") == f"ssl4rl: {tmp_path / 'none'}: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("bug", "kind"),
+    [
+        (lambda as_json: np.zeros(6).reshape(4, 2), ValueError),
+        (lambda as_json: Image.new("L", (2, 2)).resize((1, 1), 99), ValueError),
+        (lambda as_json: int("x"), ValueError),
+        (lambda as_json: os.kill(2**22 + 1, 0), ProcessLookupError),  # an OSError that names no file
+    ],
+)
+def test_a_bug_is_not_taken_for_bad_input(monkeypatch, bug, kind):
+    monkeypatch.setattr(catalogue, "show_tasks", bug)
+    result = run("tasks")
+    assert result.exit_code == 1 and isinstance(result.exception, kind) and "ssl4rl:" not in result.output
+
+
+def test_a_bug_keeps_its_traceback():
+    code = """
+import numpy
+from ssl4rl_plugin.cli import app, catalogue
+catalogue.show_tasks = lambda as_json: numpy.zeros(6).reshape(4, 2)
+app(["tasks"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "Traceback" in done.stderr and "ValueError: cannot reshape array of size 6" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["preview.html", "preview.png", "index", "report", "export", "build"])
+def test_an_output_that_cannot_be_written_is_one_line(command, pictures, tmp_path):
+    """The folder of the output is a file: this fails for every user, root too."""
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "out"
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "data": {"critic/score/mean": 0.5}}\n')
+    message = refused(*{
+        "preview.html": ["preview", "rotation", "-n", 1, "--path", pictures, "--out", f"{out}.html"],
+        "preview.png": ["preview", "rotation", "-n", 1, "--path", pictures, "--out", f"{out}.png"],
+        "index": ["index", pictures, "--out", f"{out}.parquet"],
+        "report": ["report", tmp_path, "--out", f"{out}.html"],
+        "export": ["export", "vlmevalkit", "someone/Qwen2.5-VL", "--bench", "mmbench", "--out", out],
+        "build": ["build", pictures, "-t", "rotation", "--out", out],
+    }[command])  # fmt: skip
+    assert "cannot be written" in message and str(tmp_path / "file") in message
+
+
+def test_a_page_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "data": {"critic/score/mean": 0.5}}\n')
+    assert f"{tmp_path} is not a file" in refused("report", tmp_path, "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.train_batch_size=${oc.env:NO_SUCH_VARIABLE}", "'NO_SUCH_VARIABLE' not found"),
+        ("ssl4rl=5", "must be a string or a list"),
+        ("ssl4rl.gpu_memory=much", "ssl4rl.gpu_memory must be a number of GiB, got 'much'"),
+    ],
+)
+def test_a_wrong_override_of_a_recipe_is_one_line(override, words):
+    assert words in refused("doctor", "--recipe", "mmbench_rotation", override)
 
 
 # tasks, recipes, sources
@@ -238,7 +318,7 @@ def test_what_the_probes_find_is_judged(check, found, status, words, monkeypatch
 
 def test_a_plugin_that_is_turned_off_is_a_failure(monkeypatch):
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
-    assert "turns it off" in checks.check_plugin(GOOD).detail
+    assert "disables it" in checks.check_plugin(GOOD).detail
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "other, ssl4rl")
     assert checks.check_plugin(GOOD).status == "ok"
 

@@ -142,7 +142,7 @@ def test_auto_shows_videos_only_where_trainer_and_rollout_place_them_alike(
     mixed = stream(videos_as="auto")
     assert shows(mixed, Other(behind=1)) is True
     assert shows(mixed, Other(behind=0)) is False
-    assert "rows of pictures" in caplog.text and "videos_as=video" in caplog.text
+    assert "one picture per frame" in caplog.text and "videos_as=video" in caplog.text
     assert shows(stream(videos_as="auto", tasks=["rotation"]), Other(behind=1)) is False
 
 

@@ -295,5 +295,5 @@ def test_rollout_names_the_remedy_where_vllm_is_missing_or_wrong(monkeypatch, in
 
     monkeypatch.delitem(sys.modules, "ssl4rl_plugin.cpu.rollout", raising=False)
     monkeypatch.setattr(importlib.metadata, "version", version)
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(setup.SetupError, match=message):
         importlib.import_module("ssl4rl_plugin.cpu.rollout")

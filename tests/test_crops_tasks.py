@@ -203,13 +203,16 @@ def is_flat(image: Image.Image) -> bool:
 def test_the_match_is_of_the_same_photo(level_name: str) -> None:
     level = get_task("matching").level(level_name, side=SIDE)
     flat = Item("b", stripes().transpose(Image.Transpose.ROTATE_90), "b")
+    checked = 0
     for seed in range(10):
         sample = get_task("matching").generate(Item("a", stripes(), "a", (flat,) * 5), level, random.Random(seed))
         if isinstance(sample, Sample):
+            checked += 1
             first, *options = sample.images
             fits = [not is_flat(option) for option in options]
             assert not is_flat(first) and len(options) == level.candidates
             assert sum(fits) == 1 and sample.truth == letters(level.candidates)[fits.index(True)]
+    assert checked >= 5
 
 
 @pytest.mark.parametrize("level_name", ["affine_4", "perspective_6", "perspective_8"])

@@ -26,10 +26,11 @@ from ssl4rl_plugin.core import Item, Rejection, Sample
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.images import open_rgb
 from ssl4rl_plugin.tasks import get_task, registry
+from ssl4rl_plugin.training.verl.search_path import TABLE, RecipeTable
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 README = TEXTS["README.md"]
 OURS = [name for name in registry.names() if type(get_task(name)).__module__.startswith("ssl4rl_plugin.")]
@@ -138,12 +139,15 @@ def test_recipes_named_in_the_text_exist() -> None:
 
 def test_groups_named_in_the_text_exist() -> None:
     files = {f"ssl4rl/{f.parent.name}={f.stem}" for f in (ROOT / "recipes" / "ssl4rl").glob("*/*.yaml")}
+    table = RecipeTable("ssl4rl", TABLE)
+    made = ("ssl4rl/source", "ssl4rl/benchmark")  # an option for each source
+    files |= {f"{group}={name}" for group in made for name in table.list(group, None)}
     for page, text in TEXTS.items():
         named = set(re.findall(r"\bssl4rl/[a-z]+=[a-z0-9_]+", text))
         assert named <= files, f"{page}: {named - files}"
     rows = dict(re.findall(r"^\| `(ssl4rl/[a-z]+)` \| (.+?) \| ", TEXTS["docs/recipes.md"], re.MULTILINE))
     for group, cell in rows.items():
-        if group != "ssl4rl/source":
+        if group not in made:
             assert {f"{group}={name}" for name in re.findall(r"`(\w+)`", cell)} == {
                 name for name in files if name.startswith(f"{group}=")
             }, group
@@ -164,7 +168,7 @@ def test_make_targets_and_modules_exist() -> None:
 def test_every_key_shown_is_declared() -> None:
     schema = set(_schema())
     sections = {"ssl4rl.source", "ssl4rl.options"}
-    groups = {"ssl4rl.tasks", "ssl4rl.sources", "ssl4rl.policies"}  # entry points
+    groups = {"ssl4rl.tasks", "ssl4rl.sources", "ssl4rl.indexers", "ssl4rl.policies"}  # entry points
     level_fields = {f.name for name in OURS for f in fields(get_task(name).level())}
     for page, text in TEXTS.items():
         for key in set(re.findall(r"(?<![\w/.-])ssl4rl\.[a-z_]+(?:\.[a-z_]+)*", text)):

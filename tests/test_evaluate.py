@@ -13,12 +13,17 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.analysis.evaluation import predictions
 from ssl4rl_plugin.analysis.evaluation.engines import EngineError, answers
-from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest, exam_from, exam_of_run, pictures_alike
+from ssl4rl_plugin.analysis.evaluation.evaluation_set import (
+    EvaluationRequest,
+    picture_groups,
+    requested_set,
+    set_of_run,
+)
 from ssl4rl_plugin.analysis.evaluation.model import ModelError, resolve
-from ssl4rl_plugin.analysis.evaluation.protocol import Sampling
+from ssl4rl_plugin.analysis.evaluation.protocol import SamplingSettings
 from ssl4rl_plugin.analysis.evaluation.results import ResultsError, as_value, groups_of
 from ssl4rl_plugin.analysis.evaluation.run import EvaluationError, base_lines, evaluate
-from ssl4rl_plugin.analysis.evaluation.worker import Job, record
+from ssl4rl_plugin.analysis.evaluation.worker import EngineJob, record
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.evaluate import results_table
 from ssl4rl_plugin.data.ground_truth import encode_question
@@ -46,22 +51,26 @@ def refused(*arguments: object) -> str:
 
 def test_tasks_are_asked_with_the_rows_that_a_run_validates_on(section: dict) -> None:
     section = {**section, "tasks": ["rotation", "jigsaw:2x2"], "seed": 3, "val_samples": 5}
-    exam = exam_from(EvaluationRequest(tasks=section["tasks"]), lambda tasks: [{**section, "tasks": list(tasks)}])
+    evaluation_set = requested_set(
+        EvaluationRequest(tasks=section["tasks"]), lambda tasks: [{**section, "tasks": list(tasks)}]
+    )
     expected = own_rows(Settings.from_config(section), "val")
-    assert len(exam.rows) == len(expected) == 10
-    for mine, theirs in zip((exam.rows[k] for k in range(10)), (expected[k] for k in range(10)), strict=True):
+    assert len(evaluation_set.rows) == len(expected) == 10
+    for mine, theirs in zip((evaluation_set.rows[k] for k in range(10)), (expected[k] for k in range(10)), strict=True):
         assert (mine.prompt, mine.ground_truth) == (theirs.prompt, theirs.ground_truth)
         assert [image.tobytes() for image in mine.images] == [image.tobytes() for image in theirs.images]
-    assert exam.chances == {"rotation:pair_90": 0.25, "jigsaw:2x2": pytest.approx(1 / 24)}
+    assert evaluation_set.chances == {"rotation:pair_90": 0.25, "jigsaw:2x2": pytest.approx(1 / 24)}
 
 
 def test_tasks_of_several_sources_and_benchmarks_are_asked_together(section: dict, questions: Path) -> None:
-    wishes = EvaluationRequest(benchmarks=[("mmbench", str(questions))], tasks=["rotation", "flip"], samples=2, limit=3)
+    request = EvaluationRequest(
+        benchmarks=[("mmbench", str(questions))], tasks=["rotation", "flip"], samples=2, limit=3
+    )
     sections = [{**section, "tasks": ["rotation"]}, {**section, "tasks": ["flip"], "options": {"side": 112}}]
-    exam = exam_from(wishes, lambda tasks: sections)
-    kinds = [exam.rows[k].kind for k in range(len(exam.rows))]
+    evaluation_set = requested_set(request, lambda tasks: sections)
+    kinds = [evaluation_set.rows[k].kind for k in range(len(evaluation_set.rows))]
     assert kinds == ["rotation:pair_90"] * 2 + ['flip:pair{"side": 112}'] * 2 + ["mmbench"] * 3
-    assert len(exam.identity()["rows"]) == 3  # one state for each, so that none hides another's
+    assert len(evaluation_set.identity()["rows"]) == 3  # one state for each, so that none hides another's
 
 
 def test_a_run_is_repeated_as_its_config_says(section: dict, questions: Path, tmp_path: Path) -> None:
@@ -80,27 +89,29 @@ def test_a_run_is_repeated_as_its_config_says(section: dict, questions: Path, tm
     hydra = {"hydra": {"runtime": {"cwd": str(questions.parent)}}}  # where the run was started, and not we
     OmegaConf.save(OmegaConf.create(hydra), tmp_path / "hydra" / ".hydra" / "hydra.yaml")
     (tmp_path / "metrics-0.jsonl").write_text("")
-    exam = exam_of_run(tmp_path, EvaluationRequest())
-    assert len(exam.rows) == 5 * 4 + 12
-    protocol = exam.protocol
+    evaluation_set = set_of_run(tmp_path, EvaluationRequest())
+    assert len(evaluation_set.rows) == 5 * 4 + 12
+    protocol = evaluation_set.protocol
     assert (protocol.max_prompt_tokens, protocol.max_response_tokens) == (384, 16)
     assert protocol.reward == {"answer_format": "answer_only", "format_weight": 0.1, "partial_credit": 0.25}
-    assert protocol.sampling == Sampling(temperature=0.5, n=2) and protocol.settings.system_prompt == "Be brief."
-    assert exam.engine.dtype == "float32" and exam.engine.options["max_model_len"] == 512
-    assert exam.engine.options["distributed_executor_backend"] == "uni"
+    assert (
+        protocol.sampling == SamplingSettings(temperature=0.5, n=2) and protocol.settings.system_prompt == "Be brief."
+    )
+    assert evaluation_set.engine.dtype == "float32" and evaluation_set.engine.options["max_model_len"] == 512
+    assert evaluation_set.engine.options["distributed_executor_backend"] == "uni"
     # What the user says goes before; a named benchmark takes the place of all that the run validates on.
-    other = exam_of_run(
+    other = set_of_run(
         tmp_path, EvaluationRequest(benchmarks=[("mmbench", str(questions))], limit=2, n=1, temperature=0.0)
     )
-    assert len(other.rows) == 2 and other.protocol.sampling == Sampling()
-    circular = exam_of_run(tmp_path, EvaluationRequest(benchmarks=[("mmbench", str(questions))], circular=True))
+    assert len(other.rows) == 2 and other.protocol.sampling == SamplingSettings()
+    circular = set_of_run(tmp_path, EvaluationRequest(benchmarks=[("mmbench", str(questions))], circular=True))
     assert len(circular.rows) == 36 and circular.identity() != other.identity()
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"n": 2}, {"top_k": -2}])
 def test_impossible_sampling_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError):
-        Sampling(**wrong)
+        SamplingSettings(**wrong)
 
 
 # ----------------------------------------------------------------------------------------------------------- the lines
@@ -108,20 +119,20 @@ def test_impossible_sampling_is_refused(wrong: dict) -> None:
 
 def test_a_line_has_the_score_that_training_would_give(section: dict, questions: Path) -> None:
     section = {**section, "benchmarks": [{"name": "mmbench", "path": str(questions)}]}
-    exam = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
+    evaluation_set = requested_set(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
     (rows,) = benchmark_rows(Settings.from_config(section))
     row = rows[1]
     for response in ("<think>It is green.</think><answer> B </answer>", "<answer>C</answer>", "no idea"):
-        line = record(exam.rows[1], 1, 0, response, exam.protocol)
-        scored = compute_score(row.data_source, response, row.ground_truth, row.info, **exam.protocol.reward)
+        line = record(evaluation_set.rows[1], 1, 0, response, evaluation_set.protocol)
+        scored = compute_score(row.data_source, response, row.ground_truth, row.info, **evaluation_set.protocol.reward)
         assert {key: line[key] for key in scored if key != "sample"} == {
             k: v for k, v in scored.items() if k != "sample"
         }
     assert (line["id"], line["category"], line["l2_category"]) == ("mmbench:1", "fine", "coarse")
     assert line["images"] == row.info["item"].split(",") and line["truth"] == "B" and line["answer"] == ""
-    assert record(row, 1, 0, "<answer> B </answer>", exam.protocol)["answer"] == "B"
+    assert record(row, 1, 0, "<answer> B </answer>", evaluation_set.protocol)["answer"] == "B"
     assert "image/" not in json.dumps(line) and len(json.dumps(line)) < 2000, "pictures are named, not held"
-    lost = record(row, 1, 0, None, exam.protocol, "the prompt has 9999 tokens")
+    lost = record(row, 1, 0, None, evaluation_set.protocol, "the prompt has 9999 tokens")
     assert (lost["acc"], lost["response"], lost["error"]) == (0.0, None, "the prompt has 9999 tokens")
 
 
@@ -182,12 +193,12 @@ def test_figures_by_hand() -> None:
 def test_copies_of_a_picture_are_one_picture(section: dict, tmp_path: Path) -> None:
     """Copies in a benchmark's file have references of their own; the manifest knows that they are copies."""
     twice = tsv(tmp_path / "twice.tsv", [photo(k // 2, 96, 80) for k in range(12)])
-    exam = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(twice))]), lambda tasks: [section])
-    lines = [record(exam.rows[k], k, 0, "<answer>A</answer>", exam.protocol) for k in range(12)]
+    evaluation_set = requested_set(EvaluationRequest(benchmarks=[("mmbench", str(twice))]), lambda tasks: [section])
+    lines = [record(evaluation_set.rows[k], k, 0, "<answer>A</answer>", evaluation_set.protocol) for k in range(12)]
     refs = {ref for line in lines for ref in line["images"]}
     assert len(refs) == 12
     assert groups_of(lines)[0].by_picture.groups == 12
-    assert groups_of(lines, alike=pictures_alike(exam, refs))[0].by_picture.groups == 6
+    assert groups_of(lines, alike=picture_groups(evaluation_set, refs))[0].by_picture.groups == 6
 
 
 def test_circular_evaluation_wants_every_order() -> None:
@@ -247,7 +258,7 @@ def test_other_mistakes_are_said(tmp_path: Path, questions: Path) -> None:
     assert "unknown task" in refused("model", "--task", "rotaton")
     assert "no key" in refused("model", *bench, "--set", "optoins.side=3")
     assert "temperature above 0" in refused("model", *bench, "--n", "3")
-    assert "leave --path" in refused("model", "--run", tmp_path, "--path", tmp_path)
+    assert "leave out --path" in refused("model", "--run", tmp_path, "--path", tmp_path)
     assert "holds no metrics" in refused("model", "--run", tmp_path)
     assert "there is no model folder" in refused(tmp_path / "none", *bench, "--out", tmp_path / "out")
 
@@ -298,43 +309,45 @@ def test_a_folder_goes_on_with_its_own_evaluation_only(
     text_model: Path, section: dict, questions: Path, tmp_path: Path
 ) -> None:
     """Without an engine: everything was answered before."""
-    exam = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
+    evaluation_set = requested_set(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
     out, told = tmp_path / "out", []
     out.mkdir()
-    lines = [record(exam.rows[k], k, 0, "<answer>A</answer>", exam.protocol) for k in range(12)]
+    lines = [record(evaluation_set.rows[k], k, 0, "<answer>A</answer>", evaluation_set.protocol) for k in range(12)]
     predictions.write(out / predictions.FILE, lines)
     with pytest.raises(EvaluationError, match="choose another --out"):
-        evaluate(str(text_model), exam, out, told.append, lambda *_: None)
+        evaluate(str(text_model), evaluation_set, out, told.append, lambda *_: None)
     (out / predictions.FILE).unlink()
     with pytest.raises(ModelError, match="no processor"):  # now it knows what it is
-        evaluate(str(text_model), exam, out, told.append, lambda *_: None)
+        evaluate(str(text_model), evaluation_set, out, told.append, lambda *_: None)
     predictions.write(out / predictions.FILE, reversed(lines))
-    assert evaluate(str(text_model), exam, out, told.append, lambda *_: None) == lines
-    fewer = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(questions))], limit=5), lambda tasks: [section])
+    assert evaluate(str(text_model), evaluation_set, out, told.append, lambda *_: None) == lines
+    fewer = requested_set(EvaluationRequest(benchmarks=[("mmbench", str(questions))], limit=5), lambda tasks: [section])
     with pytest.raises(EvaluationError, match="other rows and number of rows"):
         evaluate(str(text_model), fewer, out, told.append, lambda *_: None)
     other = tmp_path / "other"
     shutil.copytree(text_model, other)
     (other / "config.json").write_text((other / "config.json").read_text() + " ")
     with pytest.raises(EvaluationError, match="other model"):
-        evaluate(str(other), exam, out, told.append, lambda *_: None)
+        evaluate(str(other), evaluation_set, out, told.append, lambda *_: None)
     # As a base it is compared with, whatever the model was, if the same was asked.
-    assert base_lines(str(out), exam, tmp_path, told.append, lambda *_: None) == lines
+    assert base_lines(str(out), evaluation_set, tmp_path, told.append, lambda *_: None) == lines
     with pytest.raises(ResultsError, match="other rows"):
         base_lines(str(out), fewer, tmp_path, told.append, lambda *_: None)
     predictions.write(out / predictions.FILE, lines[:-1])
     with pytest.raises(ResultsError, match="not finished"):
-        base_lines(str(out), exam, tmp_path, told.append, lambda *_: None)
+        base_lines(str(out), evaluation_set, tmp_path, told.append, lambda *_: None)
 
 
 def test_benchmarks_alone_need_no_settings_of_tasks(section: dict) -> None:
     with pytest.raises(SettingsError, match="nothing to ask"):
-        exam_from(EvaluationRequest(), lambda tasks: [section])
+        requested_set(EvaluationRequest(), lambda tasks: [section])
 
 
 def test_an_engine_that_cannot_start_says_why(section: dict, questions: Path, tmp_path: Path) -> None:
     """The real process, with a model that is not there any more."""
-    exam = exam_from(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
-    job = Job(exam.rows, exam.protocol, exam.engine, str(tmp_path / "gone"), None, False, (0, 1))
+    evaluation_set = requested_set(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])
+    job = EngineJob(
+        evaluation_set.rows, evaluation_set.protocol, evaluation_set.engine, str(tmp_path / "gone"), None, False, (0, 1)
+    )
     with pytest.raises(EngineError, match=r"(?s)engine 0 ended: .*gone.*engine-0\.log"):
         list(answers(job, tmp_path, [{}]))

@@ -285,8 +285,8 @@ def test_models_that_cannot_be_told(tmp_path: Path) -> None:
     for model, message in (
         (str(tmp_path / "none"), "there is no model folder"),
         (str(tmp_path / "empty"), "is no model"),
-        (_model(tmp_path / "llava", "llava"), "is of type llava: say with --class"),
-        ("some/model", "is of type unknown: say with --class"),
+        (_model(tmp_path / "llava", "llava"), "is of type llava: name the class of VLMEvalKit"),
+        ("some/model", "is of type unknown: name the class of VLMEvalKit"),
     ):
         with pytest.raises(ValueError, match=message):
             _section(model, tmp_path)

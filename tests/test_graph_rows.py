@@ -15,7 +15,7 @@ from conftest import BASE_SECTION
 from graphs import raw_graph
 from omegaconf import OmegaConf
 
-from ssl4rl_plugin.analysis.audit import Subject, audit
+from ssl4rl_plugin.analysis.audit import AuditSubject, audit
 from ssl4rl_plugin.analysis.audit.draw import GraphPool
 from ssl4rl_plugin.core import GraphNode, Item, Rejection, Sample
 from ssl4rl_plugin.data.arms import Arm
@@ -260,7 +260,7 @@ class LongerIfRight(MaskedAttribute):
 def test_planted_leaks_are_found(task: Any, group: str) -> None:
     made = task()
     level = made.default_level
-    (found,) = audit([Subject(Arm(made, level, {}, 1.0), Pool(), "made")], count=300)
+    (found,) = audit([AuditSubject(Arm(made, level, {}, 1.0), Pool(), "made")], count=300)
     assert not found.error and found.failed, [row.name for row in found.rows]
     assert any(row.row.group == group for row in found.having("leak"))
 
@@ -271,7 +271,7 @@ def test_the_same_tasks_without_the_leaks_pass() -> None:
         Arm(LinkPrediction(), "rank_4", {"notation": "edges", "tokens": 0}, 1.0),
         Arm(MaskedAttribute(), "4_texts", {}, 1.0),
     ]
-    found = audit([Subject(arm, Pool(), "made") for arm in arms], count=300)
+    found = audit([AuditSubject(arm, Pool(), "made") for arm in arms], count=300)
     assert not any(arm.failed or arm.skipped for arm in found), [
         (arm.key, row.name, row.reason) for arm in found for row in arm.having("leak")
     ]

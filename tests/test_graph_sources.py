@@ -108,7 +108,7 @@ def test_features_with_names_stand_in_for_texts(tmp_path: Path) -> None:
     [
         ({"x": torch.zeros(2, 2)}, "holds no graph"),
         ({"edge_index": torch.tensor(EDGES), "raw_texts": TEXTS}, r"shape \(2, edges\)"),
-        ({"edge_index": torch.tensor(EDGES).T}, "nothing to say about a node"),
+        ({"edge_index": torch.tensor(EDGES).T}, "nothing describes a node"),
         (layout(train_mask=torch.tensor([True])), "train_mask has 1 entries for 5 nodes"),
         ({"edge_index": torch.tensor(EDGES).T, "raw_texts": [1, 2]}, "list of strings"),
     ],
@@ -121,7 +121,7 @@ def test_tensors_that_are_no_graph(tmp_path: Path, content: dict[str, Any], mess
 
 def test_an_index_out_of_range_is_named(tmp_path: Path) -> None:
     torch.save(layout(edge_index=torch.tensor([[0, 9], [1, 2]])), tmp_path / "far.pt")
-    with pytest.raises(SourceError, match="edge 1 names node 9, and nodes are 0 to 4"):
+    with pytest.raises(SourceError, match="edge 1 names node 9; the nodes are 0 to 4"):
         GraphManifest(load_source("graph", tmp_path / "far.pt"))  # type: ignore[arg-type]
 
 
@@ -162,7 +162,7 @@ def test_nodes_described_by_features_and_labels_in_files_of_their_own(tmp_path: 
     (tmp_path / "classes.json").write_text(json.dumps({"law": [10, 30]}))
     graph = read("graph", tmp_path / "edges.json", nodes="terms.json", vocabulary="names.json", labels="classes.json")
     assert texts(graph) == ["colour graph", "graph", ""] and graph.labels.tolist() == [0, -1, 0]
-    with pytest.raises(SourceError, match="numbers for nodes and no texts"):
+    with pytest.raises(SourceError, match="numbers without texts"):
         read("graph", tmp_path / "edges.json")
 
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.sources_for import source_of
+from ssl4rl_plugin.core.files import WriteError
 from ssl4rl_plugin.data.manifest import MEASUREMENTS, Manifest
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.index import checkpoints as parts
-from ssl4rl_plugin.data_builders.index import parallel as workers
+from ssl4rl_plugin.data_builders.index import checkpoints, parallel
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.index.measure import RecordMeasurer
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
@@ -146,7 +146,6 @@ def test_figures_of_a_large_jpeg_are_those_of_the_whole_picture() -> None:
             for row in RecordMeasurer(source, 10**8)([("jpeg", None), ("png", None)])
         )
         assert (reduced["width"], reduced["height"], reduced["reason"]) == (3000, 2250, None)
-        assert (int(reduced["phash"], 16) ^ int(whole["phash"], 16)).bit_count() <= 2
         assert abs(reduced["entropy"] - whole["entropy"]) < 0.05
         assert abs(reduced["contrast"] - whole["contrast"]) < 0.005
 
@@ -158,9 +157,9 @@ def test_processes_and_threads_give_the_same_bytes(many: Path, tmp_path: Path, m
     alone = build_manifest(FolderSource(many), tmp_path / "1.parquet", workers=1)
     threads = build_manifest(FolderSource(many), tmp_path / "2.parquet", workers=4)
     started = []
-    monkeypatch.setattr(workers, "THREADS_FIRST", 0.0)
-    monkeypatch.setattr(workers, "WORTH_PROCESSES", 0.0)
-    monkeypatch.setattr(workers, "Process", lambda work: started.append(process := Process(work)) or process)
+    monkeypatch.setattr(parallel, "THREADS_FIRST", 0.0)
+    monkeypatch.setattr(parallel, "WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(parallel, "Process", lambda work: started.append(process := Process(work)) or process)
     processes = build_manifest(FolderSource(many), tmp_path / "3.parquet", workers=2)
     left = [child for child in psutil.Process().children() if "serve()" in " ".join(child.cmdline())]
     assert len(started) == 2 and not left
@@ -169,15 +168,15 @@ def test_processes_and_threads_give_the_same_bytes(many: Path, tmp_path: Path, m
     assert len(started) == 2  # nothing had changed
 
 
-Process = workers.Process
+Process = parallel.Process
 
 
 def test_a_source_that_cannot_be_sent_stays_with_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Local(Listed):
         pass
 
-    monkeypatch.setattr(workers, "THREADS_FIRST", 0.0)
-    monkeypatch.setattr(workers, "WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(parallel, "THREADS_FIRST", 0.0)
+    monkeypatch.setattr(parallel, "WORTH_PROCESSES", 0.0)
     pictures = {f"{i}": (jpeg(noise(i)), None, None, None) for i in range(40)}
     assert len(build_manifest(Local(pictures), tmp_path / "m.parquet", workers=2, val_fraction=0).items("train")) == 40
 
@@ -185,16 +184,16 @@ def test_a_source_that_cannot_be_sent_stays_with_threads(tmp_path: Path, monkeyp
 def test_a_process_that_dies_is_an_error_and_what_was_found_is_kept(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "THREADS_FIRST", 0.0)
-    monkeypatch.setattr(workers, "WORTH_PROCESSES", 0.0)
-    monkeypatch.setattr(parts, "SAVE_AFTER", 0.0)
+    monkeypatch.setattr(parallel, "THREADS_FIRST", 0.0)
+    monkeypatch.setattr(parallel, "WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(checkpoints, "SAVE_AFTER", 0.0)
 
     class Doomed(Process):
         def __call__(self, job: object) -> object:
             self._process.kill()
             return super().__call__(job)
 
-    monkeypatch.setattr(workers, "Process", Doomed)
+    monkeypatch.setattr(parallel, "Process", Doomed)
     with pytest.raises(SourceError, match=r"killed by signal 9.*fewer workers.*It was reading '"):
         build_manifest(FolderSource(many), tmp_path / "m.parquet", workers=2)
     assert not [child for child in psutil.Process().children() if "serve()" in " ".join(child.cmdline())] and saved(
@@ -207,10 +206,10 @@ def test_a_process_that_dies_is_an_error_and_what_was_found_is_kept(
 SLOW = """
 import sys, time
 from pathlib import Path
-from ssl4rl_plugin.data_builders.index import checkpoints as parts
-from ssl4rl_plugin.data_builders.index import parallel as workers
+from ssl4rl_plugin.data_builders.index import checkpoints
+from ssl4rl_plugin.data_builders.index import parallel
+from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
-from ssl4rl_plugin.data.manifest import build_manifest
 
 class Slow(FolderSource):
     def read(self, ref):
@@ -219,10 +218,10 @@ class Slow(FolderSource):
         time.sleep(0.01)
         return super().read(ref)
 
-parts.SAVE_AFTER = parts.SAVE_SHARE = 0.02
+checkpoints.SAVE_AFTER = checkpoints.SAVE_SHARE = 0.02
 kind = Slow
 if sys.argv[4] == "processes":
-    kind, workers.THREADS_FIRST, workers.WORTH_PROCESSES = FolderSource, 0.0, 0.0
+    kind, parallel.THREADS_FIRST, parallel.WORTH_PROCESSES = FolderSource, 0.0, 0.0
 build_manifest(kind(sys.argv[1]), Path(sys.argv[2]), workers=2)
 """
 
@@ -278,7 +277,7 @@ def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(many: Path, tmp_path: 
     process = start(many, tmp_path / "m.parquet", tmp_path / "log")
     wait_for_a_part(tmp_path)
     process.send_signal(signal.SIGINT)
-    assert "start it again, and it goes on from here" in process.communicate()[1]
+    assert "start it again, and it resumes from here" in process.communicate()[1]
     assert saved(tmp_path) and not list(tmp_path.glob("*.tmp"))
 
 
@@ -292,7 +291,8 @@ def test_two_at_once_do_not_harm_each_other(many: Path, tmp_path: Path) -> None:
 
 
 def test_parts_are_used_only_for_what_they_are_part_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "SAVE_AFTER", -1.0)
+    monkeypatch.setattr(checkpoints, "SAVE_AFTER", -1.0)
+    monkeypatch.setattr(checkpoints, "SAVE_SHARE", 0.0)
 
     class Failing(Listed):
         def read(self, ref: str) -> bytes:
@@ -329,17 +329,17 @@ def test_parts_are_used_only_for_what_they_are_part_of(tmp_path: Path, monkeypat
 def test_a_full_disk_is_told_and_leaves_what_was_saved(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "SAVE_AFTER", 0.0)
-    monkeypatch.setattr(parts, "SAVE_SHARE", 0.0)
+    monkeypatch.setattr(checkpoints, "SAVE_AFTER", 0.0)
+    monkeypatch.setattr(checkpoints, "SAVE_SHARE", 0.0)
     sync, calls = os.fsync, iter(range(1000))
 
     def full(handle: int) -> None:
-        if next(calls) == 3:
+        if next(calls) == 6:  # two for each checkpoint: its file and its folder
             raise OSError(28, "No space left on device")
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SourceError, match=r"\.part cannot be written: No space left on device"):
+    with pytest.raises(WriteError, match=r"\.part cannot be written: No space left on device"):
         build_manifest(FolderSource(many), tmp_path / "m.parquet", workers=1)
     assert len(saved(tmp_path)) == 3 and not list(tmp_path.glob(".*tmp"))
     read: list[int] = []
@@ -369,11 +369,11 @@ def test_the_command_names_what_it_indexed(many: Path, tmp_path: Path, monkeypat
         (["nowhere"], "no path nowhere, and no such source"),
         (["folder"], "is a source and a path"),
         (["./folder"], "is empty"),
-        ([str(many), "--path", str(many)], "stands alone"),
+        ([str(many), "--path", str(many)], "if it is a path, leave out --path"),
         ([str(many), "--download"], "is a path"),
         ([str(many), "--option", "crops"], "KEY=VALUE"),
         ([str(many), "--option", "crops=2"], "no option 'crops'"),
-        ([str(many), "--source", "hf"], "no data set saved to disk"),
+        ([str(many), "--source", "hf"], "not a data set saved to disk"),
         ([str(many), "--out", str(many / "000.jpg")], "not a parquet file"),
     ):
         result = run(app, ["index", *arguments])

@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import random
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_no_picture_makes_a_task_crash(size: tuple[int, int]) -> None:
                 data = RGBD(picture, depth.astype(np.float32)) if task_name in DEPTH_TASKS else picture
                 for level_name in get_task(task_name).levels:
                     one = made(task_name, level_name, data, side=side)
+                    assert isinstance(one, Sample | Rejection)
                     if isinstance(one, Sample):
                         assert all(max(image.size) <= side and image.mode == "RGB" for image in one.images)
 
@@ -120,11 +122,14 @@ def test_a_picture_in_which_a_corruption_would_not_show_is_refused() -> None:
 
 
 def test_the_order_of_corruption_is_asked_for_in_words_that_suit_every_kind() -> None:
+    checked = 0
     for number in range(20):
         sample = made("corruption_order", "three", photo(number, 480, 360), number)
         if isinstance(sample, Sample):  # "the weakest low contrast" would leave open which end is meant
             assert "corrupted least to the one that is corrupted most" in sample.question
             assert "weakest" not in sample.question
+            checked += 1
+    assert checked >= 10
 
 
 def test_no_refusal_of_a_corruption_depends_on_the_answer() -> None:
@@ -281,11 +286,13 @@ def at(depth: np.ndarray, sample: Sample, label: str) -> float:
 
 def test_depth_order_is_that_of_the_depth_under_the_marks() -> None:
     scenes = [rgbd(number, 400, 300) for number in range(8)]
+    checked = Counter[str]()
     for level_name, number in itertools.product(get_task("depth_order").levels, range(16)):
         data = scenes[number % 8]
         sample = made("depth_order", level_name, data, number)
         if isinstance(sample, Rejection):
             continue
+        checked[level_name] += 1
         depths = [at(data.depth, sample, label) for label in sample.truth]
         level = get_task("depth_order").level(level_name)
         for near, far in itertools.pairwise(depths):
@@ -295,6 +302,7 @@ def test_depth_order_is_that_of_the_depth_under_the_marks() -> None:
         if level.row:
             heights = [y for _, y in sample.params["points"].values()]
             assert max(heights) - min(heights) <= 0.13 * sample.images[0].height
+    assert all(checked[level_name] >= 4 for level_name in get_task("depth_order").levels), checked
 
 
 def test_each_mark_bears_its_letter_where_it_is_said_to_be() -> None:

@@ -60,7 +60,7 @@ from hydra import compose, initialize_config_module
 with initialize_config_module("verl.trainer.config", version_base=None):
     config = compose("ppo_trainer", return_hydra_config=True)
 sources = [(source.provider, source.path) for source in config.hydra.runtime.config_sources]
-assert ("ssl4rl", "ssl4rl_plugin.recipes") in sources, sources
+assert sources[-3:-1] == [("ssl4rl", "ssl4rl_plugin.recipes"), ("schema", "paper_grid")], sources
 print("found")
 """
     )
@@ -71,7 +71,7 @@ print("found")
 def test_search_path_names_the_recipes():
     search_path = FakeSearchPath()
     RecipeSearchPath().manipulate_search_path(search_path)
-    assert search_path.entries == [("ssl4rl", "pkg://ssl4rl_plugin.recipes")]
+    assert search_path.entries == [("ssl4rl", "pkg://ssl4rl_plugin.recipes"), ("schema", "ssl4rl://paper_grid")]
 
 
 def test_a_failure_while_the_search_path_is_built_warns():
@@ -96,7 +96,7 @@ def test_a_failing_registration_warns_and_lets_the_other_go_on(monkeypatch, step
     assert "a broken dependency" in message and "VERL_USE_EXTERNAL_PLUGINS=none" in message
 
 
-def test_verl_itself_survives_a_broken_plugin_and_the_user_hears_of_it():
+def test_verl_itself_survives_a_broken_plugin_and_the_user_is_warned():
     code = """
 import sys
 sys.modules["ssl4rl_plugin.cpu.platform"] = None  # importing it fails
@@ -108,7 +108,7 @@ print("verl", verl.__version__)
     assert "ssl4rl-plugin could not register the CPU platform" in done.stderr
 
 
-def test_hydra_survives_a_broken_search_path_plugin_and_the_user_hears_of_it():
+def test_hydra_survives_a_broken_search_path_plugin_and_the_user_is_warned():
     code = """
 import sys
 sys.modules["ssl4rl_plugin.training.verl.search_path"] = None  # importing it fails
@@ -133,7 +133,7 @@ import gc, os, sys, time
 os.environ["VERL_USE_EXTERNAL_PLUGINS"] = "none"
 import verl
 before = set(sys.modules)
-gc.disable()  # a collection of all that verl has loaded takes longer than the import, wherever it happens to fall
+gc.disable()  # collecting what verl has loaded takes longer than the import
 start = time.process_time()  # of the processor: other programs do not count
 import ssl4rl_plugin.plugin
 seconds = time.process_time() - start

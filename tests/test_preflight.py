@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import verl  # noqa: F401  -- loads the plugin
 from hydra import compose, initialize_config_module
@@ -16,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.training import preflight
 
 SMALL = (
@@ -35,6 +37,10 @@ def config(*overrides: str):
 
 def usual(folder: Path, *overrides: str):
     return config("recipe=images", f"ssl4rl.source.path={folder}", *SMALL, *overrides)
+
+
+def graph_run(*overrides: str):
+    return config("recipe=graph_cpu_demo", "actor_rollout_ref.model.path=some/model", *overrides)
 
 
 def test_a_good_run_passes(photo_folder: Path) -> None:
@@ -78,7 +84,7 @@ def test_a_curriculum_that_would_be_without_effect_is_said(
     ],
 )
 def test_each_mistake_is_named_with_its_remedy(photo_folder: Path, overrides: list[str], message: str) -> None:
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    with pytest.raises(UserError, match=message):
         preflight.check(usual(photo_folder, *overrides))
 
 
@@ -98,7 +104,7 @@ def test_an_empty_folder_and_one_without_a_good_image(tmp_path: Path) -> None:
 def test_one_group_is_not_enough_for_a_task_that_compares_photos(tmp_path: Path, photos: list[Image.Image]) -> None:
     for number in range(8):
         photos[0].save(tmp_path / f"{number}.png")
-    with pytest.raises(RuntimeError, match=r"group|no images"):
+    with pytest.raises(UserError, match=r"group|no images"):
         preflight.check(usual(tmp_path, "ssl4rl.tasks=[contrastive]"))
 
 
@@ -143,6 +149,29 @@ def test_main_ppo_stops_with_exit_code_2_before_ray(photo_folder: Path) -> None:
     assert "ray init kwargs" not in done.stdout and "Traceback" not in done.stderr
 
 
+def test_a_bug_keeps_its_traceback_and_a_users_mistake_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NumPy raises a ValueError too, so the type decides, and not whether it is a ValueError."""
+
+    def bug(config: object) -> None:
+        np.zeros(3).reshape(2, 2)
+
+    def mistake(config: object) -> None:
+        raise preflight.PreflightError("set the path")
+
+    for planted, code in ((bug, 1), (mistake, 2)):
+        monkeypatch.setattr(preflight, "check_data_keys", planted)
+        with pytest.raises(SystemExit) as ended:
+            preflight.Preflight().on_job_start(graph_run())
+        assert ended.value.code == code
+        stderr = capsys.readouterr().err
+        if code == 2:
+            assert stderr == "\nssl4rl: cannot start: set the path\n"
+        else:
+            assert "Traceback" in stderr and "cannot reshape array" in stderr and "ssl4rl: cannot start" in stderr
+
+
 def benchmark(path: Path, pictures: list[Image.Image]) -> str:
     """A benchmark with one question about each picture, as an entry of ssl4rl.benchmarks."""
     lines = ["index\tquestion\tA\tB\tanswer\tcategory\timage"]
@@ -170,12 +199,16 @@ def test_training_images_may_not_be_those_of_a_benchmark_unless_the_run_says_so(
     preflight.check(usual(photo_folder, others))
 
 
+def test_a_run_on_a_graph_may_validate_on_a_benchmark_of_pictures(tmp_path: Path, photos: list[Image.Image]) -> None:
+    preflight.check(graph_run(benchmark(tmp_path / "b.tsv", photos[:4])))
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         ("{name: tsv}", "needs a path"),
-        ("{path: x}", "must be a mapping with name and path"),
-        ("{name: tsv, path: x, split: y}", "unknown 'split'"),
+        ("{path: x}", "ssl4rl.benchmarks.0.name is missing"),
+        ("{name: tsv, path: x, split: y}", "no key ssl4rl.benchmarks.0.split"),
         ("{name: nonsense, path: x}", "unknown source 'nonsense'"),
         ("{name: sample_photos}", "a source of pictures without labels"),
     ],

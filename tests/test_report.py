@@ -297,7 +297,7 @@ def test_the_page_shows_all_of_a_finished_run(page):
                   "Rollout against trainer", "One training group", "Exact form", "/models/tiny"):  # fmt: skip
         assert title in text, title
     assert page.count("<svg") >= 9 and "data:image/png;base64," in page
-    assert "What to know about this run" not in text and "No picture" not in text
+    assert "Notes on this run" not in text and "No picture" not in text
     assert len(page) < 3_000_000
 
 

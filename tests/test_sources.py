@@ -104,7 +104,7 @@ def test_folder_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="loop"):
         FolderSource(tmp_path / "loop")
     (tmp_path / "loop").unlink()
-    with pytest.raises(SourceError, match="no usable path"):
+    with pytest.raises(SourceError, match="not a usable path"):
         FolderSource("a\0b")
     with pytest.raises(SourceError, match="does not exist"):
         FolderSource(tmp_path / "nowhere")
@@ -167,7 +167,7 @@ def test_tsv_bad_rows_are_image_errors(tmp_path: Path) -> None:
         "broken_base64", "zero_bytes", "dangling_reference", "broken_row", "broken_base64",
     ]  # fmt: skip
     for bad in ("1", "1@0+5", "1@99999999999999999999+5", f"1@20+{2**40}", "1@x+y"):
-        with pytest.raises(SourceError, match="no reference into"):
+        with pytest.raises(SourceError, match="not a reference into"):
             source.read(bad)
     assert reason_of(source, "1@25+3") == "broken_row"
 

@@ -417,7 +417,7 @@ def test_broken_rows_cost_nothing_else(tmp_path: Path, caplog: pytest.LogCapture
     source = MMBench(file)
     questions = list(source.questions())
     assert [question.id for question in questions[9:]] == ["402"]
-    assert "2 rows are no questions: no_question 1, answer_not_an_option 1" in caplog.text
+    assert "2 rows are not questions: no_question 1, answer_not_an_option 1" in caplog.text
     manifest = build_manifest(source, tmp_path / "m.parquet", val_fraction=0.3)
     assert manifest.rejected == {"broken_base64": 1, "broken_row": 1}
 
@@ -426,7 +426,7 @@ def test_benchmarks_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"is empty"):
         load_source("mmbench", tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match=r"notes\.txt is none of its files; TSV or parquet with index"):
+    with pytest.raises(SourceError, match=r"notes\.txt is not one of its files; TSV or parquet with index"):
         load_source("mmbench", tmp_path / "notes.txt")
     with pytest.raises(SourceError, match=r"does not exist; get MMBench_DEV_EN\.tsv from https"):
         load_source("mmbench", tmp_path / "nowhere")
@@ -486,7 +486,7 @@ def test_download_fetches_what_the_source_needs(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("GatedRepoError", "wants its terms accepted.*hf auth login"),
+    ("GatedRepoError", "accept the terms at .*hf auth login"),
     ("RepositoryNotFoundError", "is gone or private; get mmstar"),
     ("HfHubHTTPError", "cannot be downloaded from https.*copy the files"),
     ("LocalEntryNotFoundError", "cannot be downloaded from https.*copy the files"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import string
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,13 +47,12 @@ def generate(name: str, level: str, image: Image.Image, rng: random.Random, **ch
     return get_task(name).generate(Item("a", image), settings, rng)
 
 
-def samples(
-    name: str, level: str, image: Image.Image | None = None, count: int = 20, **changes: Any
-) -> Iterator[Sample]:
-    for number in range(count):
-        made = generate(name, level, image or photo(number), random.Random(number), **changes)
-        if isinstance(made, Sample):
-            yield made
+def samples(name: str, level: str, image: Image.Image | None = None, count: int = 20, **changes: Any) -> list[Sample]:
+    """`count` samples, of at most ten times as many draws."""
+    made = (generate(name, level, image or photo(k), random.Random(k), **changes) for k in range(10 * count))
+    found = list(itertools.islice((sample for sample in made if isinstance(sample, Sample)), count))
+    assert len(found) == count, f"nearly everything is refused: {len(found)} samples of {10 * count} draws"
+    return found
 
 
 def reasons(name: str, level: str, image: Image.Image, rng: type[random.Random] = random.Random) -> set[str]:

@@ -1,15 +1,14 @@
-"""The builder: the rows of a plan, shard by shard, into a folder that verl reads.
+"""The builder: writes the rows of a plan, shard by shard, into a folder that verl reads.
 
-A shard is a pure function of the plan and its number, so it does not matter who makes it: this process, several of this
-machine (`local`), or the nodes of a Ray cluster (`ray`, through Ray Data). A build that was killed is started again with
-the same command; what is finished and undamaged stays, and the result equals that of an undisturbed build.
+A shard is a pure function of the plan and its number, so any process can make it: processes of this machine (`local`), or
+the nodes of a Ray cluster (`ray`, through Ray Data). To resume a killed build, start the same command again: finished,
+undamaged shards stay, and the result equals that of an uninterrupted build.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -21,26 +20,25 @@ from pathlib import Path
 from typing import Any
 
 from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, BuildPlan, PlanError, plan_from, read_plan
-from ssl4rl_plugin.data.shards import Shard
-from ssl4rl_plugin.core.processes import WorkerDiedError, as_completed, cores
 from ssl4rl_plugin.core.files import TEMPORARY, claimed, remove_leftovers, sync_files, writing
+from ssl4rl_plugin.core.processes import WorkerDiedError, as_completed, cores
+from ssl4rl_plugin.data.arms import Arm
+from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, BuildPlan, PlanError, plan_from, read_plan
+from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.rows import Rows
 from ssl4rl_plugin.data.shards import Shard, Tally
 from ssl4rl_plugin.data_builders.build.shard_writer import ShardWriter, finished
-from ssl4rl_plugin.data.rows import Rows
 from ssl4rl_plugin.training.stored_rows import plan_settings, remade_rows
-from ssl4rl_plugin.data.arms import Arm
 
 ENGINES = ("local", "ray")
 COUNTED_ANSWERS = 16
-"""Right answers are counted for tasks with at most so many."""
+"""Right answers are counted for tasks with at most this number of different ones."""
 
 _LOCK = ".lock"
 
 
 class BuildError(UserError):
-    """A build that cannot go on; the message says why, what is done already, and what to do."""
+    """A build cannot continue. The message says why, what is finished, and what to do."""
 
 
 @dataclass
@@ -52,9 +50,9 @@ class FinishedShard:
     size: int
     """Bytes of the file."""
     kept: bool
-    """It was there already."""
+    """Whether it existed before this build."""
     node: str = ""
-    """Which node of a Ray cluster made it."""
+    """The node of a Ray cluster that made it; empty for this machine."""
 
 
 @dataclass
@@ -66,7 +64,7 @@ class FinishedBuild:
     shards: list[FinishedShard] = field(default_factory=list)
 
     def tally(self, *splits: str) -> Tally:
-        """What the shards of some splits hold together."""
+        """The sum of the tallies of some splits' shards."""
         total = Tally()
         for done in self.shards:
             if done.shard.split in splits:
@@ -84,21 +82,21 @@ def build(
     address: str | None = None,
     advance: Callable[[FinishedShard], None] = lambda done: None,
 ) -> FinishedBuild:
-    """Make every shard of a plan, or what is missing of it.
+    """Make the missing shards of a plan.
 
     Args:
         plan: what to build.
-        manifest: the indexed images that the plan was made for; copied into the folder.
-        folder: where to; new, empty, or with a part of the same build in it. On a Ray cluster a folder that all nodes
-            see, as do they the images.
+        manifest: the indexed images that the plan was made for. It is copied into the folder.
+        folder: output folder; new, empty, or with a part of the same build. All nodes of a Ray cluster must be able to
+            access it, and the images.
         engine: one of `ENGINES`.
-        workers: processes at a time; None for one per core (local), or as many as the cluster has room for (ray).
-        address: of the Ray cluster; None for the one that RAY_ADDRESS names, or one on this machine.
+        workers: number of processes; None for one per core (local), or as many as the cluster has room for (ray).
+        address: address of the Ray cluster; None for the one in RAY_ADDRESS, or one on this machine.
         advance: called after each shard.
 
     Raises:
         PlanError: the folder belongs to something else.
-        BuildError: the disk is full or not writable, a worker died, no cluster, another build is at work there.
+        BuildError: the disk is full or not writable, a worker died, there is no cluster, or another build uses the folder.
         SampleError, SourceError: the images do not fit a task, or cannot be read any more.
     """
     if engine not in ENGINES:
@@ -116,7 +114,7 @@ def build(
             if engine == "local"
             else _through_ray(work, shards, workers, address)
         )
-        with contextlib.closing(results):  # before the folder is let go
+        with contextlib.closing(results):  # before the lock is released
             for done in results:
                 built.shards.append(done)
                 advance(done)
@@ -126,7 +124,7 @@ def build(
 
 
 def make_shard(plan: BuildPlan, folder: Path, shard: Shard) -> FinishedShard:
-    """Make one shard, unless it is there, whole and as planned."""
+    """Make one shard, unless it exists, undamaged and as planned."""
     path = folder / shard.name
     tally = finished(path, plan.stamp(shard))
     kept = tally is not None
@@ -137,14 +135,14 @@ def make_shard(plan: BuildPlan, folder: Path, shard: Shard) -> FinishedShard:
                 row = rows[index]
                 writer.add(row, system_prompt, row.kind in counted)
             writer.finish(plan.stamp(shard))
-            sync_files(writer.files)  # before the shard that names them shows
+            sync_files(writer.files)  # before the shard that names them appears
         tally = writer.tally
     return FinishedShard(shard, tally, path.stat().st_size, kept)
 
 
 @functools.lru_cache(maxsize=3)
 def _opened(plan: bytes, folder: Path, split: str) -> tuple[Rows, str | None, set[str]]:
-    """The rows of a split to be made, the system prompt, and the arms whose answers are counted; once per process."""
+    """The rows of a split, the system prompt, and the arms whose answers are counted. Cached in each process."""
     parsed = plan_from(plan)
     settings = plan_settings(parsed)
     return (
@@ -160,9 +158,9 @@ def _few_answers(arm: Arm) -> bool:
 
 @contextlib.contextmanager
 def _claimed(folder: Path, plan: BuildPlan, manifest: Manifest) -> Iterator[None]:
-    """Hold the folder for this build alone, with its plan and manifest in it."""
+    """Lock the folder for this build, and write its plan and manifest into it."""
     folder.mkdir(parents=True, exist_ok=True)
-    busy = BuildError(f"another build is at work in {folder}: wait for it, or choose another folder")
+    busy = BuildError(f"another build is running in {folder}: wait for it, or choose another folder")
     with claimed(folder / _LOCK, busy):
         if (folder / FILE).exists():
             there = read_plan(folder)
@@ -177,21 +175,21 @@ def _claimed(folder: Path, plan: BuildPlan, manifest: Manifest) -> Iterator[None
                 raise PlanError(
                     f"{folder} is not empty and holds no build ({', '.join(foreign[:3])}, ...): choose another folder"
                 )
-        # Always the manifest of today: the source may have moved, while its images are the same.
+        # Always the current manifest: the source may have moved while its images are the same.
         digest = hashlib.sha256()
         with writing(folder / MANIFEST) as file, open(manifest.path, "rb") as content:
             while block := content.read(2**20):
                 digest.update(block)
                 file.write(block)
             if digest.hexdigest() != manifest.digest:
-                raise BuildError("the images were indexed anew meanwhile: start the same command again")
+                raise BuildError("the images were indexed again during the build: start the same command again")
         with writing(folder / FILE) as file:
             file.write(plan.to_json())
         yield
 
 
 def _differences(one: BuildPlan, other: BuildPlan) -> list[str]:
-    """What two plans differ in, in words."""
+    """The differences of two plans, in words."""
     names = {"made_with": "package versions", "section": "settings", "store": "storage of pictures"}
     left, right = asdict(one), asdict(other)
     found = [key for key in left if left[key] != right[key]]
@@ -203,7 +201,7 @@ def _differences(one: BuildPlan, other: BuildPlan) -> list[str]:
 
 @contextlib.contextmanager
 def plain_errors(built: FinishedBuild) -> Iterator[None]:
-    """What the system says about the build's disk or its workers, in words that help. Raises BuildError."""
+    """Turn errors of the disk and of workers into BuildErrors that say what to do."""
     folder = built.folder
     try:
         yield
@@ -211,23 +209,23 @@ def plain_errors(built: FinishedBuild) -> Iterator[None]:
         raise BuildError(str(error)) from error
     except OSError as error:
         done = f"{len(built.shards)} of {len(built.plan.shards())} files are done"
-        again = "then start the same command again: what is done stays"
+        again = "then start the same command again: finished files stay"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BuildError(f"no space is left for {folder} ({done}): make room, {again}") from error
-        raise BuildError(f"{folder} cannot be written: {error} ({done}); put that right, {again}") from error
+        raise BuildError(f"{folder} cannot be written: {error} ({done}); correct that, {again}") from error
 
 
 def _through_ray(
     work: Callable[[Shard], FinishedShard], shards: Sequence[Shard], workers: int | None, address: str | None
 ) -> Generator[FinishedShard]:
-    """The same as `as_completed`, on a Ray cluster through Ray Data: one task for each shard."""
+    """Like `as_completed`, on a Ray cluster through Ray Data: one task per shard."""
     try:
         import ray
         import ray.data
         from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise BuildError(f"engine ray needs Ray Data ({error}): pip install 'ray[data]'") from error
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it reports on itself at length
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs a lot
     ours = not ray.is_initialized()
     try:
         if ours:
@@ -249,7 +247,7 @@ def _through_ray(
                 shards[row["number"]], Tally.from_json(json.loads(row["tally"])), row["size"], row["kept"], row["node"]
             )
     except RayTaskError as error:
-        if isinstance(error.cause, Exception):  # our own, from the node
+        if isinstance(error.cause, Exception):  # an error of ours, from the node
             raise error.cause from None
         raise BuildError(f"the Ray cluster failed: {error}") from error
     except RayError as error:
@@ -260,8 +258,8 @@ def _through_ray(
 
 
 def _join_cluster(ray: Any, address: str | None) -> None:
-    """Connect to the cluster at an address, to the one that RAY_ADDRESS names or this machine belongs to, or start one
-    that only this machine can reach. Raises BuildError."""
+    """Connect to the cluster at an address, in RAY_ADDRESS, or on this machine; else start one that only this machine can
+    reach. Raises BuildError."""
     quiet = {"log_to_driver": False, "logging_level": "error"}
     named = address or os.environ.get("RAY_ADDRESS")
     try:
@@ -273,7 +271,7 @@ def _join_cluster(ray: Any, address: str | None) -> None:
 
 
 def _ray_row(row: dict[str, Any], work: Callable[[Shard], FinishedShard], shards: Sequence[Shard]) -> dict[str, Any]:
-    """What a Ray task does: make the shard of that number, and tell about it in what Ray Data can carry."""
+    """The Ray task: make the shard with the row's number, and return its facts as a row of Ray Data."""
     import ray
 
     done = work(shards[row["number"]])

@@ -1,4 +1,4 @@
-"""Planning a build: which rows it has, and everything that their bytes depend on."""
+"""Plans a build: its rows, and everything that determines their bytes."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def make_plan(
     """Plan a build.
 
     Args:
-        section: the `ssl4rl` section of a config; its source is the one of the manifest.
+        section: the `ssl4rl` section of a config, with the manifest's source.
         manifest: the indexed images.
         store: one of `STORES`.
-        codec: how pictures are encoded; None for JPEG of quality 90.
-        shard_rows: rows of each shard but the last of a split.
+        codec: encoding of pictures; None for JPEG of quality 90.
+        shard_rows: rows in each shard, except the last one of a split.
 
     Raises:
         SettingsError, SourceError, SampleError: the settings are wrong, or do not fit the images.
-        PlanError: an impossible store, codec or size.
+        PlanError: the store, codec or shard size is invalid, or the source is a graph.
     """
     if manifest.source.kind == "graph":
-        raise PlanError("a graph is not built beforehand: its samples are made while training (see docs/graphs.md)")
+        raise PlanError("a graph is not built beforehand: its samples are made during training (see docs/graphs.md)")
     source = {key: value for key, value in section["source"].items() if key not in ("path", "manifest")}
     indexed = manifest.settings
     source |= {"name": indexed["source"], "options": indexed["options"], "val_fraction": indexed["val_fraction"]}
@@ -62,7 +62,7 @@ def make_plan(
 
 
 def images_digest(manifest: Manifest) -> str:
-    """SHA-256 over what samples depend on of the usable images; the same wherever the files are, and whenever."""
+    """SHA-256 of the properties of usable images that samples depend on. Paths and times of files are not part of it."""
     import pyarrow.compute as pc
 
     found = hashlib.sha256()

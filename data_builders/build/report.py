@@ -1,6 +1,6 @@
-"""What a build contains, as JSON and as a page: rows, refusals by reason, sizes, prompt lengths, the audit's figures.
+"""The report of a build, as JSON and as a page: rows, rejections by reason, sizes, prompt lengths, results of the audit.
 
-Everything comes from the finished files, so a build that was killed and resumed reports as one that was not.
+Everything is read from the finished files, so a resumed build has the same report as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.training.stored_rows import StoredRows, plan_settings
-from ssl4rl_plugin.data_builders.build.builder import FinishedBuild
-from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data.build_plan import SPLITS
-from ssl4rl_plugin.core.files import writing
-from ssl4rl_plugin.training.questions import QuestionRows
 from ssl4rl_plugin.analysis.report.page import card, readable, render
+from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.files import writing
+from ssl4rl_plugin.data.build_plan import SPLITS
+from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.rows import Row
+from ssl4rl_plugin.data_builders.build.builder import FinishedBuild
+from ssl4rl_plugin.training.questions import QuestionRows
+from ssl4rl_plugin.training.stored_rows import StoredRows, plan_settings
 
 JSON, HTML = "report.json", "report.html"
 SHOWN = 3
-"""Rows of each kind that the page shows."""
+"""Rows of each kind on the page."""
 MEASURED = 48
-"""Rows of each kind whose prompt is measured."""
+"""Rows of each kind whose prompts are measured."""
 
 
 def report(
     built: FinishedBuild, manifest: Manifest, tokens: Mapping[str, Any] | None, audit: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Everything about a finished build, as JSON values.
+    """The report of a finished build, as JSON values.
 
     Args:
         built: the build.
         manifest: its indexed images.
-        tokens: what `prompt_lengths` measured; None if it was not asked for.
-        audit: the audit's findings (`ssl4rl audit --json`); None if it was not asked for.
+        tokens: result of `prompt_lengths`; None if not measured.
+        audit: result of the audit (`ssl4rl audit --json`); None if not audited.
     """
     plan, settings = built.plan, plan_settings(built.plan)
     total = built.tally(*SPLITS)
@@ -80,7 +80,7 @@ def report(
 
 
 def _kinds(built: FinishedBuild) -> list[dict[str, Any]]:
-    """A line for every arm and benchmark."""
+    """One entry for every arm and benchmark."""
     total = built.tally(*SPLITS)
     by_split = {split: built.tally(split).rows for split in SPLITS}
     refused, answers = _by_kind(total.refused), _by_kind(total.answers)
@@ -102,7 +102,7 @@ def _kinds(built: FinishedBuild) -> list[dict[str, Any]]:
 
 
 def _by_kind(counts: Mapping[str, int]) -> dict[str, Counter[str]]:
-    """`kind: what` -> number as kind -> what -> number. (A kind may hold colons, and ends with no space.)"""
+    """Regroup `kind: what` -> number as kind -> what -> number. (A kind may contain colons, but not colon and space.)"""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for key, number in counts.items():
         kind, _, what = key.rpartition(": ") if "{" in key else key.partition(": ")
@@ -110,17 +110,19 @@ def _by_kind(counts: Mapping[str, int]) -> dict[str, Counter[str]]:
     return found
 
 
-def prompt_lengths(built: FinishedBuild, model: str, limit: int, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """How many tokens prompts have for a model, from some rows of each kind.
+def prompt_lengths(
+    built: FinishedBuild, model: str, limit: int, advance: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Lengths of prompts in tokens of a model, from some rows of each kind.
 
     Args:
         built: the build.
         model: folder or hub name of a model with a processor that verl knows.
-        limit: tokens that a prompt may have (`data.max_prompt_length`).
+        limit: most tokens of a prompt (`data.max_prompt_length`).
         advance: called after each row.
 
     Raises:
-        ValueError: no processor, or one that verl does not know.
+        UserError: there is no processor, or verl does not know it.
     """
     from verl.utils import hf_processor
 

@@ -1,7 +1,7 @@
-"""Writing shards: each file is complete and as planned, or it is not there.
+"""Writes shards. An incomplete shard never appears under its name.
 
-A shard's footer says which shard of which plan it is, and its pages carry checksums, so a finished shard is recognised by
-what it holds and not by its name.
+A shard's footer names its plan and number, and its pages have checksums. A finished shard is recognised by this content,
+not by its name.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_GROUP_BYTES = 8 * 2**20
-"""Bytes of pictures after which a row group ends: what a reader holds in memory, and a writer."""
+"""Bytes of pictures after which a row group ends. Readers and the writer hold one row group in memory."""
 MAX_ROW_GROUP = 1024
-"""Rows after which a row group ends, whatever their size."""
-
+"""Most rows of a row group."""
 
 
 class ShardWriter:
@@ -35,7 +34,7 @@ class ShardWriter:
         import pyarrow.parquet as pq
 
         self._schema = schema()
-        # Pictures are compressed already.
+        # Pictures are already compressed.
         stored = dict.fromkeys(("images.list.element.bytes", "videos.list.element.frames.list.element.bytes"), "none")
         self._writer = pq.ParquetWriter(
             file,
@@ -53,7 +52,7 @@ class ShardWriter:
         """Picture files written, not yet synced."""
 
     def add(self, row: Row, system_prompt: str | None, answers: bool) -> None:
-        """Append a row; with `answers` its right answer is counted."""
+        """Append a row. With `answers`, count its right answer."""
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         self._rows.append(
             {
@@ -88,7 +87,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # A second close does nothing; after an error the file is thrown away, whatever pyarrow says about it.
+        # A second close does nothing. After an error the file is deleted, so errors of the close do not matter.
         with suppress(Exception):
             self._writer.close()
 
@@ -104,7 +103,7 @@ class ShardWriter:
         return {"bytes": None, "path": self._file(data)}
 
     def _file(self, data: bytes) -> str:
-        """Where a picture lies below the folder: a name that is its content's hash, so that a reader can check it."""
+        """Store a picture; returns its name below the folder, the hash of its content, so that a reader can check it."""
         name = picture_name(data, self._codec.format)
         path = self._folder / name
         if not path.exists() or path.read_bytes() != data:
@@ -123,7 +122,7 @@ class ShardWriter:
 
 
 def _leaves(of: pa.Schema) -> list[str]:
-    """Parquet's names of all columns, those inside of lists and structs too."""
+    """Parquet's names of all physical columns, also inside lists and structs."""
     import pyarrow as pa
 
     def below(name: str, kind: pa.DataType) -> Iterator[str]:
@@ -139,8 +138,7 @@ def _leaves(of: pa.Schema) -> list[str]:
 
 
 def finished(path: Path, stamp: dict[str, Any]) -> Tally | None:
-    """The tally of a shard that is there, is the one meant, and whose every page and picture file is as it was written;
-    None for any other."""
+    """The tally of a finished shard; None if it is missing, of another plan, or has a damaged page or picture file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -160,7 +158,7 @@ def finished(path: Path, stamp: dict[str, Any]) -> Tally | None:
 
 
 def _named(group: pa.Table) -> Iterator[str]:
-    """Names of the picture files that the rows of a table name."""
+    """Names of the picture files in a table of rows."""
     import pyarrow.compute as pc
 
     pictures = pc.list_flatten(group["images"])

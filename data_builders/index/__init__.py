@@ -1,1 +1,1 @@
-"""The index of a source: which items there are, what they are like, and which belong together."""
+"""The index of a source: lists its items, measures them, and groups duplicates."""

@@ -1,4 +1,4 @@
-"""Which pictures belong together, and which side of the split each group is on; whole columns at a time."""
+"""Groups of duplicate pictures, and the split of each group. Works on whole columns."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SIDES = ("train", "val")
-"""The two sides of the split; elsewhere they are numbers, -1 for neither."""
+"""The two splits. Arrays hold their positions here, -1 for neither."""
 TRAIN, VAL = 0, 1
 
-_PAIRS = 1 << 20  # taken in at a time
-_BLOCK = 1 << 16  # values that are Python objects at a time
+_PAIRS = 1 << 20  # pairs processed at a time
+_BLOCK = 1 << 16  # values converted to Python objects at a time
 
 IntArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,11 +32,11 @@ class Groups:
     names: pa.Array
     """Names of the groups."""
     group: IntArray
-    """Position in `names`; -1 for a row that is in none."""
+    """Position in `names`; -1 for a row without a group."""
     split: IntArray
-    """The side."""
+    """Position in `SIDES`; -1 for neither."""
     copied: IntArray
-    """For a row that its source calls training: the row that shows the same, and that it calls validation; else -1."""
+    """For a training row of the source with a validation row in its group: that validation row. Else -1."""
 
 
 def group_and_split(
@@ -48,17 +48,17 @@ def group_and_split(
     seed: int,
     val_fraction: float,
 ) -> Groups:
-    """Put rows of equal content, of one name in `together` and of a pair in `near` into one group, and each group on one
-    side of the split.
+    """Put rows into one group if their content is equal, they share a name in `together`, or they are a pair in `near`.
+    Assign each group to one split.
 
     Args:
         rows: numbers of the usable rows.
-        sha256: what the content is, in hex, for every row.
-        together: the source's own name of the group; null for none.
+        sha256: hash of the content of every row, in hex.
+        together: the source's own name for the group; null for none.
         near: pairs of row numbers.
-        stated: the side that the source has the row on; -1 where it does not say.
-        seed: with the group it decides on the side where the source does not say.
-        val_fraction: share of the groups that become validation then.
+        stated: position in `SIDES` that the source states for every row; -1 for none.
+        seed: decides, with the group, on the split of a group without a stated one.
+        val_fraction: share of these groups that become validation.
     """
     import pyarrow.compute as pc
 
@@ -77,7 +77,7 @@ def group_and_split(
     while len(pairs := np.fromiter(islice(flat, 2 * _PAIRS), np.int64).reshape(-1, 2)):
         label = _joined(label, pairs[:, 0], pairs[:, 1])
 
-    # A group is called after the least of its hashes, whatever the order of its members.
+    # A group is named after its smallest hash, so the order of its members does not matter.
     group = np.unique(label[rows], return_inverse=True)[1]
     count = int(group.max(initial=-1)) + 1
     least = np.full(count, len(by_hash))
@@ -105,15 +105,17 @@ def group_and_split(
 def near_pairs(
     signatures: pa.ChunkedArray, rows: IntArray, advance: Callable[[int], None] | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that show the same picture by their signatures, enough of them to connect all such rows.
+    """Pairs of rows with matching signatures, enough to connect all rows of a group.
 
     Args:
-        signatures: of every row; null for one that is not compared.
+        signatures: signature of every row; null for a row that is not compared.
         rows: numbers of the usable rows.
         advance: called with the number of rows looked up since the last call.
     """
     compared = rows[signatures.is_valid().to_numpy()[rows]]
-    found = np.empty((len(compared), SIGNATURE_BYTES), np.uint8)  # one copy of them all, and no second one half-way
+    found = np.empty(
+        (len(compared), SIGNATURE_BYTES), np.uint8
+    )  # filled in blocks, so that there is never a second copy
     for start in range(0, len(compared), _BLOCK):
         block = slice(start, start + _BLOCK)
         found[block] = unpack(signatures.take(compared[block]))
@@ -122,7 +124,7 @@ def near_pairs(
 
 
 def _joined(label: IntArray, ones: IntArray, others: IntArray) -> IntArray:
-    """Labels of rows after the labels of each pair of rows have become one."""
+    """Labels of rows after the labels of each pair of rows are merged."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -132,13 +134,13 @@ def _joined(label: IntArray, ones: IntArray, others: IntArray) -> IntArray:
 
 
 def _first_equal(values: IntArray) -> IntArray:
-    """For every value, the position of the first one that is equal."""
+    """For every value, the position of the first equal value."""
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     return first[inverse]
 
 
 def _spread(values: IntArray, rows: IntArray, count: int) -> IntArray:
-    """Values in their rows, and -1 in the others."""
+    """An array of length `count` with the values in `rows`, and -1 elsewhere."""
     spread = np.full(count, -1, values.dtype)
     spread[rows] = values
     return spread

@@ -1,4 +1,4 @@
-"""From a source to a table of figures: list its records, keep what is known of them, and measure the rest."""
+"""From a source to a table of measurements: list the records, reuse the valid measurements, measure the rest."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK = 32  # records measured by one call of a worker
-_BLOCK = 4096  # records that are Python objects at a time
-_UNSTABLE = ("unreadable", "outside_root")  # reasons that say nothing about the bytes
+_BLOCK = 4096  # records converted to Python objects at a time
+_UNSTABLE = ("unreadable", "outside_root")  # these may go away although the stamp stays the same
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source lists, a row for each record."""
+    """The records of a source, one row each."""
 
-    places: pa.Table
+    keys: pa.Table
     """Columns ref and box."""
     groups: pa.ChunkedArray
-    """The source's own groups; null for none."""
+    """The source's own group; null for none."""
     sides: IntArray
-    """The side of the split that the source has it on; -1 where it does not say."""
+    """Position in `SIDES` of the split that the source states; -1 for none."""
     digest: str
-    """Of all that the source said."""
+    """SHA-256 of the listing."""
 
 
 def list_records(source: Source, progress: bool) -> Listing:
-    """List a source. Raises SourceError if there is nothing, a ref twice, or a split that is neither of the two."""
+    """List a source. Raises SourceError if it is empty, repeats a ref, or names a split that is neither of the two."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -63,41 +63,41 @@ def list_records(source: Source, progress: bool) -> Listing:
         for block in _blocks(source.records()):
             refs, splits, groups, boxes = zip(*((r.ref, r.split, r.group, r.box) for r in block), strict=True)
             digest.update(json.dumps([refs, splits, groups, boxes]).encode())
-            side_of |= {split: _side(split) for split in set(splits) - side_of.keys()}
+            side_of |= {split: _side_of_split(split) for split in set(splits) - side_of.keys()}
             sides = np.array([side_of[split] for split in splits], np.int8)
-            made = pa.array(refs, pa.string()), pa.array(boxes, box), pa.array(groups, pa.string()), sides
-            for column, part in zip(columns, made, strict=True):
-                column.append(part)
+            arrays = pa.array(refs, pa.string()), pa.array(boxes, box), pa.array(groups, pa.string()), sides
+            for column, array in zip(columns, arrays, strict=True):
+                column.append(array)
             bar.advance(len(block))
     if not columns[0]:
         raise SourceError(f"source {source.name!r} lists no images{f' at {source.path}' if source.path else ''}")
-    places = pa.table({"ref": pa.chunked_array(columns[0]), "box": pa.chunked_array(columns[1])}).combine_chunks()
-    if pc.count_distinct(places["ref"]).as_py() < len(places):
-        counts = places["ref"].value_counts()
+    keys = pa.table({"ref": pa.chunked_array(columns[0]), "box": pa.chunked_array(columns[1])}).combine_chunks()
+    if pc.count_distinct(keys["ref"]).as_py() < len(keys):
+        counts = keys["ref"].value_counts()
         twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
         raise SourceError(f"source {source.name!r} lists {twice!r} more than once; refs are unique")
-    return Listing(places, pa.chunked_array(columns[2]), np.concatenate(columns[3]), digest.hexdigest())
+    return Listing(keys, pa.chunked_array(columns[2]), np.concatenate(columns[3]), digest.hexdigest())
 
 
-def still_valid(known: pa.Table, source: Source, places: pa.Table, workers: int, progress: bool) -> IntArray:
-    """For every listed record, the number of the row of `known` that still holds for it; -1 where there is none."""
+def still_valid(measured: pa.Table, source: Source, keys: pa.Table, workers: int, progress: bool) -> IntArray:
+    """For every listed record, the row of `measured` that is still valid; -1 for none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = pc.fill_null(pc.index_in(places["ref"], value_set=known["ref"].combine_chunks()), -1).to_numpy().copy()
-    unstable = pc.is_in(known["reason"], value_set=pa.array(_UNSTABLE)).to_numpy()
-    there = np.flatnonzero(found >= 0)
-    there = there[~unstable[found[there]]]
-    valid = np.full(len(places), -1)
+    found = pc.fill_null(pc.index_in(keys["ref"], value_set=measured["ref"].combine_chunks()), -1).to_numpy().copy()
+    unstable = pc.is_in(measured["reason"], value_set=pa.array(_UNSTABLE)).to_numpy()
+    listed_before = np.flatnonzero(found >= 0)
+    listed_before = listed_before[~unstable[found[listed_before]]]
+    valid = np.full(len(keys), -1)
 
     def unchanged(rows: IntArray) -> tuple[IntArray, IntArray]:
-        then = known.select(["bytes", "mtime_ns", "box"]).take(found[rows])
-        now = np.array([_stamp(source, ref) for ref in places["ref"].take(rows).to_pylist()])
-        same = (now[:, 0] == then["bytes"].to_numpy()) & (now[:, 1] == then["mtime_ns"].to_numpy())
-        return rows, same & (_corners(then["box"]) == _corners(places["box"].take(rows))).all(axis=1)
+        before = measured.select(["bytes", "mtime_ns", "box"]).take(found[rows])
+        now = np.array([_stamp(source, ref) for ref in keys["ref"].take(rows).to_pylist()])
+        same = (now[:, 0] == before["bytes"].to_numpy()) & (now[:, 1] == before["mtime_ns"].to_numpy())
+        return rows, same & (_corners(before["box"]) == _corners(keys["box"].take(rows))).all(axis=1)
 
-    blocks = np.array_split(there, -(-len(there) // _BLOCK)) if len(there) else []
-    with Progress("checking", len(there), progress) as bar:
+    blocks = np.array_split(listed_before, -(-len(listed_before) // _BLOCK)) if len(listed_before) else []
+    with Progress("checking", len(listed_before), progress) as bar:
         for rows, same in each(unchanged, blocks, min(workers, len(blocks))):
             valid[rows[same]] = found[rows[same]]
             bar.advance(len(rows))
@@ -105,90 +105,90 @@ def still_valid(known: pa.Table, source: Source, places: pa.Table, workers: int,
 
 
 def complete(
-    known: pa.Table,
-    where: IntArray,
+    measured: pa.Table,
+    row_of: IntArray,
     source: Source,
-    places: pa.Table,
-    parts: BuildCheckpoints,
+    keys: pa.Table,
+    checkpoints: BuildCheckpoints,
     max_source_pixels: int,
     workers: int,
     progress: bool,
 ) -> tuple[pa.Table, IntArray]:
-    """Measure the records that are in no row yet (`where` is -1), unless a part has them.
+    """Measure the records without a row (`row_of` is -1) that no checkpoint has.
 
-    Returns `known` with the new rows behind the old ones, and for every record the number of its row.
+    Returns `measured` with the new rows appended, and the row of every record.
     """
     import pyarrow as pa
 
-    where = where.copy()
-    missing = np.flatnonzero(where < 0)
-    earlier = parts.earlier()
-    row = still_valid(earlier, source, places.take(missing), workers, progress)
-    where[missing[row >= 0]] = len(known) + row[row >= 0]
+    row_of = row_of.copy()
+    missing = np.flatnonzero(row_of < 0)
+    earlier = checkpoints.earlier()
+    row = still_valid(earlier, source, keys.take(missing), workers, progress)
+    row_of[missing[row >= 0]] = len(measured) + row[row >= 0]
     missing = missing[row < 0]
-    known = pa.concat_tables([known, earlier.replace_schema_metadata()])
-    order = _measure(missing, source, places, parts, max_source_pixels, workers, progress)
-    where[order] = len(known) + np.arange(len(order))
-    return pa.concat_tables([known, parts.rows().replace_schema_metadata()]), where
+    measured = pa.concat_tables([measured, earlier.replace_schema_metadata()])
+    order = _measure(missing, source, keys, checkpoints, max_source_pixels, workers, progress)
+    row_of[order] = len(measured) + np.arange(len(order))
+    return pa.concat_tables([measured, checkpoints.rows().replace_schema_metadata()]), row_of
 
 
 def _measure(
     missing: IntArray,
     source: Source,
-    places: pa.Table,
-    parts: BuildCheckpoints,
+    keys: pa.Table,
+    checkpoints: BuildCheckpoints,
     max_source_pixels: int,
     workers: int,
     progress: bool,
 ) -> IntArray:
-    """Measure records into `parts`; returns which, in the order in which they went there."""
-    # A video takes so long that even one is worth a call, and an interrupt waits for the calls under way.
+    """Measure records into `checkpoints`. Returns their numbers in the order in which they were added."""
+    # One video takes long enough for a call of its own, and an interrupt waits until running calls end.
     size = 1 if source.kind == "video" else max(1, min(_CHUNK, len(missing) // (4 * workers)))
     threads = min(workers, -(-len(missing) // size))
     order = [missing[:0]]
     with (
         ParallelMeasurer(source, max_source_pixels, len(missing), processes=threads > 1) as measurer,
         Progress("indexing", len(missing), progress) as bar,
-        closing(each(lambda job: (*job, measurer(job[1])), _jobs(missing, places, size), threads)) as results,
+        closing(each(lambda job: (*job, measurer(job[1])), _jobs(missing, keys, size), threads)) as results,
     ):
         try:
-            for rows, chunk, figures in results:
-                parts.add(chunk, figures)
+            for rows, chunk, measurements in results:
+                checkpoints.add(chunk, measurements)
                 order.append(rows)
                 bar.advance(len(rows))
         except BaseException as error:
-            parts.rescue()
+            checkpoints.rescue()
             if isinstance(error, KeyboardInterrupt):
-                logger.warning("indexing was stopped; start it again, and it goes on from here")
+                logger.warning("indexing was stopped; start it again, and it resumes from here")
             raise
     return np.concatenate(order)
 
 
-def _jobs(missing: IntArray, places: pa.Table, size: int) -> Iterator[tuple[IntArray, list[RecordKey]]]:
-    """Records in chunks: their row numbers and places."""
+def _jobs(missing: IntArray, keys: pa.Table, size: int) -> Iterator[tuple[IntArray, list[RecordKey]]]:
+    """The missing records in chunks: their numbers and keys."""
     for start in range(0, len(missing), _BLOCK):
         rows = missing[start : start + _BLOCK]
-        block = places.take(rows)
-        listed = [
+        block = keys.take(rows)
+        block_keys = [
             (ref, None if box is None else tuple(box))
             for ref, box in zip(block["ref"].to_pylist(), block["box"].to_pylist(), strict=True)
         ]
         for i in range(0, len(rows), size):
-            yield rows[i : i + size], listed[i : i + size]
+            yield rows[i : i + size], block_keys[i : i + size]
 
 
 def _stamp(source: Source, ref: str) -> tuple[int, int]:
     try:
         return source.stamp(ref)
     except ImageError:
-        return -1, -1  # fits no row
+        return -1, -1  # equals no stored stamp
 
 
 def _corners(boxes: pa.ChunkedArray) -> IntArray:
-    """Boxes as an array (n, 4), -1 where there is none."""
+    """Boxes as an array (n, 4), -1 for none."""
     corners = np.full((len(boxes), 4), -1)
-    some = boxes.is_valid().to_numpy()
-    corners[some] = boxes.combine_chunks().flatten().to_numpy().reshape(-1, 4)
+    present = boxes.is_valid().to_numpy()
+    corners[present] = boxes.combine_chunks().flatten().to_numpy().reshape(-1, 4)
     return corners
 
 
@@ -198,8 +198,8 @@ def _blocks(values: Iterable[_T]) -> Iterator[list[_T]]:
         yield block
 
 
-def _side(split: str) -> int:
-    """TRAIN or VAL for a source's name of a split. Raises SourceError."""
+def _side_of_split(split: str) -> int:
+    """TRAIN or VAL for the name of a split. Raises SourceError."""
     name = split.lower()
     if name.startswith("train"):
         return TRAIN
@@ -207,17 +207,17 @@ def _side(split: str) -> int:
         return VAL
     raise SourceError(
         f"split {split!r} is neither training (train...) nor validation (val..., dev..., test..., eval...); "
-        "rename it in the source, or tell the source not to use its splits (leave split_column away for tsv)"
+        "rename it in the source, or do not use the source's splits (leave out split_column for tsv)"
     )
 
 
 class Progress:
-    """A progress bar on stderr that appears after a second, or nothing: how many, how fast, how much time is left.
+    """A progress bar on stderr that appears after a second: count, speed and remaining time.
 
     Args:
-        what: what is going on, in a word.
-        total: how many there are; None where that is not known.
-        wanted: whether to show anything.
+        what: the activity, in a word.
+        total: number of steps; None if unknown.
+        wanted: whether to show the bar.
     """
 
     def __init__(self, what: str, total: int | None, wanted: bool) -> None:
@@ -234,7 +234,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Add to the count of finished steps."""
         self._done += count
         passed = time.monotonic() - self._start
         if self._bar is None:

@@ -1,4 +1,4 @@
-"""What sources over Arrow tables share: which columns hold pictures, how they are listed, and how one is read."""
+"""Base of sources over Arrow tables: finds the columns with pictures, lists the pictures, and reads one."""
 
 from __future__ import annotations
 
@@ -23,50 +23,59 @@ if TYPE_CHECKING:
 _REF = re.compile(r"(.*)#(\d{1,15})/([^/.]*)(?:\.(\d{1,6}))?", re.DOTALL)
 
 BATCH = 4096
-"""Rows that are listed at once."""
+"""Rows listed at a time."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table with a picture in it, or one of a list."""
+    """A cell of a table with a picture, or one picture of a list."""
 
     part: str
     """File or split."""
     row: int
-    """Its number in the part."""
+    """Row number in the part."""
     column: str
     position: int | None
-    """Which of a list; None where the column holds one picture a row."""
+    """Position in the list; None if the column holds one picture a row."""
 
 
 class ArrowSource(TableSource):
-    """Rows of one or more Arrow tables (its parts: files or splits) with pictures in some columns.
+    """Rows of one or more Arrow tables with pictures in some columns. The tables (files or splits) are called parts.
 
     A picture is a struct of `bytes` and `path` (as Hugging Face stores it), binary data, a path, base64 text, or a list of
-    any of these; the pictures of one row share a group. Paths lead from the part's folder, never out of `path`. A ref is
-    `<part>#<row>/<column>`, with `.<position>` behind it in a list. A row without any picture is listed once, and
-    rejected as `no_image` when it is read.
+    these. The pictures of one row share a group. Paths are relative to the part's folder and must stay inside `path`. A ref
+    is `<part>#<row>/<column>`, followed by `.<position>` for a list. A row without a picture is listed once, and rejected as
+    `no_image` when it is read.
 
     Args:
         path: the files.
         columns: names of the columns with pictures; None finds them: structs with `bytes`, else binary columns, else
             text columns with a name like `image` or `image_path`.
         split_column: the column that names a row's split.
-        use_splits: whether the splits that the parts state hold; None: where there is a `train` one and another.
+        use_splits: whether to use the splits that the parts state; None: if there is a `train` split and another.
     """
 
     def __init__(
-        self, path: str | Path | None, columns: Sequence[str] | None, split_column: str | None, use_splits: bool | None
+        self,
+        path: str | Path | None,
+        columns: Sequence[str] | None = None,
+        split_column: str | None = None,
+        use_splits: bool | None = None,
     ) -> None:
         columns = [columns] if isinstance(columns, str) else columns and list(columns)
         super().__init__(path, columns=columns, split_column=split_column, use_splits=use_splits)
         self._wanted = columns
         self._split_column = split_column
         self._found: dict[str, list[str]] = {}
+        self._open(self.existing_path())
+
+    @abstractmethod
+    def _open(self, place: Path) -> None:
+        """Check that the files are there, and prepare for reading. Raises SourceError."""
 
     @abstractmethod
     def _parts(self) -> dict[str, str | None]:
-        """The parts in order, each with the split that it states."""
+        """The parts in order, each with its stated split."""
 
     @abstractmethod
     def _schema(self, part: str) -> pa.Schema: ...
@@ -81,24 +90,24 @@ class ArrowSource(TableSource):
 
     @abstractmethod
     def _batches(self, part: str, pictures: Sequence[str], others: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All rows, some at a time: the `others`, and of `pictures` at least what shows which are there (see
-        `_counts`); a column of pictures may be left out where all of its rows hold one."""
+        """All rows, in batches: the columns `others`, and of `pictures` what `_counts` needs. A column of pictures may be
+        missing if each of its rows holds one."""
 
     @abstractmethod
     def _scalar(self, cell: Cell) -> pa.Scalar:
-        """What stands in a cell that exists."""
+        """The value of an existing cell."""
 
     @abstractmethod
     def _size(self, cell: Cell) -> int:
-        """About how many bytes the picture has, without reading it."""
+        """Approximate bytes of the picture, without reading it."""
 
     @abstractmethod
     def _modified(self, part: str) -> int:
-        """The part's time of modification in ns. Raises OSError."""
+        """The part's modification time in ns. Raises OSError."""
 
     @abstractmethod
     def _folder(self, part: str) -> Path:
-        """Where paths in the part start."""
+        """The folder that paths in the part are relative to."""
 
     def records(self) -> Iterator[Record]:
         holds = bool(self._split_column) or splits_used(self.options["use_splits"], self._parts().values())
@@ -111,7 +120,7 @@ class ArrowSource(TableSource):
             yield TableRow(refs, values, split)
 
     def _walk(self, said: bool) -> Iterator[tuple[tuple[str, ...], str | None, dict[str, Any]]]:
-        """Refs, stated split and, where they are asked for, the other columns of every row."""
+        """Refs, stated split and, with `said`, the other columns of every row."""
         parts = self._parts()
         with_pictures = [part for part in parts if self._pictures(part)]
         if not with_pictures:
@@ -139,7 +148,7 @@ class ArrowSource(TableSource):
             raise SourceError(f"source {self.name!r}: {self.path} has no rows")
 
     def _refs(self, part: str, first: int, batch: pa.RecordBatch) -> Iterator[tuple[str, ...]]:
-        """The refs of each row of a batch, whose first row has that number in the part."""
+        """The refs of each row of a batch. `first` is the number of its first row in the part."""
         schema, pictures = self._schema(part), self._pictures(part)
         lists = {column: _is_list(schema.field(column).type) for column in pictures}
         names = {column: _column_name(column) for column in pictures}
@@ -155,13 +164,13 @@ class ArrowSource(TableSource):
             yield tuple(refs)
 
     def stamp(self, ref: str) -> tuple[int, int]:
-        """Of what is embedded, its size on average: Parquet does not tell that of one picture."""
+        """Embedded pictures have their average size: Parquet does not store the size of each."""
         cell = self._place(ref)
         try:
             size, modified = self._size(cell), self._modified(cell.part)
         except OSError as error:
             raise ImageError("unreadable", f"{error.strerror}: {ref}") from error
-        if size <= LONGEST_NAME:  # too little for a picture: it is a path
+        if size <= LONGEST_NAME:  # too small for a picture: it is a path
             content = self._content(cell)
             if isinstance(content, str) and not _is_base64(content):
                 return file_stamp(self._file(cell, content), content)
@@ -181,7 +190,7 @@ class ArrowSource(TableSource):
         return read_file(path, content)
 
     def _content(self, cell: Cell) -> bytes | str | None:
-        """The picture's bytes, its path or base64 text; None where there is nothing."""
+        """The picture's bytes, path or base64 text; None for an empty cell."""
         import pyarrow as pa
 
         try:
@@ -202,7 +211,7 @@ class ArrowSource(TableSource):
         return inside(os.fsencode(self._root()), below, path)
 
     def _root(self) -> Path:
-        """The folder that no path leads out of."""
+        """The folder that all paths must stay inside."""
         place = self.existing_path()
         return place if place.is_dir() else place.parent
 
@@ -217,10 +226,10 @@ class ArrowSource(TableSource):
                         return Cell(part, row, column, None if position is None else int(position))
         except SourceError as error:  # it was there when it was listed
             raise ImageError("unreadable", str(error)) from error
-        raise SourceError(f"source {self.name!r}: {ref!r} is no reference into {self.path}")
+        raise SourceError(f"source {self.name!r}: {ref!r} is not a reference into {self.path}")
 
     def _pictures(self, part: str) -> list[str]:
-        """Names of the columns with pictures; none where the part has no such column."""
+        """Names of the columns with pictures; empty if the part has none."""
         if part not in self._found:
             self._found[part] = self._find_pictures(self._schema(part))
         return self._found[part]
@@ -239,7 +248,7 @@ class ArrowSource(TableSource):
         wanted = f"any column {' or '.join(map(repr, self._wanted))}" if self._wanted else "a column with images"
         return (
             f"{self._named(part)} does not have {wanted}; {_shown(self._schema(part))}. "
-            f"The option columns names those with images: {self.schema}"
+            f"Name the columns with images in the option `columns`: {self.schema}"
         )
 
     def _named(self, part: str) -> str:
@@ -247,22 +256,22 @@ class ArrowSource(TableSource):
 
 
 def part_name(path: bytes) -> str:
-    """A file's path as a part of refs."""
+    """A file's path, encoded for refs."""
     return encoded(path).replace("#", "%23")
 
 
 def part_path(name: str) -> bytes:
-    """The path that `part_name` made into a name."""
+    """The path that `part_name` encoded."""
     return unquote_to_bytes(name)
 
 
 def _column_name(column: str) -> str:
-    """A column as a part of refs, where a dot comes before a position."""
+    """A column, encoded for refs, in which a dot precedes a position."""
     return quote(column, safe="").replace(".", "%2E")
 
 
 def _counts(column: pa.Array) -> list[int]:
-    """How many pictures there are in each row: 0 or 1, or the length of a list."""
+    """Number of pictures in each row: 0 or 1, or the length of a list."""
     import pyarrow.compute as pc
 
     counts = pc.list_value_length(column).fill_null(0) if _is_list(column.type) else pc.is_valid(column)

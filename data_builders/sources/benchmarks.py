@@ -1,6 +1,6 @@
-"""The benchmarks of the SSL4RL paper: a local copy of each, in the layouts in which it is published.
+"""The benchmarks of the SSL4RL paper, read from a local copy in the layouts in which they are published.
 
-Their pictures can be trained on; their questions, with the labels, are for validation only.
+A run can train on their pictures. Their questions, with the labels, are for validation only.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ CARD = "see the dataset card: https://huggingface.co/datasets/{}"
 
 
 class Benchmark(Source):
-    """A benchmark at a path, read by the source for the layout that is found there.
+    """A benchmark at a path. The layout found there decides which source reads it.
 
-    In this order: one .tsv file (VLMEvalKit), a data set saved to disk, .parquet files (Hugging Face Hub), the authors'
-    JSON file with images beside it, or only images. Refs are those of that source.
+    The first of: one .tsv file (VLMEvalKit), a data set saved to disk, .parquet files (Hugging Face Hub), the authors' JSON
+    file with images beside it, only images. Refs are those of that source.
 
     Args:
         path: the file or the folder.
-        use_splits: whether the benchmark's own splits hold; None: where there is one to train on and another, else the
-            manifest divides the pictures. (Most benchmarks are `dev` or `test` as a whole.)
+        use_splits: whether to use the benchmark's own splits; None: if there is a `train` split and another. Otherwise the
+            manifest chooses the splits. (Most benchmarks are `dev` or `test` as a whole.)
     """
 
     columns: ClassVar[Columns] = Columns()
-    """Where questions, options and answers stand."""
+    """The columns of questions, options and answers."""
     annotations: ClassVar[tuple[str, ...]] = ()
-    """Names of the authors' JSON files, as shell patterns; none where there is no such layout."""
+    """Names of the authors' JSON files, as shell patterns; empty if there is no such layout."""
     json_options: ClassVar[Mapping[str, Any]] = {}
-    """Options of the json source for it."""
+    """Options of the json source for these files."""
 
     def __init__(self, path: str | Path | None, use_splits: bool | None = None) -> None:
         super().__init__(path, use_splits=use_splits)
         self.files = self._reader(self.existing_path(), use_splits)
 
     def _reader(self, place: Path, use_splits: bool | None) -> Source:
-        """The source for what is at the path."""
+        """The source for the layout at the path."""
         names = [place.name] if place.is_file() else sorted(f.name for f in place.iterdir() if f.is_file())
         if any(name.lower().endswith(".tsv") for name in names):
             return TsvSource(place, split_column="split" if use_splits else None)
@@ -67,7 +67,7 @@ class Benchmark(Source):
             if found:
                 return JsonSource(found[0], **self.json_options)
         if place.is_file():
-            raise SourceError(f"source {self.name!r}: {place} is none of its files; {self.schema}")
+            raise SourceError(f"source {self.name!r}: {place} is not one of its files; {self.schema}")
         return self._folder(place, use_splits)
 
     def _folder(self, place: Path, use_splits: bool | None) -> Source:
@@ -75,11 +75,11 @@ class Benchmark(Source):
         return FolderSource(place)
 
     def adapted(self, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """A row's columns in the form that `columns` knows; None for a row that is not part of the benchmark."""
+        """A row's columns with the names in `columns`; None for a row that is not part of the benchmark."""
         return values
 
     def rows(self) -> Iterator[TableRow]:
-        """The rows of the benchmark; none where there are only pictures."""
+        """The rows of the benchmark; none if there are only pictures."""
         if isinstance(self.files, TableSource):
             for row in self.files.rows():
                 if (values := self.adapted(row.values)) is not None:
@@ -101,8 +101,8 @@ class Benchmark(Source):
 class MMBench(Benchmark):
     """MMBench: 3000 questions in 20 categories (v1.0); the answers of the test split are withheld.
 
-    Its files also hold each question with rotated options, for circular evaluation, under indices from a million on.
-    Those rows are left out: `QuestionRows` makes the same rotations of every benchmark.
+    Its files repeat each question with rotated options, for circular evaluation, with indices from a million on. These
+    rows are left out: `QuestionRows` makes the same rotations for every benchmark.
     """
 
     name: ClassVar[str] = "mmbench"
@@ -126,7 +126,7 @@ class MMBench(Benchmark):
 
 
 class SeedBench(Benchmark):
-    """SEED-Bench: the nine dimensions that are asked of single images; the video dimensions are left out."""
+    """SEED-Bench: the nine dimensions on single images. The video dimensions are left out."""
 
     name: ClassVar[str] = "seedbench"
     summary: ClassVar[str] = "SEED-Bench: questions on single images, in nine dimensions"
@@ -148,7 +148,7 @@ class SeedBench(Benchmark):
         "Scene Understanding", "Instance Identity", "Instance Attributes", "Instance Location", "Instances Counting",
         "Spatial Relation", "Instance Interaction", "Visual Reasoning", "Text Understanding",
     )  # fmt: skip
-    """Those of images; their `question_type_id` counts from 1."""
+    """The dimensions on images; their `question_type_id` counts from 1."""
 
     def adapted(self, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if str(values.get("data_type", "image")) != "image":
@@ -159,8 +159,8 @@ class SeedBench(Benchmark):
         return values
 
     def records(self) -> Iterator[Record]:
-        """Without the frames of videos."""
-        if isinstance(self.files, TsvSource | FolderSource):  # these have none
+        """The pictures without frames of videos."""
+        if isinstance(self.files, TsvSource | FolderSource):  # these have no frames of videos
             yield from self.files.records()
             return
         kept = {ref for row in self.rows() for ref in row.refs}
@@ -188,7 +188,7 @@ class Blink(Benchmark):
 
 
 class MMERealWorldLite(Benchmark):
-    """MME-RealWorld-Lite: large images, 50 questions of each task, five options of which E is that it cannot be told."""
+    """MME-RealWorld-Lite: large images, 50 questions of each task, five options. E means that the image does not tell."""
 
     name: ClassVar[str] = "mme_realworld_lite"
     summary: ClassVar[str] = "MME-RealWorld-Lite: questions on details of large images"
@@ -203,7 +203,7 @@ class MMERealWorldLite(Benchmark):
     )
     hub: ClassVar[Hub | None] = Hub("yifanzhang114/MME-RealWorld-Base64", ("mme_realworld_lite.tsv",))
     annotations: ClassVar[tuple[str, ...]] = ("MME*RealWorld*.json",)
-    # In TSV and parquet `l2-category` is the finer one; in the JSON it is `Category`, below `Subtask`.
+    # The finer category is `l2-category` in TSV and parquet, and `Category` (below `Subtask`) in the JSON.
     columns: ClassVar[Columns] = Columns(category=("l2-category", "category"), l2_category=("subtask", "category"))
 
 
@@ -256,7 +256,7 @@ class VStar(Benchmark):
 
 
 class CapArena(Benchmark):
-    """CapArena: images of DOCCI with two captions each and which one people prefer. Ties have no answer."""
+    """CapArena: images of DOCCI with two captions each, and the one that people prefer. Ties have no answer."""
 
     name: ClassVar[str] = "caparena"
     summary: ClassVar[str] = "CapArena: which of two detailed captions of an image people prefer"
@@ -287,16 +287,16 @@ class CapArena(Benchmark):
 
 
 class ImageNet(Benchmark):
-    """ImageNet-1k: pictures, and on request classification as multiple choice.
+    """ImageNet-1k: pictures, and optionally classification as multiple choice.
 
-    A question shows a picture and the names of `choices` classes: its own, and others drawn by a hash of the picture's ref,
-    in a drawn order. A free answer could not be graded exactly: the 1000 classes have several names each, and share some.
-    Training pictures are asked about only where there are no others; a test picture without a class is not.
+    A question shows a picture and the names of `choices` classes: its own and others. A hash of the picture's ref draws the
+    others and the order. Free answers could not be graded exactly: the 1000 classes have several names each, and share some.
+    There are questions on training pictures only if there are no other pictures. A picture without a class has no answer.
 
     Args:
         path: the folder or file.
-        use_splits: as of every benchmark.
-        choices: how many classes a question names, 2 to 26; 0 for no questions.
+        use_splits: as for every benchmark.
+        choices: number of classes that a question names, 2 to 26; 0 for no questions.
     """
 
     name: ClassVar[str] = "imagenet"
@@ -349,7 +349,7 @@ class ImageNet(Benchmark):
             )
 
     def _classified(self) -> tuple[Mapping[Any, str], Iterator[tuple[str, str | None, Any]]]:
-        """The names of the classes, and each picture that is asked about: its ref, its split, and its class."""
+        """The names of the classes, and for each picture with a question its ref, split and class."""
         if isinstance(self.files, ArrowSource):
             names: Mapping[Any, str] = names_in(self.files.first_schema(), "label")
             if not names:
@@ -370,6 +370,6 @@ class ImageNet(Benchmark):
 
     @staticmethod
     def _asked(rows: list[tuple[str, str | None, Any]]) -> Iterator[tuple[str, str | None, Any]]:
-        """All but the training pictures, unless there are no others."""
+        """All but the training pictures; all if there are no others."""
         others = [row for row in rows if not (row[1] or "").startswith("train")]
         return iter(others or rows)

@@ -1,5 +1,4 @@
-"""What ImageNet's classes are called, and which class its unsorted validation pictures are of: from the lists that come with
-the files."""
+"""Names of ImageNet's classes, and the classes of its unsorted validation pictures, from the lists that come with them."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ _LINE = re.compile(r"(n\d{8})\s+(\S.*?)\s*")
 
 
 def names_near(folders: Iterable[Path]) -> dict[str, str]:
-    """Class (`n01440764`) -> its name, from the first list found in the folders. Raises SourceError if there is none."""
+    """Class (`n01440764`) -> name, from the first list found in the folders. Raises SourceError if there is none."""
     places = list(folders)
     for file in (folder / name for folder in places for name in NAMES):
         if not file.is_file():
@@ -40,7 +39,7 @@ def names_near(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def solution_near(folders: Iterable[Path]) -> dict[str, str]:
-    """Name of a validation picture, without its ending -> its class; empty where there is no list. Raises SourceError."""
+    """Name of a validation picture without its ending -> class; empty if there is no list. Raises SourceError."""
     for file in (folder / SOLUTION for folder in folders):
         if file.is_file():
             rows = list(csv.reader(_text(file).splitlines()))
@@ -49,7 +48,7 @@ def solution_near(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def names_in(schema: pa.Schema, column: str) -> dict[int, str]:
-    """Number of a class -> its name, as the Hugging Face Hub's files say in their header; empty where they do not."""
+    """Number of a class -> name, from the header of the Hugging Face Hub's files; empty if the header has none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column]["names"]

@@ -1,4 +1,4 @@
-"""Fetch a benchmark's files from the Hugging Face Hub; only where a user asks for it."""
+"""Downloads a benchmark's files from the Hugging Face Hub, only when a user asks for it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ssl4rl_plugin.data.source import SourceError, registry
 
 
 def download(name: str, folder: Path) -> Path:
-    """The files of a named source, into a folder of its own; what is there already is not fetched again.
+    """Download the files of a source into a folder of its own. Existing files are not downloaded again.
 
     Args:
         name: a source with a copy on the Hub (`Source.hub`).
-        folder: where its folder is made.
+        folder: parent of that folder.
 
     Returns:
         The folder, which is the source's `path`.
 
     Raises:
-        RegistryError: no such source.
-        SourceError: it has no copy on the Hub, the files cannot be reached, or cannot be written.
+        RegistryError: there is no such source.
+        SourceError: it has no copy on the Hub, or its files cannot be reached or written.
     """
     kind = registry.get(name)
     hub = kind.hub
@@ -36,7 +36,7 @@ def download(name: str, folder: Path) -> Path:
         target.mkdir(parents=True, exist_ok=True)
         snapshot_download(hub.repo, repo_type="dataset", allow_patterns=list(hub.files), local_dir=target)
     except GatedRepoError as error:
-        reason = f"{page} wants its terms accepted; do so there, then run `hf auth login`"
+        reason = f"accept the terms at {page}, then run `hf auth login`"
         raise SourceError(f"source {name!r} cannot be downloaded: {reason}") from error
     except RepositoryNotFoundError as error:
         raise SourceError(f"source {name!r} cannot be downloaded: {page} is gone or private; {kind.where}") from error

@@ -1,4 +1,4 @@
-"""The folder source: every picture below a folder."""
+"""The folder source: all pictures below a folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 
 EXTENSIONS = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".gif", b".bmp", b".tif", b".tiff", b".ppm",
               b".pgm", b".pbm", b".pnm", b".apng")  # fmt: skip
-"""File names that are listed, in lower case; what they really contain shows when they are read."""
+"""Endings of the listed file names, in lower case. The content is checked when a file is read."""
 
 
 class FolderSource(Source):
-    """All image files below a folder, however deep. Hidden files and folders are left out.
+    """All image files below a folder, at any depth. Hidden files and folders are left out.
 
-    A ref is the path below the folder, with `/`; bytes that are not UTF-8, and `%` itself, are percent-encoded, so
-    that any file name survives. Links are followed as long as they stay inside the folder: a link to a file outside is
-    rejected (and counted) when it is read, one to a folder outside is reported and skipped.
+    A ref is the path below the folder, with `/`. Bytes that are not UTF-8, and `%` itself, are percent-encoded, so any file
+    name is possible. Links inside the folder are followed. A link to a file outside is rejected when it is read; a link to
+    a folder outside is skipped with a warning.
     """
 
     name: ClassVar[str] = "folder"
@@ -33,9 +33,9 @@ class FolderSource(Source):
     licence: ClassVar[str] = "that of your files"
     where: ClassVar[str] = "give the folder that holds your images"
     extensions: ClassVar[tuple[bytes, ...]] = EXTENSIONS
-    """Endings of the file names that are listed, in lower case."""
+    """Endings of the listed file names, in lower case."""
     listed: ClassVar[str] = "image"
-    """What such files are, in messages."""
+    """Word for such files in messages."""
 
     def __init__(self, path: str | Path | None) -> None:
         super().__init__(path)
@@ -51,7 +51,7 @@ class FolderSource(Source):
             raise SourceError(f"source {self.name!r}: {root} is empty; put images into it, or give another folder")
 
     def records(self) -> Iterator[Record]:
-        """Real files first, folder by folder in byte order, then what is only reached through links."""
+        """Real files first, folder by folder in byte order, then files reached only through links."""
         root = os.fsencode(self.existing_path())
         seen = {root}
         links: list[bytes] = []
@@ -59,7 +59,7 @@ class FolderSource(Source):
         pending = [root]
         while pending or links:
             if not pending:
-                # Links to folders come last: a real folder is then listed under its own name, whatever links to it.
+                # Links to folders come last, so that a real folder is listed under its own name.
                 link = links.pop()
                 target = os.path.realpath(link)
                 if not lies_inside(target, root):
@@ -89,7 +89,7 @@ class FolderSource(Source):
                 elif entry.name.lower().endswith(self.extensions):
                     found = True
                     yield Record(encoded(os.path.relpath(entry.path, root)))
-            # Both are stacks, so the first in order goes on last.
+            # Both are stacks: the first in order is pushed last.
             pending += reversed(folders)
             links[:0] = reversed(linked)
         if not found:
@@ -106,12 +106,12 @@ class FolderSource(Source):
         return read_file(path, ref)
 
     def _locate(self, ref: str) -> tuple[bytes, tuple[int, int]]:
-        """The real path of a file's ref, inside the folder, with its size and modification time."""
+        """The real path of a ref, inside the folder, with the file's size and modification time."""
         path = self._resolve(ref)
         return path, file_stamp(path, ref)
 
     def _resolve(self, ref: str) -> bytes:
-        """The real path of a ref, which lies inside the folder."""
+        """The real path of a ref, inside the folder."""
         below = unquote_to_bytes(ref)
         if not below or below.startswith(b"/") or b"\0" in below or b".." in below.split(b"/"):
             raise SourceError(f"source {self.name!r}: {ref!r} does not lie below {self.path}")

@@ -1,4 +1,4 @@
-"""Graphs in files of the user's own: saved tensors, tables of edges and nodes, triples, and what networkx reads."""
+"""Graphs in files of the user: saved tensors, tables of edges and nodes, triples, and formats of networkx."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ssl4rl_plugin.core.graph import RawGraph, Texts
-from ssl4rl_plugin.data.graphs import SHARED, GraphSource
+from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from typing_extensions import Unpack
 
 SOURCE = ("source", "src", "from", "head", "subject", "start", "node1", "citing")
 TARGET = ("target", "dst", "to", "tail", "object", "end", "node2", "cited")
@@ -30,27 +31,27 @@ _ROLES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2
 
 
 class GraphFileSource(GraphSource):
-    """A graph in a file; the name's ending says how it is read.
+    """A graph in a file. The ending of its name decides how it is read.
 
     Args:
-        path: .pt (a dict or a saved `Data` with edge_index; raw_texts; perhaps y, label_name and masks), a table of edges
-            (.csv, .tsv, .parquet, .json, .jsonl: columns source and target, perhaps relation), triples (three columns
+        path: .pt (a dict or a saved `Data` with edge_index, raw_texts, optionally y, label_name and masks), a table of edges
+            (.csv, .tsv, .parquet, .json, .jsonl: columns source and target, optionally relation), triples (three columns
             without a header), or .gml, .graphml, .gexf and node-link .json.
-        nodes: table of nodes: column id, and text, title and abstract, or any attributes; perhaps label and split. As JSON
-            also a mapping from id to a text, to attributes, or to features with weights.
-        labels: JSON that maps each label to its nodes, or each node to its label, where the table of nodes has none.
-        vocabulary: names of features: JSON (a list, or number to name), or one on each line.
-        directed: whether an edge has a direction; null takes triples and typed edges as directed, all others not.
-        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+        nodes: table of nodes: column id, and text, title and abstract, or any attributes; optionally label and split. A
+            JSON file may also map each id to a text, to attributes, or to features with weights.
+        labels: JSON that maps each label to its nodes, or each node to its label, if the table of nodes has no labels.
+        vocabulary: names of features: JSON (a list, or number to name), or one per line.
+        directed: whether edges have a direction; null means that triples and typed edges do and others do not.
+        shared: options of every graph source; see `GraphSource`.
     """
 
     name: ClassVar[str] = "graph"
     summary: ClassVar[str] = "a graph with texts: saved tensors, tables of edges and nodes, triples, networkx files"
     schema: ClassVar[str] = (
-        ".pt with edge_index, raw_texts, perhaps y, label_name, masks (read without running code in it); CSV, TSV, parquet "
+        ".pt with edge_index, raw_texts, optionally y, label_name, masks (no code in it is run); CSV, TSV, parquet "
         "or JSON edges with a node table (option nodes); triples; GML, GraphML, GEXF, node-link JSON"
     )
-    licence: ClassVar[str] = "yours to know"
+    licence: ClassVar[str] = "that of your files"
     where: ClassVar[str] = "your own files"
 
     def __init__(
@@ -60,18 +61,9 @@ class GraphFileSource(GraphSource):
         labels: str | None = None,
         vocabulary: str | None = None,
         directed: bool | None = None,
-        test_fraction: float = SHARED["test_fraction"],
-        ask_fraction: float = SHARED["ask_fraction"],
-        edge_fraction: float = SHARED["edge_fraction"],
-        inductive: bool = SHARED["inductive"],
-        tokenizer: str | None = SHARED["tokenizer"],
-        questions: int = SHARED["questions"],
+        **shared: Unpack[SharedOptions],
     ) -> None:
-        super().__init__(
-            path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, test_fraction=test_fraction,
-            ask_fraction=ask_fraction, edge_fraction=edge_fraction, inductive=inductive, tokenizer=tokenizer,
-            questions=questions,
-        )  # fmt: skip
+        super().__init__(path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, **shared)
         if not self.existing_path().is_file():
             raise SourceError(f"source 'graph': {self.path} is a folder; name a file in it")
 
@@ -80,7 +72,7 @@ class GraphFileSource(GraphSource):
         return [self.existing_path(), *(self._beside(other) for other in others if other)]
 
     def _beside(self, name: str) -> Path:
-        """A file that an option names, beside the edges if the name is relative."""
+        """A file that an option names. A relative name starts at the folder of the edges."""
         assert self.path is not None
         return self.path.parent / Path(name).expanduser()
 
@@ -113,7 +105,7 @@ class GraphFileSource(GraphSource):
             raise SourceError(
                 f"source 'graph': {path.name} needs {error.name}: pip install 'ssl4rl-plugin[graph]'"
             ) from error
-        except Exception as error:  # every reader has errors of its own
+        except Exception as error:  # every reader has its own errors
             raise SourceError(f"source 'graph': {path} cannot be read: {type(error).__name__}: {error}") from error
 
     def _tensors(self, path: Path) -> RawGraph:
@@ -143,7 +135,7 @@ class GraphFileSource(GraphSource):
             ids = sorted({*pc.unique(ends[0]).to_pylist(), *pc.unique(ends[1]).to_pylist()} - {None})
             if all(name.lstrip("-").isdigit() for name in ids):
                 raise SourceError(
-                    f"source 'graph': {self.path} has numbers for nodes and no texts: give a table of nodes with "
+                    f"source 'graph': the nodes of {self.path} are numbers without texts: give a table of nodes with "
                     "`+ssl4rl.source.options.nodes=FILE` (columns id and text)"
                 )
             return (
@@ -186,7 +178,7 @@ def tabled(
     name: str, ends: tuple[Any, Any], kind: Any, ids: Sequence[str], texts: Sequence[str],
     labels: Sequence[str] | None, roles: Sequence[Any] | None, directed: bool | None,
 ) -> RawGraph:  # fmt: skip
-    """A graph of edges between named nodes; edges that name none of the nodes are left out and counted."""
+    """A graph of edges between named nodes. Edges that name an unknown node are left out and counted."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -224,7 +216,7 @@ def tabled(
 
 
 def from_networkx(graph: Any, name: str, directed: bool | None = None) -> RawGraph:
-    """A networkx graph: its nodes' names or attributes become texts, an attribute `relation` of edges their relation."""
+    """Convert a networkx graph. Names or attributes of nodes become texts; the edge attribute `relation` is the relation."""
     import pyarrow as pa
 
     ids = [str(node) for node in graph]
@@ -241,7 +233,7 @@ def from_networkx(graph: Any, name: str, directed: bool | None = None) -> RawGra
 
 
 def load_tensors(path: Path) -> Mapping[str, Any]:
-    """What a .pt file holds, as a mapping; nothing in the file is run. Raises SourceError for anything but plain data."""
+    """The content of a .pt file, as a mapping. No code in the file is run. Raises SourceError for other than plain data."""
     import contextlib
     import pickle
 
@@ -260,21 +252,21 @@ def load_tensors(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         what = str(error).partition("\n")[0]
         raise SourceError(
-            f"{path} holds a pickled object, which could run any code and is not read ({what}): save a dict of tensors, "
+            f"{path} holds a pickled object, which could run code and is not read ({what}): save a dict of tensors, "
             "lists and strings, or a torch_geometric `Data`"
         ) from error
     if isinstance(content, tuple | list) and content and not isinstance(content, str):
-        content = content[0]  # `Data`, slices: what InMemoryDataset saves
+        content = content[0]  # InMemoryDataset saves (`Data`, slices)
     found = content.to_dict() if hasattr(content, "to_dict") else content
     if not isinstance(found, Mapping) or "edge_index" not in found:
-        raise SourceError(f"{path} holds no graph: a dict or `Data` with the key edge_index is expected")
+        raise SourceError(f"{path} holds no graph: expected a dict or `Data` with the key edge_index")
     return found
 
 
 def from_tensors(
     content: Mapping[str, Any], name: str, vocabulary: Sequence[str] | None = None, directed: bool = False
 ) -> RawGraph:
-    """A graph in the layout of PyTorch Geometric and of the papers on language models for graphs. Raises SourceError."""
+    """A graph in the layout of PyTorch Geometric and of papers on language models for graphs. Raises SourceError."""
     edge_index = np.asarray(content["edge_index"])
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
         raise SourceError(f"graph {name!r}: edge_index must be of shape (2, edges), got {tuple(edge_index.shape)}")
@@ -291,7 +283,7 @@ def from_tensors(
                 None,
             )
             if given is None:
-                labels = None  # nobody could be asked about a class without a name
+                labels = None  # a question needs the names of the classes
                 counted["labels_without_names"] = count
             else:
                 label_names = tuple(map(str, given))
@@ -314,7 +306,7 @@ def from_tensors(
 
 
 def texts_in(content: Mapping[str, Any], name: str, vocabulary: Sequence[str] | None) -> Texts:
-    """The nodes' texts: given, joined of titles and abstracts, or the names of their features."""
+    """The nodes' texts: given, joined from titles and abstracts, or the names of their features."""
     for key in ("raw_texts", "raw_text", "texts", "text", "node_texts"):
         given = content.get(key)
         if given is not None and len(given):
@@ -330,13 +322,13 @@ def texts_in(content: Mapping[str, Any], name: str, vocabulary: Sequence[str] | 
         raise SourceError(
             f"graph {name!r} has no texts (raw_texts): "
             + ("its features x have no names; give them with `+ssl4rl.source.options.vocabulary=FILE`" if x is not None
-               else "there is nothing to say about a node")
+               else "nothing describes a node")
         )  # fmt: skip
     return featured(x, vocabulary, name)
 
 
 def featured(x: Any, vocabulary: Sequence[str], name: str) -> Texts:
-    """The names of each node's features, the largest first. Raises SourceError if there are not as many as columns."""
+    """The names of each node's features, largest value first. Raises SourceError if the vocabulary has another length."""
     x = x.to_dense() if getattr(x, "is_sparse", False) or getattr(x, "is_sparse_csr", False) else x
     values = np.asarray(x, np.float32)
     if values.ndim != 2 or values.shape[1] != len(vocabulary):
@@ -353,7 +345,7 @@ def featured(x: Any, vocabulary: Sequence[str], name: str) -> Texts:
 
 
 def roles_in(content: Mapping[str, Any], name: str, count: int) -> np.ndarray | None:
-    """The splits that the masks name; of several columns (splits to choose from) the first."""
+    """The split of each node by the masks. Of masks with several columns (alternative splits), the first is used."""
     found = None
     for role, key in ((0, "train_mask"), (1, "val_mask"), (2, "test_mask")):
         mask = content.get(key)
@@ -369,7 +361,7 @@ def roles_in(content: Mapping[str, Any], name: str, count: int) -> np.ndarray | 
 
 
 def described(value: Any, vocabulary: Sequence[str] | None) -> str:
-    """A node's text out of what is known of it: a text, or columns; with names of features, those that it has."""
+    """A node's text from a text, from columns, or, with a vocabulary, from the names of its features."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -399,7 +391,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_table(path: Path) -> pa.Table:
-    """A table, every column as it is; without a header the columns are named 0, 1, 2, ... Raises SourceError."""
+    """Read a table. Without a header the columns are named 0, 1, 2, ... Raises SourceError."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.json
@@ -438,7 +430,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def _named(table: pa.Table, names: Sequence[str], place: int | None) -> str | None:
-    """The column of one of some names, or at a place."""
+    """Name of the first column with one of the names, else of the column at a position."""
     lower = {name.lower(): name for name in table.column_names}
     found = next((lower[name] for name in names if name in lower), None)
     if found is None and place is not None:
@@ -449,7 +441,7 @@ def _named(table: pa.Table, names: Sequence[str], place: int | None) -> str | No
 
 
 def _column(table: pa.Table, names: Sequence[str], place: int | None) -> Any:
-    """The column as strings; None where there is none."""
+    """The column as strings; None if there is none."""
     import pyarrow as pa
 
     found = _named(table, names, place)
@@ -461,7 +453,7 @@ def _strings(table: pa.Table, names: Sequence[str], place: int) -> list[str]:
 
 
 def _numbered(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels by number; an empty one is none."""
+    """Labels as numbers, and their names. An empty label is -1."""
     names = sorted({label for label in labels if label})
     number = {name: k for k, name in enumerate(names)}
     return np.array([number.get(label, -1) for label in labels], np.int32), tuple(names)

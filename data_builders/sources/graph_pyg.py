@@ -1,6 +1,6 @@
 """Graph data sets in the layouts of PyTorch Geometric and OGB: Planetoid, WikiCS, OGB's node data sets, TAGDataset.
 
-Where a data set's files are missing, the message says which are needed; nothing is downloaded here.
+If files are missing, the error names them. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import islice, product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ssl4rl_plugin.core.graph import RawGraph, Texts
-from ssl4rl_plugin.data.graphs import SHARED, GraphSource
+from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.data_builders.sources.graph_file import featured, names_of, read_json, roles_in
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 PLANETOID_LABELS = {
     "cora": (
@@ -28,18 +31,18 @@ PLANETOID_LABELS = {
         "Human-Computer Interaction",
     ),
 }  # fmt: skip
-"""What the classes are, in the order of the numbers in the files, told from how many nodes each has."""
+"""Names of the classes, in the order of the numbers in the files. They were identified by the sizes of the classes."""
 
 
 def made_words(count: int) -> list[str]:
-    """Names for features that have none: `wordaaa`, `wordaab`, ... of letters only, since a text's digits could be taken for
-    the numbers of nodes."""
+    """Names for features without names: `wordaaa`, `wordaab`, ... Letters only: digits could be mistaken for the numbers of
+    nodes."""
     letters = [chr(ord("a") + number) for number in range(26)]
     return ["word" + "".join(found) for found in islice(product(letters, repeat=3), count)]
 
 
-class _InFolder(GraphSource):
-    """A data set in a folder, in a layout of its own."""
+class _GraphInFolder(GraphSource):
+    """A data set in a folder."""
 
     def __init__(self, path: str | Path | None, **options: Any) -> None:
         super().__init__(path, **options)
@@ -51,17 +54,17 @@ class _InFolder(GraphSource):
     def files(self) -> Sequence[Path]: ...
 
 
-class PlanetoidSource(_InFolder):
+class PlanetoidSource(_GraphInFolder):
     """Cora, CiteSeer and PubMed as `torch_geometric.datasets.Planetoid` keeps them.
 
-    The files hold words as numbers. Name them with a vocabulary, or a node's text is `w12 w407 ...`. Texts of the papers
-    themselves come in the .pt files of the papers on language models for graphs: source `graph`.
+    The files hold words as numbers. Without a vocabulary, a node's text consists of made-up words (see `made_words`). The
+    papers' own texts are in the .pt files of papers on language models for graphs: source `graph`.
 
     Args:
-        path: the root folder that was given to `Planetoid`, or the folder with the files `ind.cora.x`, ...
+        path: the root folder given to `Planetoid`, or the folder with the files `ind.cora.x`, ...
         dataset: Cora, CiteSeer or PubMed.
-        vocabulary: file with the name of each word: a JSON list, or one on each line.
-        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+        vocabulary: file with the name of each word: a JSON list, or one per line.
+        shared: options of every graph source; see `GraphSource`.
     """
 
     name: ClassVar[str] = "planetoid"
@@ -78,17 +81,9 @@ class PlanetoidSource(_InFolder):
         path: str | Path | None,
         dataset: str = "Cora",
         vocabulary: str | None = None,
-        test_fraction: float = SHARED["test_fraction"],
-        ask_fraction: float = SHARED["ask_fraction"],
-        edge_fraction: float = SHARED["edge_fraction"],
-        inductive: bool = SHARED["inductive"],
-        tokenizer: str | None = SHARED["tokenizer"],
-        questions: int = SHARED["questions"],
+        **shared: Unpack[SharedOptions],
     ) -> None:
-        super().__init__(
-            path, dataset=dataset, vocabulary=vocabulary, test_fraction=test_fraction, ask_fraction=ask_fraction,
-            edge_fraction=edge_fraction, inductive=inductive, tokenizer=tokenizer, questions=questions,
-        )  # fmt: skip
+        super().__init__(path, dataset=dataset, vocabulary=vocabulary, **shared)
 
     def _folder(self) -> Path:
         folder, below = self.existing_path(), self.existing_path() / self.options["dataset"] / "raw"
@@ -124,12 +119,12 @@ class PlanetoidSource(_InFolder):
         )  # fmt: skip
 
 
-class WikiCSSource(_InFolder):
-    """Articles of Wikipedia about computer science, and the links between them (arXiv 2007.02901).
+class WikiCSSource(_GraphInFolder):
+    """Wikipedia articles about computer science, and the links between them (arXiv 2007.02901).
 
     Args:
-        path: folder with the files data.json and metadata.json, or with them below raw/.
-        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+        path: folder with data.json and metadata.json, directly or in raw/.
+        options: those of every graph source; see `GraphSource`.
     """
 
     name: ClassVar[str] = "wikics"
@@ -140,21 +135,6 @@ class WikiCSSource(_InFolder):
         "torch_geometric.datasets.WikiCS downloads data.json; metadata.json lies beside it in pmernyei/wiki-cs-dataset"
     )
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
-
-    def __init__(
-        self,
-        path: str | Path | None,
-        test_fraction: float = SHARED["test_fraction"],
-        ask_fraction: float = SHARED["ask_fraction"],
-        edge_fraction: float = SHARED["edge_fraction"],
-        inductive: bool = SHARED["inductive"],
-        tokenizer: str | None = SHARED["tokenizer"],
-        questions: int = SHARED["questions"],
-    ) -> None:
-        super().__init__(
-            path, test_fraction=test_fraction, ask_fraction=ask_fraction, edge_fraction=edge_fraction,
-            inductive=inductive, tokenizer=tokenizer, questions=questions,
-        )  # fmt: skip
 
     def files(self) -> list[Path]:
         folder, below = self.existing_path(), self.existing_path() / "raw"
@@ -182,14 +162,14 @@ class WikiCSSource(_InFolder):
         )
 
 
-class OgbSource(_InFolder):
-    """A node data set of OGB, from the files that `ogb.nodeproppred` unpacks (it is not needed itself).
+class OgbSource(_GraphInFolder):
+    """A node data set of OGB, from the files that `ogb.nodeproppred` unpacks. The package `ogb` is not needed.
 
     Args:
         path: the folder of the data set, e.g. dataset/ogbn_arxiv.
         texts: table of texts, in the folder: titleabs.tsv (paper id, title, abstract) for ogbn-arxiv, or node-text.csv.gz
             (a row for each node).
-        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+        shared: options of every graph source; see `GraphSource`.
     """
 
     name: ClassVar[str] = "ogb"
@@ -205,17 +185,9 @@ class OgbSource(_InFolder):
         self,
         path: str | Path | None,
         texts: str = "titleabs.tsv",
-        test_fraction: float = SHARED["test_fraction"],
-        ask_fraction: float = SHARED["ask_fraction"],
-        edge_fraction: float = SHARED["edge_fraction"],
-        inductive: bool = SHARED["inductive"],
-        tokenizer: str | None = SHARED["tokenizer"],
-        questions: int = SHARED["questions"],
+        **shared: Unpack[SharedOptions],
     ) -> None:
-        super().__init__(
-            path, texts=texts, test_fraction=test_fraction, ask_fraction=ask_fraction, edge_fraction=edge_fraction,
-            inductive=inductive, tokenizer=tokenizer, questions=questions,
-        )  # fmt: skip
+        super().__init__(path, texts=texts, **shared)
 
     def files(self) -> list[Path]:
         folder = self.existing_path()
@@ -240,7 +212,7 @@ class OgbSource(_InFolder):
         )  # fmt: skip
 
     def _roles(self, folder: Path, count: int) -> np.ndarray | None:
-        """The first split that the folder has."""
+        """The split of each node, from the first split in the folder; None if there is none."""
         found = sorted((folder / "split").glob("*/train.csv.gz"))
         if not found:
             return None
@@ -250,17 +222,17 @@ class OgbSource(_InFolder):
         return roles
 
     def _label_names(self, folder: Path) -> tuple[str, ...]:
-        """Second column of the mapping from labels."""
+        """Names of the labels: second column of the mapping."""
         files = sorted((folder / "mapping").glob("labelidx2*.csv.gz"))
         return tuple(row[1] for row in _rows(files[0])) if files else ()
 
 
 class TagDatasetSource(OgbSource):
-    """What `torch_geometric.datasets.TAGDataset` keeps: an OGB data set with the texts in raw/node-text.csv.gz.
+    """An OGB data set as `torch_geometric.datasets.TAGDataset` keeps it, with the texts in raw/node-text.csv.gz.
 
     Args:
         path: the folder of the data set, e.g. root/ogbn_arxiv.
-        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+        shared: options of every graph source; see `GraphSource`.
     """
 
     name: ClassVar[str] = "tag_dataset"
@@ -272,21 +244,13 @@ class TagDatasetSource(OgbSource):
         self,
         path: str | Path | None,
         texts: str = "raw/node-text.csv.gz",
-        test_fraction: float = SHARED["test_fraction"],
-        ask_fraction: float = SHARED["ask_fraction"],
-        edge_fraction: float = SHARED["edge_fraction"],
-        inductive: bool = SHARED["inductive"],
-        tokenizer: str | None = SHARED["tokenizer"],
-        questions: int = SHARED["questions"],
+        **shared: Unpack[SharedOptions],
     ) -> None:
-        super().__init__(
-            path, texts, test_fraction=test_fraction, ask_fraction=ask_fraction, edge_fraction=edge_fraction,
-            inductive=inductive, tokenizer=tokenizer, questions=questions,
-        )  # fmt: skip
+        super().__init__(path, texts, **shared)
 
 
 def _numbers(path: Path) -> np.ndarray:
-    """A table of whole numbers without a header, or with one that is not of numbers (.csv.gz)."""
+    """A table of whole numbers (.csv.gz), with or without a header."""
     rows = _rows(path)
     try:
         return np.array([[int(value) for value in row[:2]] for row in rows], np.int64)
@@ -295,7 +259,7 @@ def _numbers(path: Path) -> np.ndarray:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """The rows of a CSV or TSV file, packed or not; a header (a first line that says so) is left out."""
+    """The rows of a CSV or TSV file, gzipped or not, without the header if it has one."""
     import csv
     import gzip
 

@@ -1,4 +1,4 @@
-"""The hf source: a data set that the library `datasets` saved to disk, read from its memory-mapped Arrow files."""
+"""The hf source: a data set that the library `datasets` saved to disk, memory-mapped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WHOLE = "all"
-"""The part of a data set that is not divided into splits."""
+"""The only part of a data set without splits."""
 
 
 class HfSource(ArrowSource):
-    """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote. For columns, refs and options see
-    `ArrowSource`; the parts are the splits of a `DatasetDict`.
+    """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote. The parts are the splits of a `DatasetDict`.
+    For columns, refs and options see `ArrowSource`.
 
-    Pictures are taken as the bytes that were stored; the library decodes nothing, and runs no code of the data set.
+    Pictures are read as stored bytes. The library decodes nothing and runs no code of the data set.
     """
 
     name: ClassVar[str] = "hf"
@@ -32,18 +32,10 @@ class HfSource(ArrowSource):
     licence: ClassVar[str] = "that of the data set"
     where: ClassVar[str] = "give the folder that Dataset.save_to_disk or DatasetDict.save_to_disk wrote"
 
-    def __init__(
-        self,
-        path: str | Path | None,
-        columns: Sequence[str] | None = None,
-        split_column: str | None = None,
-        use_splits: bool | None = None,
-    ) -> None:
-        super().__init__(path, columns, split_column, use_splits)
-        place = self.existing_path()
+    def _open(self, place: Path) -> None:
         if not is_saved(place):
             raise SourceError(
-                f"source 'hf': {place} is no data set saved to disk; {self.where} (for files of the Hub: source parquet)"
+                f"source 'hf': {place} is not a data set saved to disk; {self.where} (for files of the Hub: source parquet)"
             )
         self._opened: dict[str, Any] | None = None
         self._views: dict[tuple[str, str], Any] = {}
@@ -59,7 +51,7 @@ class HfSource(ArrowSource):
 
             try:
                 found = load_from_disk(str(self.path))
-            except Exception as error:  # a damaged data set makes the library raise nearly anything
+            except Exception as error:  # on a damaged data set the library raises nearly anything
                 raise SourceError(
                     f"source 'hf': {self.path} cannot be opened: {type(error).__name__}: {error}"
                 ) from error
@@ -77,7 +69,7 @@ class HfSource(ArrowSource):
         return len(self._tables()[part])
 
     def _batches(self, part: str, pictures: Sequence[str], others: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        # Slices of what is mapped: that a picture is there shows without a look at its bytes.
+        # Slices of the mapped table: the bytes of the pictures are not read.
         for table in self._tables()[part].select_columns([*pictures, *others]).iter(BATCH):
             yield from table.combine_chunks().to_batches()
 
@@ -90,7 +82,7 @@ class HfSource(ArrowSource):
     def _column(self, cell: Cell) -> pa.ChunkedArray:
         """The cell, as a column of one row."""
         key = cell.part, cell.column
-        if key not in self._views:  # making one costs more than reading through it
+        if key not in self._views:  # creating a view costs more than reading through it
             self._views[key] = self._tables()[cell.part].select_columns([cell.column])
         return self._views[key][cell.row : cell.row + 1].column(0)
 

@@ -14,12 +14,12 @@ from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 class ImageFolderSource(FolderSource):
     """All image files below a folder, as `train/<class>/...`, `val/<class>/...` or `<class>/...`.
 
-    The folders at the top are splits only where all of them are named like splits: a class may be called `train` too.
-    Names of classes are not used. Refs, links and hidden files are those of the folder source.
+    The folders at the top are splits only if all of them have names of splits: a class may be called `train` too. Class
+    names are not used. Refs, links and hidden files are those of the folder source.
 
     Args:
         path: the folder.
-        use_splits: whether the splits hold; None: where there is a `train` one and another.
+        use_splits: whether to use the splits; None: if there is a `train` split and another.
     """
 
     name: ClassVar[str] = "imagefolder"
@@ -39,5 +39,5 @@ class ImageFolderSource(FolderSource):
             yield from super().records()
             return
         for record in super().records():
-            # Pictures beside the splits belong to none of them.
+            # Pictures beside the split folders have no split.
             yield replace(record, split=stated.get(record.ref.partition("/")[0]))

@@ -17,21 +17,21 @@ from ssl4rl_plugin.data_builders.sources.tables import IMAGE_NAME, TableRow, Tab
 logger = logging.getLogger(__name__)
 
 FOLDERS = ("", "images", "imgs", "image", "all_images")
-"""Where paths may start: the file's own folder, or one beside it."""
+"""Folders that paths may be relative to: the file's own (empty name), or one beside it."""
 
 
 class JsonSource(TableSource):
-    """The pictures that the entries of a JSON file name, each once; several of one entry share a group.
+    """The pictures that the entries of a JSON file name, each once. The pictures of one entry share a group.
 
-    A ref is the path below the file's folder, as in the folder source; paths that lead out of that folder are rejected
-    as `outside_root`. A JSONL file is read line by line, a JSON file as a whole.
+    A ref is the path below the file's folder, as in the folder source. Paths out of that folder are rejected as
+    `outside_root`. A JSONL file is read line by line, a JSON file as a whole.
 
     Args:
         path: the .json or .jsonl file, or a folder with exactly one at its top.
         columns: keys of the entries with a path or a list of paths; None finds those with a name like `image`,
             `images` or `image_path`.
-        image_folder: folder, beside the file, where the paths start; None finds it: the file's own folder, `images`,
-            `imgs`, `image` or `all_images`, whichever has the first picture.
+        image_folder: folder beside the file that the paths are relative to; None finds it: the first of the file's own
+            folder, `images`, `imgs`, `image` and `all_images` that has a picture of the first entry.
         split_column: the key that names an entry's split.
     """
 
@@ -69,7 +69,7 @@ class JsonSource(TableSource):
         if not any(name in first for name in self._columns):
             raise SourceError(
                 f"source 'json': the first entry of {place} names no image under {' or '.join(columns or ['image'])}; "
-                f"its keys are: {', '.join(first)[:300]}. The option columns names those with paths"
+                f"its keys are: {', '.join(first)[:300]}. Name the keys with paths in the option `columns`"
             )
         self._images = self._image_folder(first) if image_folder is None else image_folder
         if not (self.root / self._images).is_dir():
@@ -113,13 +113,13 @@ class JsonSource(TableSource):
         return encoded(os.path.join(self._images, path).encode("utf-8", "surrogatepass"))
 
     def _image_folder(self, first: dict[str, Any]) -> str:
-        """The first of FOLDERS that has a picture of the first entry."""
+        """The first of FOLDERS with a picture of the first entry."""
         paths = [path for name in self._columns for path in _paths(first.get(name))]
         held = [f for f in FOLDERS if (self.root / f).is_dir() and any((self.root / f / p).is_file() for p in paths)]
         return held[0] if held else ""
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        """The objects of the file; lines that are none are left out and counted in a warning."""
+        """The objects of the file. Other entries are left out and counted in a warning."""
         bad = 0
         try:
             with open(self.file, encoding="utf-8-sig") as file:
@@ -139,11 +139,11 @@ class JsonSource(TableSource):
         except (OSError, ValueError, RecursionError) as error:
             raise SourceError(f"source 'json': {self.file} cannot be read as JSON: {error}") from error
         if bad:
-            logger.warning("%s: %d entries are no JSON objects: left out", self.file, bad)
+            logger.warning("%s: %d entries are not JSON objects: left out", self.file, bad)
 
 
 def _list(content: Any) -> list[Any]:
-    """The entries: the list itself, or the first list of objects under a key."""
+    """The entries: the content itself, or the first list of objects under a key."""
     if isinstance(content, dict):
         lists = (value for value in content.values() if isinstance(value, list))
         content = next((value for value in lists if value and isinstance(value[0], dict)), [])

@@ -1,4 +1,4 @@
-"""The parquet source: pictures inside of parquet files, or at the paths that these name."""
+"""The parquet source: pictures inside parquet files, or at paths named there."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 128 * 2**20
-"""Of decoded row groups that a process keeps; the very last one is kept whatever its size."""
+"""Bytes of decoded row groups that a process keeps. The last one is always kept."""
 
 HUGE_GROUP = 256 * 2**20
-"""Bytes of pictures in one row group past which reading single ones is slow."""
+"""Bytes of pictures in one row group above which reading single pictures is slow."""
 
 
 class ParquetSource(ArrowSource):
-    """All `.parquet` files below a folder, in order of their paths, or one such file; names that begin with `.` or `_` are
-    left out. For columns, refs and options see `ArrowSource`.
+    """All `.parquet` files below a folder, in order of their paths, or one file. Names that begin with `.` or `_` are left
+    out. For columns, refs and options see `ArrowSource`.
 
-    Reading a picture decodes its column in its row group (Hugging Face writes about 100 rows into each). The last few
-    row groups are kept, so that reading in order decodes each once; reading at random decodes one for every picture.
+    Reading a picture decodes its column of the row group (Hugging Face writes about 100 rows into each). The last few row
+    groups are cached: reading in order decodes each once, reading at random decodes one for every picture.
     """
 
     name: ClassVar[str] = "parquet"
@@ -45,15 +45,7 @@ class ParquetSource(ArrowSource):
     licence: ClassVar[str] = "that of the data set"
     where: ClassVar[str] = "give a .parquet file, or the folder that holds such files"
 
-    def __init__(
-        self,
-        path: str | Path | None,
-        columns: Sequence[str] | None = None,
-        split_column: str | None = None,
-        use_splits: bool | None = None,
-    ) -> None:
-        super().__init__(path, columns, split_column, use_splits)
-        place = self.existing_path()
+    def _open(self, place: Path) -> None:
         root = self._root()
         found = parquet_files(place) if place.is_dir() else [place]
         if not found:
@@ -61,7 +53,7 @@ class ParquetSource(ArrowSource):
         self.files = {part_name(os.fsencode(file.relative_to(root))): file for file in found}
         self._splits = {part: stated_split(part) for part in self.files}
         self._warned = False
-        self._pictures(next(iter(self.files)))  # a file that is no parquet file is told at once
+        self._pictures(next(iter(self.files)))  # raises SourceError for a file that is not parquet
 
     def _parts(self) -> dict[str, str | None]:
         return self._splits
@@ -79,7 +71,7 @@ class ParquetSource(ArrowSource):
         return self._root() / os.fsdecode(os.path.dirname(part_path(part)))
 
     def _footer(self, part: str) -> tuple[pq.FileMetaData, pa.Schema, list[int]]:
-        """What the file says about its row groups, its columns, and the first row of each group (and the end)."""
+        """The file's metadata, its schema, and the first row of each row group, followed by the number of rows."""
         import pyarrow as pa
 
         file = self.files[part]
@@ -95,7 +87,9 @@ class ParquetSource(ArrowSource):
         footer, _, _ = self._footer(part)
         self._warn_of_huge_groups(part, footer, pictures)
         needed = [leaf for column in pictures if (leaf := _presence(footer, column)) is not None]
-        rows = BATCH if all(leaf.endswith(".path") for leaf in needed) else BATCH // 64  # else pictures may be read
+        rows = (
+            BATCH if all(leaf.endswith(".path") for leaf in needed) else BATCH // 64
+        )  # otherwise pictures may be read
         try:
             with pq.ParquetFile(self.files[part], metadata=footer) as file:
                 yield from file.iter_batches(rows, columns=[*needed, *others], use_threads=False)
@@ -119,7 +113,7 @@ class ParquetSource(ArrowSource):
     def _size(self, cell: Cell) -> int:
         footer, _, starts = self._footer(cell.part)
         group = bisect_right(starts, cell.row) - 1
-        # Rounded up over the pictures of a group: a list of several counts as one, which the stamp can bear.
+        # The average over the rows of a group, rounded up. A list counts as one picture.
         return -(-_bytes(footer, group, cell.column) // max(1, starts[group + 1] - starts[group]))
 
     def _warn_of_huge_groups(self, part: str, footer: pq.FileMetaData, pictures: Sequence[str]) -> None:
@@ -129,7 +123,7 @@ class ParquetSource(ArrowSource):
         if largest > HUGE_GROUP and not self._warned:
             self._warned = True
             logger.warning(
-                "%s has a row group with %d MiB of images, and reading one decodes them all. Write it anew: "
+                "%s has a row group with %d MiB of images, and reading one decodes them all. Rewrite it: "
                 "python -c \"import pyarrow.parquet as pq; pq.write_table(pq.read_table('IN'), 'OUT', row_group_size=100)\"",
                 self.files[part], largest >> 20,
             )  # fmt: skip
@@ -138,7 +132,7 @@ class ParquetSource(ArrowSource):
 def _damaged(file: Path, error: Exception) -> SourceError:
     return SourceError(
         f"source 'parquet': {file} cannot be read as a parquet file ({error}); fetch it again (a Git LFS pointer is a "
-        "small text in place of the file), or take it away"
+        "small text in place of the file), or remove it"
     )
 
 
@@ -163,20 +157,20 @@ def _footer(file: str, mtime_ns: int) -> tuple[pq.FileMetaData, pa.Schema, list[
 
 
 def _leaves(footer: pq.FileMetaData, column: str) -> list[int]:
-    """Numbers of the physical columns that a column consists of."""
+    """Numbers of the physical columns of a column."""
     paths = (footer.schema.column(number).path for number in range(footer.num_columns))
     return [number for number, path in enumerate(paths) if path == column or path.startswith(f"{column}.")]
 
 
 def _bytes(footer: pq.FileMetaData, group: int, column: str) -> int:
-    """Bytes that a column takes in a row group, decompressed."""
+    """Decompressed bytes of a column in a row group."""
     return sum(footer.row_group(group).column(leaf).total_uncompressed_size for leaf in _leaves(footer, column))
 
 
 def _presence(footer: pq.FileMetaData, column: str) -> str | None:
-    """The cheapest physical column that shows which rows have a picture, and how many; None where all have one.
+    """The cheapest physical column that shows how many pictures each row has; None if each row has one.
 
-    The pictures themselves are read for that only in lists of bare bytes.
+    Only for lists of plain bytes this column holds the pictures themselves.
     """
     paths = {leaf: footer.schema.column(leaf).path for leaf in _leaves(footer, column)}
     beside = [path for path in paths.values() if path.endswith(".path")]
@@ -187,7 +181,7 @@ def _presence(footer: pq.FileMetaData, column: str) -> str | None:
         return path
     groups = [footer.row_group(group).column(leaf) for group in range(footer.num_row_groups)]
     nulls = [group.statistics.null_count if group.statistics else None for group in groups]
-    # Where the file does not count its nulls, a row without a picture shows when it is read.
+    # If the file does not count its nulls, a row without a picture is found when it is read.
     return path if any(nulls) and _is_small(groups) else None
 
 
@@ -196,7 +190,7 @@ def _is_small(groups: Sequence[Any]) -> bool:
 
 
 class _Groups:
-    """Row groups that were decoded last, of at most `limit` bytes together; threads that want the same one wait."""
+    """Cache of the last decoded row groups, at most `limit` bytes in all. Threads wait for a row group being decoded."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -230,5 +224,5 @@ class _Groups:
 
 
 _GROUPS = _Groups(CACHE_BYTES)
-# A lock that a thread of the parent held would stay locked in a data-loader worker for ever.
+# A lock held by a thread of the parent would stay locked forever in a data-loader worker.
 os.register_at_fork(after_in_child=_GROUPS.clear)

@@ -1,4 +1,4 @@
-"""The RGB-D source: a folder of pictures with a depth map for each."""
+"""The RGB-D source: a folder of pictures, each with a depth map."""
 
 from __future__ import annotations
 
@@ -17,37 +17,36 @@ from ssl4rl_plugin.data.source import Record, SourceError
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 
 PICTURE_FOLDERS = ("rgb", "image", "images", "color")
-"""A folder of this name may have a folder `depth` beside it, in which each depth map has its picture's stem."""
+"""Folders of pictures that may have a folder `depth` beside them, with depth maps of the same stems."""
 
 DEPTH_SUFFIX = "_depth"
-"""What follows the picture's stem in the name of a depth map in the same folder."""
+"""Suffix of a depth map in the same folder, after the picture's stem."""
 
 MIN_VALID = 0.3
-"""Share of the pixels whose depth must be known."""
+"""Least share of pixels with known depth."""
 
-_LENGTH_BYTES = 8  # of the picture, behind the bytes of both: where the depth map begins
+_LENGTH_BYTES = 8  # bytes at the end of `read` that hold the length of the picture
 _BYTES_PER_PIXEL = 8  # of a depth map: a double
-_ANY_PICTURE = 2 * MAX_SOURCE_PIXELS  # more pixels than Pillow ever opens: what was indexed was within the limit then
+_ANY_PICTURE = 2 * MAX_SOURCE_PIXELS  # more than Pillow opens: the index has checked the limit already
 
 
 class RgbdSource(FolderSource):
-    """All pictures below a folder that have a depth map of the same size beside them.
+    """All pictures below a folder that have a depth map of the same size.
 
-    The depth map of `NAME.jpg` (or .png, ...) is the first of these that is there:
+    The depth map of `NAME.jpg` (or .png, ...) is the first of these files that exists:
 
-    - `NAME_depth.npy` or `NAME_depth.png` in the same folder; `NAME_depth_mask.npy`, if there, is 0 where the depth is
+    - `NAME_depth.npy` or `NAME_depth.png` in the same folder; an optional `NAME_depth_mask.npy` is 0 where the depth is
       not valid (the layout of DIODE);
     - `NAME.npy` in the same folder;
     - `NAME.npy` or `NAME.png` in a folder `depth`, where the picture is in a folder `rgb`, `image`, `images` or `color`
       beside it (`scene/rgb/a.jpg` and `scene/depth/a.png`).
 
     NPY files hold metres: float16, 32 or 64 of shape (height, width) or (height, width, 1). PNG files have one channel
-    of 16 bits; 8 bits are refused, as nobody can tell what they mean. Depth that is 0, negative, NaN or infinite counts
-    as unknown. Refs, links and hidden files are those of the folder source.
+    of 16 bits; 8 bits are rejected, since their unit is unknown. Depth that is 0, negative, NaN or infinite counts as
+    unknown. Refs, links and hidden files are those of the folder source.
 
-    Reasons of its own: `no_depth_file`; `depth_size`, another size than the picture's; `bad_depth`, unreadable or of
-    another type; `no_depth`, known in under 30 % of the pixels; `orientation`, a picture that EXIF turns, as the depth
-    map would not turn with it.
+    Reasons for rejection: `no_depth_file`; `depth_size`, not the picture's size; `bad_depth`, unreadable or of another
+    type; `no_depth`, known in under 30 % of the pixels; `orientation`, EXIF turns the picture but not its depth map.
 
     Args:
         path: the folder.
@@ -83,18 +82,18 @@ class RgbdSource(FolderSource):
             raise SourceError(f"source 'rgbd': below {self.path} there are depth maps only; {self.schema}")
 
     def stamp(self, ref: str) -> tuple[int, int]:
-        """Sums over all files of the item, so that a change of any one shows."""
+        """Sums over all files of the item, so that a change of any file is noticed."""
         stamps = [self._locate(part)[1] for part in self._files(ref)]
         return sum(size for size, _ in stamps), sum(time for _, time in stamps) % 2**63
 
     def read(self, ref: str) -> bytes:
-        """The picture, then its depth files, then the picture's length: a picture's decoder stops where it ends."""
+        """The picture, its depth files, and the picture's length. Image decoders stop at the end of the picture."""
         name, *rest = self._files(ref)
         picture, depth = super().read(name), [self._bounded(part, _ANY_PICTURE) for part in rest]
         return b"".join([picture, *depth, len(picture).to_bytes(_LENGTH_BYTES, "big")])
 
     def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
-        # A picture that is cut short must not be completed with bytes of the depth map.
+        # Otherwise bytes of the depth map would complete a truncated picture.
         length = int.from_bytes(data[-_LENGTH_BYTES:], "big")
         info, image = decode(data[:length], max_source_pixels=max_source_pixels)
         if info.orientation != 1:
@@ -113,8 +112,8 @@ class RgbdSource(FolderSource):
         return RGBD(image, resampled(depth, image.size))
 
     def _files(self, ref: str) -> list[str]:
-        """Refs of the picture, its depth map and, where there is one, the mask of valid pixels."""
-        self._locate(ref)  # says what is wrong with the picture itself first
+        """Refs of the picture, its depth map and, if there is one, the mask of valid pixels."""
+        self._locate(ref)  # errors of the picture itself come first
         path = PurePosixPath(ref)
         stem = str(path.parent / path.stem)
         options = [f"{stem}{DEPTH_SUFFIX}.npy", f"{stem}{DEPTH_SUFFIX}.png", f"{stem}.npy"]
@@ -129,7 +128,7 @@ class RgbdSource(FolderSource):
         raise ImageError("no_depth_file", f"none of {', '.join(options)}")
 
     def _exists(self, ref: str) -> bool:
-        """Whether a file is there; True for a link that leads outside as well, so that reading it says so."""
+        """Whether a file exists. True also for a link that leads outside, so that reading it raises the error."""
         try:
             self._locate(ref)
         except ImageError as error:
@@ -137,10 +136,10 @@ class RgbdSource(FolderSource):
         return True
 
     def _depth(self, ref: str, limit: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Depth in metres, float32 (height, width), NaN where unknown; of at most `limit` pixels, and of that `size`."""
+        """Depth in metres, float32 (height, width), NaN where unknown. At most `limit` pixels, and of `size` if given."""
 
         def check(width: int, height: int) -> None:
-            """Before anything is decoded: a small file may declare a very large map."""
+            """Check before decoding: a small file may declare a very large map."""
             if width * height > limit:
                 raise ImageError("too_large", f"depth of {width} x {height} pixels, limit {limit} in all")
             if size not in (None, (width, height)):
@@ -151,7 +150,7 @@ class RgbdSource(FolderSource):
         if name.endswith(".png"):
             depth = _from_png(data, check) / np.float32(self.options["depth_scale"])
         else:
-            with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, that is unknown
+            with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite: unknown
                 depth = _from_npy(data, "f", check).astype(np.float32)
         known = np.isfinite(depth) & (depth > 0)
         if mask_name:
@@ -162,7 +161,7 @@ class RgbdSource(FolderSource):
         return np.where(known, depth, np.float32("nan"))
 
     def _bounded(self, ref: str, limit: int) -> bytes:
-        """The bytes of a depth file, unless it is larger than any of `limit` pixels can be."""
+        """The bytes of a depth file. Raises ImageError if it is larger than `limit` pixels need."""
         size = self._locate(ref)[1][0]
         if size > _BYTES_PER_PIXEL * limit + 2**16:
             raise ImageError("too_large", f"{ref} has {size} bytes")
@@ -170,11 +169,11 @@ class RgbdSource(FolderSource):
 
 
 def _from_png(data: bytes, check: Callable[[int, int], None]) -> np.ndarray:
-    """The values of a PNG of one 16-bit channel, as float32, if `check` lets its width and height pass."""
+    """The values of a PNG with one 16-bit channel, as float32. `check` gets its width and height before decoding."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             check(*image.size)
-            # Pillow calls 16 gray bits "I;16", or "I" before its version 11.
+            # Pillow's mode for 16-bit gray is "I;16", and "I" before version 11.
             if not image.mode.startswith("I"):
                 raise ImageError("bad_depth", f"PNG of mode {image.mode}; one channel of 16 bits is needed")
             return np.asarray(image, np.float32)
@@ -187,8 +186,8 @@ def _from_png(data: bytes, check: Callable[[int, int], None]) -> np.ndarray:
 
 
 def _from_npy(data: bytes, kinds: str, check: Callable[[int, int], None]) -> np.ndarray:
-    """The array (height, width) of an NPY file of a NumPy `dtype.kind` in `kinds`; its header is checked before its
-    values are read, and nothing is ever unpickled."""
+    """The array (height, width) of an NPY file with a `dtype.kind` in `kinds`. The header is checked before the values are
+    read. Nothing is unpickled."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)

@@ -1,4 +1,4 @@
-"""The sample-depth source: a real photograph with measured depth that comes with scikit-image. Nothing is downloaded."""
+"""The sample-depth source: crops of a photograph with depth that comes with scikit-image. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ssl4rl_plugin.data.source import Record, Source, SourceError
 PICTURE, DISPARITY = "motorcycle_left.png", "motorcycle_disp.npz"
 
 FOCAL_LENGTH = 994.978
-"""Pixels. This and the next two are the calibration that `skimage.data.stereo_motorcycle` states for its picture, a
-quarter of the original's size (the original states 3979.911 px, and 124.343 px between the principal points)."""
+"""Pixels. `skimage.data.stereo_motorcycle` states this and the next two for its picture, which has a quarter of the
+original's size (original: 3979.911 px, and 124.343 px between the principal points)."""
 BASELINE = 0.193001
 """Metres between the two cameras."""
 PRINCIPAL_OFFSET = 31.086
@@ -36,10 +36,10 @@ HALVES = {"left": "train", "right": "val"}
 class SampleDepthSource(Source):
     """Overlapping crops of the Motorcycle scene of the Middlebury 2014 stereo benchmark, with depth from its disparity.
 
-    One scene, so enough to try the depth tasks and no more: train crops come from the left half of the picture, held-out
-    crops from the right half. Depth is focal length x baseline / (disparity + offset of the principal points), 2 to 5
-    metres. From Scharstein et al., "High-resolution stereo datasets with subpixel-accurate ground truth", GCPR 2014.
-    The `sample_photos` source has the same picture among its held-out ones: do not train on this and test on that.
+    One scene is only enough to try the depth tasks. Train crops come from the left half of the picture, held-out crops
+    from the right half. Depth is focal length x baseline / (disparity + offset of the principal points), 2 to 5 metres.
+    From Scharstein et al., "High-resolution stereo datasets with subpixel-accurate ground truth", GCPR 2014. The held-out
+    pictures of `sample_photos` include this picture: do not train on this source and test on that one.
 
     A ref is `<half>@<left>,<upper>,<right>,<lower>`, in pixels of the half.
 
@@ -53,7 +53,7 @@ class SampleDepthSource(Source):
     name: ClassVar[str] = "sample_depth"
     kind: ClassVar[str] = "rgbd"
     summary: ClassVar[str] = "crops of the stereo scene that comes with scikit-image, with depth"
-    schema: ClassVar[str] = "no files of yours: the picture and its disparity are inside of the scikit-image package"
+    schema: ClassVar[str] = "no files of yours: the picture and its disparity are inside the scikit-image package"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     licence: ClassVar[str] = "Middlebury 2014 stereo benchmark, for research; see skimage.data.stereo_motorcycle"
     where: ClassVar[str] = "pip install scikit-image"
@@ -65,7 +65,7 @@ class SampleDepthSource(Source):
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise SourceError(f"source 'sample_depth': {name} must be from {low} to {high}, got {value!r}")
         super().__init__(None, crops=int(crops), seed=int(seed), min_side=float(min_side))
-        spec = importlib.util.find_spec("skimage")  # without importing it, which takes a second
+        spec = importlib.util.find_spec("skimage")  # found without an import, which takes a second
         if spec is None or spec.origin is None:
             raise SourceError("source 'sample_depth': scikit-image is not installed; pip install scikit-image")
         self.folder = Path(spec.origin).parent / "data"
@@ -94,7 +94,7 @@ class SampleDepthSource(Source):
         return sum(status.st_size for status in found), sum(status.st_mtime_ns for status in found) % 2**63
 
     def read(self, ref: str) -> bytes:
-        """The half of the picture as PPM, then that of the depth: halves of one file, but items of two groups."""
+        """One half of the picture as PPM, then the same half of the depth, so that the two groups differ in content."""
         image, depth = self._half(ref)
         file = io.BytesIO()
         image.save(file, "PPM")
@@ -118,7 +118,7 @@ class SampleDepthSource(Source):
 
 @lru_cache(maxsize=4)
 def _half(folder: Path, half: str) -> tuple[Image.Image, np.ndarray]:
-    """A half of the picture and its depth; neither is to be changed in place."""
+    """A half of the picture and its depth. Do not modify them in place: they are cached."""
     try:
         with Image.open(folder / PICTURE, formats=("PNG",)) as file:
             picture = file.convert("RGB")
@@ -134,7 +134,7 @@ def _half(folder: Path, half: str) -> tuple[Image.Image, np.ndarray]:
 
 
 def _box(width: int, height: int, min_side: float, rng: random.Random) -> PixelBox:
-    """A box inside of a picture of that size; each of its sides is uniform from `min_side` to 1 of the picture's."""
+    """A box inside a picture of this size. Each side is a uniform fraction of the picture's, from `min_side` to 1."""
     w, h = rng.randint(round(min_side * width), width), rng.randint(round(min_side * height), height)
     left, upper = rng.randint(0, width - w), rng.randint(0, height - h)
     return left, upper, left + w, upper + h

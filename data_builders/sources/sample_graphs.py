@@ -1,27 +1,30 @@
-"""Graphs that need no download: one that comes with networkx, and two that are made here."""
+"""Graphs that need no download: one from networkx, and two generated ones."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from ssl4rl_plugin.core.graph import RawGraph, Texts
 from ssl4rl_plugin.core.seeding import rng_for
-from ssl4rl_plugin.data.graphs import SHARED, GraphSource
+from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.data_builders.sources.graph_file import from_networkx
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-class _Made(GraphSource):
-    """A graph without files."""
+
+class _GraphWithoutFiles(GraphSource):
+    """A graph that needs no files."""
 
     schema: ClassVar[str] = "no files of yours"
 
-    def __init__(self, path: str | Path | None, **options: Any) -> None:
+    def __init__(self, path: str | Path | None = None, **options: Any) -> None:
         if path is not None:
             raise SourceError(f"source {self.name!r} takes no path, got {path}; for a graph of your own use 'graph'")
         super().__init__(None, **options)
@@ -30,28 +33,13 @@ class _Made(GraphSource):
         return ()
 
 
-class LesMiserablesSource(_Made):
-    """Who appears together in Victor Hugo's novel: 77 characters, 254 pairs (D. E. Knuth, The Stanford GraphBase, 1993)."""
+class LesMiserablesSource(_GraphWithoutFiles):
+    """Characters of Victor Hugo's novel, linked if they appear together (D. E. Knuth, The Stanford GraphBase, 1993)."""
 
     name: ClassVar[str] = "les_miserables"
-    summary: ClassVar[str] = "who appears together in Les Misérables: 77 names, 254 edges, from networkx"
+    summary: ClassVar[str] = "characters of Les Misérables who appear together: 77 nodes, 254 edges, from networkx"
     licence: ClassVar[str] = "networkx, BSD"
     where: ClassVar[str] = "pip install networkx"
-
-    def __init__(
-        self,
-        path: str | Path | None = None,
-        test_fraction: float = SHARED["test_fraction"],
-        ask_fraction: float = SHARED["ask_fraction"],
-        edge_fraction: float = SHARED["edge_fraction"],
-        inductive: bool = SHARED["inductive"],
-        tokenizer: str | None = SHARED["tokenizer"],
-        questions: int = SHARED["questions"],
-    ) -> None:
-        super().__init__(
-            path, test_fraction=test_fraction, ask_fraction=ask_fraction, edge_fraction=edge_fraction,
-            inductive=inductive, tokenizer=tokenizer, questions=questions,
-        )  # fmt: skip
 
     def graph(self) -> RawGraph:
         try:
@@ -61,18 +49,18 @@ class LesMiserablesSource(_Made):
         return from_networkx(networkx.les_miserables_graph(), self.name)
 
 
-class FamiliesSource(_Made):
-    """A knowledge graph: families over some generations, with where people live and what they do.
+class FamiliesSource(_GraphWithoutFiles):
+    """A generated knowledge graph: families over three generations, with places of residence and professions.
 
     Args:
         path: None.
-        families: how many families are founded, 2 to 500.
-        seed: other people for another seed.
-        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+        families: number of families, 2 to 500.
+        seed: changes the people.
+        shared: options of every graph source; see `GraphSource`.
     """
 
     name: ClassVar[str] = "families"
-    summary: ClassVar[str] = "a made knowledge graph: who is whose child, husband or wife, lives where and does what"
+    summary: ClassVar[str] = "a generated knowledge graph of families: children, marriages, residence, professions"
     licence: ClassVar[str] = "made by this package"
     where: ClassVar[str] = "built in"
 
@@ -81,19 +69,11 @@ class FamiliesSource(_Made):
         path: str | Path | None = None,
         families: int = 40,
         seed: int = 0,
-        test_fraction: float = SHARED["test_fraction"],
-        ask_fraction: float = SHARED["ask_fraction"],
-        edge_fraction: float = SHARED["edge_fraction"],
-        inductive: bool = SHARED["inductive"],
-        tokenizer: str | None = SHARED["tokenizer"],
-        questions: int = SHARED["questions"],
+        **shared: Unpack[SharedOptions],
     ) -> None:
         if isinstance(families, bool) or not isinstance(families, int) or not 2 <= families <= 500:
             raise SourceError(f"source 'families': families must be from 2 to 500, got {families!r}")
-        super().__init__(
-            path, families=families, seed=seed, test_fraction=test_fraction, ask_fraction=ask_fraction,
-            edge_fraction=edge_fraction, inductive=inductive, tokenizer=tokenizer, questions=questions,
-        )  # fmt: skip
+        super().__init__(path, families=families, seed=seed, **shared)
 
     def graph(self) -> RawGraph:
         rng = rng_for(self.options["seed"], "families")
@@ -113,7 +93,7 @@ class FamiliesSource(_Made):
             facts.append((*couple, 1))
             children = [born(people[couple[0]].split()[1], town) for _ in range(rng.randint(2, 4))]
             facts += [(child, parent, 0) for child in children for parent in couple]
-            if number:  # one child marries into the family before
+            if number:  # one child marries into the previous family
                 other = rng.choice(youngest[-1])
                 grown = children[0]
                 facts.append((grown, other, 1))
@@ -134,23 +114,23 @@ class FamiliesSource(_Made):
         )  # fmt: skip
 
 
-class CommunitiesSource(_Made):
-    """A graph of groups: most edges stay inside of one, and each node's text is words of its group's own.
+class CommunitiesSource(_GraphWithoutFiles):
+    """A generated graph of groups. Most edges stay inside a group, and a node's text is made of its group's words.
 
     Args:
         path: None.
-        nodes: how many nodes, 40 to 1,000,000.
-        groups: how many groups, 2 to 12.
-        links: edges that each node begins.
-        inside: share of the edges that stay inside of a group.
-        words: words of each text.
+        nodes: number of nodes, 40 to 1,000,000.
+        groups: number of groups, 2 to 12.
+        links: edges that start at each node, 1 to 100.
+        inside: share of the edges that stay inside a group, in [0, 1].
+        words: words in each text, 1 to 50.
         vocabulary: words of each group, 1 to 12.
-        seed: another graph for another seed.
-        test_fraction, ask_fraction, edge_fraction, inductive, tokenizer, questions: see `GraphSource`.
+        seed: changes the graph.
+        shared: options of every graph source; see `GraphSource`.
     """
 
     name: ClassVar[str] = "communities"
-    summary: ClassVar[str] = "a made graph of groups with words of their own; most edges stay inside of a group"
+    summary: ClassVar[str] = "a generated graph of groups, each with its own words; most edges stay inside a group"
     licence: ClassVar[str] = "made by this package"
     where: ClassVar[str] = "built in"
 
@@ -164,12 +144,7 @@ class CommunitiesSource(_Made):
         words: int = 3,
         vocabulary: int = 6,
         seed: int = 0,
-        test_fraction: float = SHARED["test_fraction"],
-        ask_fraction: float = SHARED["ask_fraction"],
-        edge_fraction: float = SHARED["edge_fraction"],
-        inductive: bool = SHARED["inductive"],
-        tokenizer: str | None = SHARED["tokenizer"],
-        questions: int = SHARED["questions"],
+        **shared: Unpack[SharedOptions],
     ) -> None:
         for name, value, low, high in (
             ("nodes", nodes, 40, 10**6), ("groups", groups, 2, len(_GROUPS)), ("links", links, 1, 100),
@@ -179,8 +154,7 @@ class CommunitiesSource(_Made):
                 raise SourceError(f"source 'communities': {name} must be from {low} to {high}, got {value!r}")
         super().__init__(
             path, nodes=nodes, groups=groups, links=links, inside=inside, words=words, vocabulary=vocabulary, seed=seed,
-            test_fraction=test_fraction, ask_fraction=ask_fraction, edge_fraction=edge_fraction, inductive=inductive,
-            tokenizer=tokenizer, questions=questions,
+            **shared,
         )  # fmt: skip
 
     def graph(self) -> RawGraph:

@@ -1,4 +1,4 @@
-"""The sample-photo source: real photographs that come with scikit-image, cut into many crops. Nothing is downloaded."""
+"""The sample-photo source: crops of photographs that come with scikit-image. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ PHOTOS: dict[str, str] = {
     "chelsea.png": "val",
     "motorcycle_left.png": "val",
 }
-"""The colour photographs of the wheel and the side each is on. Held out are two everyday scenes, rich in structure and
-colour, that look like none of the training ones: a cat's face and a motorcycle in a garage. `motorcycle_right.png` is
-left out, as it shows the same scene; so are the gray pictures (no colour to alter) and the drawn ones."""
+"""The colour photographs of the package and the split of each. The held-out ones are two everyday scenes with much structure
+and colour, unlike the training ones: a cat's face and a motorcycle in a garage. `motorcycle_right.png` is left out because
+it shows the same scene. Gray pictures (no colour to alter) and drawings are left out too."""
 
 
 class SamplePhotosSource(Source):
     """Overlapping square crops of eight photographs; train and held-out crops come from different photographs.
 
-    A ref is `<file>@<left>,<upper>,<right>,<lower>`: the same crop has the same ref whatever the options.
+    A ref is `<file>@<left>,<upper>,<right>,<lower>`: a crop has the same ref for all options.
 
     Args:
         path: None.
@@ -43,7 +43,7 @@ class SamplePhotosSource(Source):
 
     name: ClassVar[str] = "sample_photos"
     summary: ClassVar[str] = "crops of the photographs that come with scikit-image"
-    schema: ClassVar[str] = "no files of yours: the pictures are inside of the installed scikit-image package"
+    schema: ClassVar[str] = "no files of yours: the pictures are inside the installed scikit-image package"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     licence: ClassVar[str] = "public domain or CC0, see skimage.data"
     where: ClassVar[str] = "pip install scikit-image"
@@ -55,7 +55,7 @@ class SamplePhotosSource(Source):
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise SourceError(f"source 'sample_photos': {name} must be from {low} to {high}, got {value!r}")
         super().__init__(None, crops=int(crops), seed=int(seed), min_side=float(min_side))
-        # Found without importing it: scikit-image takes a second to import.
+        # Found without an import: importing scikit-image takes a second.
         spec = importlib.util.find_spec("skimage")
         if spec is None or spec.origin is None:
             raise SourceError("source 'sample_photos': scikit-image is not installed; pip install scikit-image")
@@ -99,7 +99,7 @@ class SamplePhotosSource(Source):
 
 
 def _box(size: tuple[int, int], min_side: float, rng: random.Random) -> PixelBox:
-    """A square inside of a picture of that size, its side uniform from `min_side` to 1 of the shorter side."""
+    """A square inside a picture of this size. Its side is a uniform fraction of the shorter side, from `min_side` to 1."""
     width, height = size
     short = min(size)
     side = rng.randint(round(min_side * short), short)

@@ -1,6 +1,6 @@
-"""The sample-video source: a camera moves over photographs that come with scikit-image, and things happen before it.
+"""The sample-video source: a camera moves over photographs that come with scikit-image, while animated objects appear.
 
-Made while they are read, from nothing but their refs; nothing is downloaded or stored.
+Each clip is rendered from its ref when it is read. Nothing is downloaded or stored.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ssl4rl_plugin.tasks.image.views import fitted
 FRAMES = 64
 FPS = 8.0
 VERSION = 1
-"""Of how clips are made: part of what `read` gives, so that a manifest notices a change."""
+"""Version of the rendering. `read` includes it, so that a manifest notices a change."""
 
 PHOTO_SIDE = 448
-"""Photographs are shrunk to this before the camera moves over them, about twice what a frame shows of them."""
+"""Longer side, in pixels, to which photographs are shrunk: about twice what a frame shows."""
 SHAPES = ((4, 3), (3, 4), (1, 1))
 """Width to height of the frames."""
 
@@ -36,15 +36,14 @@ SHAPES = ((4, 3), (3, 4), (1, 1))
 class SampleVideosSource(Source):
     """Clips of 8 seconds over eight photographs; train and held-out clips show different photographs.
 
-    In each the camera glides over a photograph and changes its speed and zoom on the way, while two or three things
-    happen that do not happen the other way round: balls fall in, bounce and come to rest, or drop out of the picture one
-    by one; smoke rises, spreads and fades; a stain grows and stays; something bursts and its pieces fall; bubbles rise
-    and pop. As much comes as goes, so that late frames are not simply the fuller ones. A ref is
-    `<file>#<seed>-<number>` and says it all.
+    In each clip the camera glides over a photograph with changing speed and zoom. Two or three irreversible events happen:
+    balls fall in, bounce and come to rest, or drop out of the picture one by one; smoke rises, spreads and fades; a stain
+    grows; a disc bursts and its pieces fall; bubbles rise and pop. As many objects appear as disappear, so that late frames
+    are not fuller than early ones. A ref is `<file>#<seed>-<number>` and determines the clip.
 
     Args:
         path: None.
-        clips: clips made of each photograph, 1 to 10,000.
+        clips: clips of each photograph, 1 to 10,000.
         seed: changes all clips.
         width: pixels along the longer side of the frames, 64 to 336.
     """
@@ -52,7 +51,7 @@ class SampleVideosSource(Source):
     name: ClassVar[str] = "sample_videos"
     kind: ClassVar[str] = "video"
     summary: ClassVar[str] = "clips made from the photographs that come with scikit-image"
-    schema: ClassVar[str] = "no files of yours: the pictures are inside of the installed scikit-image package"
+    schema: ClassVar[str] = "no files of yours: the pictures are inside the installed scikit-image package"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     licence: ClassVar[str] = SamplePhotosSource.licence
     where: ClassVar[str] = SamplePhotosSource.where
@@ -90,7 +89,7 @@ class SampleVideosSource(Source):
         return f"sample_videos {VERSION} {ref} {self.options['width']}".encode()
 
     def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
-        """The middle frame alone: every clip is good."""
+        """The middle frame. Every clip is usable."""
         image = _Film(self._photo(ref), ref, self.options["width"]).frame(FRAMES // 2)
         return ImageInfo("clip", image.mode, image.width, image.height, 1), image
 
@@ -118,7 +117,7 @@ def _opened(photo: Path) -> Image.Image:
 
 @dataclass(frozen=True)
 class _View:
-    """What the camera sees: a box of the photograph, in its pixels."""
+    """The view of the camera: a box in pixels of the photograph."""
 
     left: float
     upper: float
@@ -127,7 +126,7 @@ class _View:
 
 
 class _Film:
-    """One clip: where the camera is and what happens, both drawn from the ref."""
+    """One clip: camera path and events, both drawn from the ref."""
 
     def __init__(self, photo: Path, ref: str, width: int) -> None:
         rng = rng_for("sample_videos", VERSION, ref)
@@ -148,7 +147,7 @@ class _Film:
             self.things.append(_Thing(kind, begins, x, y, view.height, colour, rng.getrandbits(32)))
 
     def _camera(self, rng: random.Random) -> tuple[_View, _View]:
-        """First and last view: they lie far enough apart that the picture changes all the way."""
+        """First and last view, far enough apart that the picture changes throughout."""
         w, h = self.photo.size
         aspect = self.size[0] / self.size[1]
         widest = min(w, h * aspect)
@@ -164,17 +163,17 @@ class _Film:
             moved = math.hypot((one.left - two.left) / one.width, (one.upper - two.upper) / one.height)
             if 0.35 <= moved <= 0.9:
                 break
-        return one, two  # all photographs have room for it
+        return one, two  # every photograph has room for such views
 
     def view(self, k: float) -> _View:
-        """Where the camera is at frame `k`."""
+        """The view at frame `k`."""
         t = min(1.0, k / (FRAMES - 1))
         t = t**self.bend if self.eases_in else 1 - (1 - t) ** self.bend
         one, two = self.ends
         left, upper, width, height = (
             a + (b - a) * t for a, b in zip(_numbers(one), _numbers(two), strict=True)
         )  # fmt: skip
-        (a, f, p), (b, g, q) = self.sway  # a hand that is not quite still
+        (a, f, p), (b, g, q) = self.sway  # the shake of a hand-held camera
         left += a * width * math.sin(f * k + p)
         upper += b * height * math.sin(g * k + q)
         w, h = self.photo.size
@@ -184,7 +183,7 @@ class _Film:
         view = self.view(k)
         box = (view.left, view.upper, view.left + view.width, view.upper + view.height)
         image = self.photo.resize(self.size, Image.Resampling.BICUBIC, box=box)
-        draw = ImageDraw.Draw(image, "RGBA")  # blends what is transparent
+        draw = ImageDraw.Draw(image, "RGBA")  # blends transparent colours
         scale = self.size[0] / view.width
         for thing in self.things:
             for x, y, radius, colour in _DRAWN[thing.kind](thing, k / FPS - thing.begins):
@@ -197,8 +196,8 @@ def _numbers(view: _View) -> tuple[float, float, float, float]:
     return view.left, view.upper, view.width, view.height
 
 
-# What happens: a few discs for every moment, (x, y, radius) in pixels of the photograph and a colour with its opacity. The
-# age is in seconds after the thing begins, below 0 before that.
+# Events: a few discs at every moment, (x, y, radius) in pixels of the photograph and a colour with opacity. The age is in
+# seconds since the event began, negative before.
 
 _Disc = tuple[float, float, float, tuple[int, ...]]
 
@@ -211,13 +210,13 @@ class _Thing:
     x: float
     y: float
     unit: float
-    """Height of the view when it begins, in pixels of the photograph."""
+    """Height of the view at the beginning of the event, in pixels of the photograph."""
     colour: tuple[int, ...]
     seed: int
 
 
 def _fallen(height: float, age: float, gravity: float = 2.0, kept: float = 0.55) -> float:
-    """How far a ball has come down after `age` seconds from rest at `height`: it bounces, lower each time, and lies."""
+    """How far below `height` a ball is `age` seconds after its release: it bounces, lower each time, and comes to rest."""
     speed, above = 0.0, height
     left = age
     for _ in range(6):

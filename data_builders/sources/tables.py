@@ -1,4 +1,4 @@
-"""Sources whose pictures stand in a table, and what its other columns say: the questions of a benchmark."""
+"""Base of sources over tables: pictures in some columns, a benchmark's questions in the others."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ IMAGE_NAME = re.compile(
     r"(?:image|img|picture|photo|media|bytes|file)s?(?:_?(?:path|paths|file|files|name|names|bytes|\d+))?",
     re.IGNORECASE,
 )
-"""Names of columns that hold pictures or their paths, where the type alone does not tell."""
+"""Names of columns with pictures or their paths, for types that do not show it."""
 
 LONGEST_NAME = 255
-"""Of a file, on every common file system. A longer text without a dot is a picture in base64."""
+"""Characters of a file name on common file systems. A longer text without a dot is a picture in base64."""
 
 MAX_LITERAL = 100_000
-"""Characters of a list of options that is written as text."""
+"""Longest list of options written as text, in characters."""
 
 _MARK = re.compile(r"(?<![^\s,])(\(?)([A-Z])([).:])(?=\s)")
 _OPTIONS = re.compile(r"(?:\A|(?<=\n)|(?<=[?.!] ))(?:options|choices|the choices are listed below):\Z", re.IGNORECASE)
@@ -43,66 +43,66 @@ class TableRow:
     """One row of a table."""
 
     refs: tuple[str, ...]
-    """Its pictures, in order: refs that `records` lists too."""
+    """Its pictures, in order. `records` lists these refs too."""
     values: Mapping[str, Any]
-    """What its other columns hold, by the column's name."""
+    """Its other columns, by name."""
     split: str | None = None
-    """What the table's file or folder says about the split; a column may say more."""
+    """The split that the table's file or folder states. A column may state another."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds what: of several names the first that the table has, whatever the case of its letters.
+    """Names of the columns of a question. The first name that the table has counts; case is ignored.
 
-    Options may also stand in columns A, B, C, ... or choice_a, choice_b, ..., or at the end of the question's text.
+    Options may also be in columns A, B, C, ... or choice_a, choice_b, ..., or at the end of the question's text.
     """
 
     id: tuple[str, ...] = ("index", "question_id", "idx", "id")
-    """The question's identity; where there is none, the row's number."""
+    """Id of the question; without one, the row's number."""
     text: tuple[str, ...] = ("question", "text")
-    """What is asked."""
+    """The question."""
     hint: tuple[str, ...] = ("hint",)
-    """What is said before the question."""
+    """Text before the question."""
     options: tuple[str, ...] = ("options", "choices", "multi-choice options", "answer choices")
-    """All options: a list, or one written as text."""
+    """All options: a list, or a list written as text."""
     answer: tuple[str, ...] = ("answer", "label", "ground truth")
-    """`B`, `(B)`, the option's text, or its number from 0; free text where there are no options."""
+    """`B`, `(B)`, the option's text, or its number from 0; free text for a question without options."""
     category: tuple[str, ...] = ("category",)
     """The finest category."""
     l2_category: tuple[str, ...] = ("l2-category", "l2_category")
-    """A coarser one."""
+    """A coarser category."""
     split: tuple[str, ...] = ("split",)
-    """The benchmark's own name of the split."""
+    """The benchmark's own name for the split."""
     withheld: tuple[str, ...] = ()
-    """What stands for an answer that the benchmark keeps to itself, in lower case."""
+    """Placeholders, in lower case, for an answer that the benchmark withholds."""
 
 
 class TableSource(Source):
-    """A source that has rows; those with a question become its `questions`."""
+    """A source with rows. Rows with a question become its `questions`."""
 
     columns: ClassVar[Columns] = Columns()
-    """Where questions, options and answers stand."""
+    """The columns of questions, options and answers."""
 
     @abstractmethod
     def rows(self) -> Iterator[TableRow]:
-        """All rows, in order, without decoding any picture."""
+        """All rows, in order. Decodes no picture."""
 
     def questions(self) -> Iterator[Question]:
         return questions_of(self.rows(), self.columns, f"source {self.name!r}: {self.path}")
 
 
 class _Unusable(ValueError):
-    """A row is no question; the text is the reason, a snake_case name."""
+    """A row is not a question; the text is the reason, a snake_case name."""
 
 
 def questions_of(rows: Iterable[TableRow], columns: Columns, where: str, expected: bool = False) -> Iterator[Question]:
-    """The questions of a table. A row that is none is left out, and counted by reason in a warning at the end.
+    """The questions of a table. Other rows are left out, and counted by reason in a warning at the end.
 
     Args:
         rows: the table.
-        columns: which of its columns hold what.
+        columns: names of its columns.
         where: names the table in messages.
-        expected: raise SourceError where the table has no column for what is asked; otherwise it has no questions.
+        expected: raise SourceError if the table has no column for the question; otherwise it has no questions.
     """
     left_out: Counter[str] = Counter()
     seen: Counter[str] = Counter()
@@ -121,7 +121,7 @@ def questions_of(rows: Iterable[TableRow], columns: Columns, where: str, expecte
             yield question
     if left_out:
         counts = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common())
-        logger.warning("%s: %d rows are no questions: %s", where, left_out.total(), counts)
+        logger.warning("%s: %d rows are not questions: %s", where, left_out.total(), counts)
 
 
 def _question(row: TableRow, values: Mapping[str, Any], columns: Columns, number: int, seen: Counter[str]) -> Question:
@@ -147,7 +147,7 @@ def _question(row: TableRow, values: Mapping[str, Any], columns: Columns, number
     identity = _text(said(columns.id)) or f"row{number}"
     seen[identity] += 1
     return Question(
-        # Parts of a benchmark may count their questions anew.
+        # Parts of a benchmark may restart the count of their questions.
         id=identity if seen[identity] == 1 else f"{identity}#{seen[identity]}",
         refs=row.refs,
         text=text,
@@ -161,20 +161,20 @@ def _question(row: TableRow, values: Mapping[str, Any], columns: Columns, number
 
 
 def _without_instruction(text: str) -> str:
-    """A question without its last words on how to answer, which is for the run to say: ours wants its reasoning and its
-    answer marked. Options among those words stay."""
+    """A question without its closing instruction on how to answer: the prompt of a run has its own. An instruction that
+    holds the options stays."""
     found = _INSTRUCTION.search(text)
     return text if found is None or lettered(found[0])[1] else text[: found.start()].rstrip() or text
 
 
 def _text(value: Any) -> str | None:
-    """A cell as text; None for an empty one, which pandas writes as `nan`."""
+    """A cell as text; None for an empty cell, also as pandas writes it (`nan`)."""
     text = "" if value is None else str(value).strip()
     return None if text.lower() in ("", "nan") else text
 
 
 def _columns_of_options(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the columns A, B, C, ... or choice_a, choice_b, ... hold. Raises _Unusable if an option is left out."""
+    """Options in the columns A, B, C, ... or choice_a, choice_b, ... Raises _Unusable if one between them is missing."""
     for prefix in ("", "choice_"):
         if found := _without_gap([_text(values.get(prefix + letter)) for letter in string.ascii_lowercase]):
             return found
@@ -182,7 +182,7 @@ def _columns_of_options(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _without_gap(options: Sequence[str | None]) -> tuple[str, ...]:
-    """Options up to the last that is there. Raises _Unusable if one before it is not: its letter would be another's."""
+    """Options up to the last one given. Raises _Unusable if one before it is missing: the letters would shift."""
     filled = [number for number, option in enumerate(options) if option]
     if filled and filled[-1] >= len(filled):
         raise _Unusable("gap_in_options")
@@ -190,7 +190,7 @@ def _without_gap(options: Sequence[str | None]) -> tuple[str, ...]:
 
 
 def _listed(value: Any) -> tuple[str, ...]:
-    """Options from a list, a mapping by letters, or the text of one, without the letters before them."""
+    """Options from a list, a mapping by letters, or either written as text; without the letters before them."""
     if isinstance(value, str):
         value = literal(value) or lettered(value)[1]
     if isinstance(value, Mapping):
@@ -205,7 +205,7 @@ def _listed(value: Any) -> tuple[str, ...]:
 
 
 def literal(text: str) -> Any:
-    """The list or mapping that a text writes out, as JSON or as Python shows it; None where it is none. Runs nothing."""
+    """The list or mapping written in a text as JSON or as a Python literal; None for other texts. Runs no code."""
     if not text.lstrip().startswith(("[", "{")) or len(text) > MAX_LITERAL:
         return None
     for parse in (json.loads, ast.literal_eval):
@@ -217,8 +217,8 @@ def literal(text: str) -> Any:
 
 
 def lettered(text: str) -> tuple[str, tuple[str, ...]]:
-    """A text split at the options that it ends with, marked (A) (B), A. B., A) B) or A: B: alike; the whole and no
-    options where there are fewer than two.
+    """Split a text that ends with options, marked (A) (B), A. B., A) B) or A: B:, into the text before them and the options.
+    With fewer than two options: the whole text and none.
 
     >>> lettered("Of what is it made?\\n(A) rubber\\n(B) cotton")
     ('Of what is it made?', ('rubber', 'cotton'))
@@ -243,12 +243,12 @@ def lettered(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _answer(value: Any, options: Sequence[str]) -> str | None:
-    """The letter of the right option, or the text of a free answer; None where there is none."""
+    """The letter of the correct option, or the text of a free answer; None for no answer."""
     text = _text(value)
     if text is None or not options:
         return text
     letters = string.ascii_uppercase[: len(options)]
-    if isinstance(value, int | float) and not isinstance(value, bool):  # a number is a place, whatever the options say
+    if isinstance(value, int | float) and not isinstance(value, bool):  # a number is always a position
         if value != int(value) or not 0 <= value < len(letters):
             raise _Unusable("answer_not_an_option")
         return letters[int(value)]
@@ -264,7 +264,7 @@ def _answer(value: Any, options: Sequence[str]) -> str | None:
 
 
 def from_base64(text: bytes, shown: str) -> bytes:
-    """The bytes that a base64 text stands for. Raises ImageError (`broken_base64`)."""
+    """Decode base64 text. Raises ImageError (`broken_base64`)."""
     if text.startswith(b"data:"):
         text = text.partition(b",")[2]
     try:

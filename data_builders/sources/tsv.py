@@ -1,4 +1,4 @@
-"""The TSV source: the layout that VLMEvalKit publishes benchmarks in, one row per question with a base64 picture."""
+"""The TSV source: VLMEvalKit's layout of benchmarks, one row per question with a base64 picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssl4rl_plugin.data_builders.sources.tables import TableRow, TableSource, fr
 logger = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 256 * 2**20
-"""Longest row that is believed; past it, a quote that is never closed is the likelier explanation."""
+"""Longest row. A longer one is more likely a quote that is never closed."""
 
 _REFERENCE = re.compile(rb"\s*\d{1,20}\s*")
 _PLACE = re.compile(r"@(\d{1,19})\+(\d{1,10})(?:\.(\d{1,6}))?")
@@ -25,31 +25,30 @@ _PLACE = re.compile(r"@(\d{1,19})\+(\d{1,10})(?:\.(\d{1,6}))?")
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Where a row stands, and where its pictures do."""
+    """Position of a row, and of its pictures."""
 
     index: str
     start: int
     length: int
     pictures: int
-    """How many there are in its image column."""
+    """Number of pictures in its image column."""
     target: str | None
-    """Index of the row that has the pictures; None for the row itself."""
+    """Index of the row with the pictures; None for the row itself."""
     split: str | None
 
 
 class TsvSource(TableSource):
     """Rows of a TSV file with the columns `index` and `image` (base64); other columns are allowed.
 
-    A short numeric `image` refers to the picture of the row with that index, and a list written as text
-    (`['...', '...']`) holds several pictures, which become records of one group. A ref is
-    `<index>@<byte offset>+<length>` of the row that holds the picture, with `.<number>` behind it where there are
-    several; so reading one needs neither the rest of the file nor an index in memory.
+    A short numeric `image` refers to the picture of the row with that index. A list written as text (`['...', '...']`)
+    holds several pictures, which share a group. A ref is `<index>@<byte offset>+<length>` of the row with the picture,
+    followed by `.<number>` if there are several: reading one needs neither the rest of the file nor an index in memory.
 
     Args:
         path: the .tsv file, or a folder with exactly one.
-        split_column: the column that names a row's split, e.g. `split`; None lets the manifest divide the rows.
-            Benchmarks call all of their rows `dev` or `test`, which the manifest takes for validation: with their
-            column there would be nothing to train on.
+        split_column: the column that names a row's split, e.g. `split`; None lets the manifest choose the splits.
+            Benchmarks name all their rows `dev` or `test`, which count as validation: their column leaves nothing to
+            train on.
     """
 
     name: ClassVar[str] = "tsv"
@@ -87,12 +86,12 @@ class TsvSource(TableSource):
         self._split = columns.index(split_column) if split_column else None
 
     def records(self) -> Iterator[Record]:
-        """Pictures in the file's order. One pass over the file; only each row's place is kept."""
+        """Pictures in the file's order. One pass over the file keeps the position of each row."""
         lines, holders = self._lines()
         seen: set[str] = set()
         for line in lines:
             refs = _refs(line, holders)
-            if line.target is not None or line.index in holders:  # others cannot have the same picture
+            if line.target is not None or line.index in holders:  # only these can repeat a picture
                 if refs[0] in seen:
                     logger.warning("%s: index %s occurs twice with the same picture: kept once", self.file, line.index)
                     continue
@@ -101,7 +100,7 @@ class TsvSource(TableSource):
                 yield Record(ref, line.split, refs[0] if len(refs) > 1 else None)
 
     def rows(self) -> Iterator[TableRow]:
-        """Rows in the file's order; a second pass, after that of `records`, reads what they say."""
+        """Rows in the file's order. A second pass over the file reads their columns."""
         lines, holders = self._lines()
         with self._open() as file:
             for line in lines:
@@ -113,7 +112,7 @@ class TsvSource(TableSource):
                     yield TableRow(_refs(line, holders), said, line.split)
 
     def _lines(self) -> tuple[list[_Line], dict[str, _Line]]:
-        """The rows; and those whose pictures others refer to, by index."""
+        """The rows, and by index those that other rows refer to for their pictures."""
         lines: list[_Line] = []
         with self._open() as file:
             start = self._header_end
@@ -187,17 +186,17 @@ class TsvSource(TableSource):
             raise SourceError(f"source 'tsv': {self.file} cannot be opened: {error.strerror}") from error
 
     def _place(self, ref: str) -> tuple[int, int, int]:
-        """Offset and length of the row, and which of its pictures."""
+        """Offset and length of the row, and number of the picture in it."""
         match = _PLACE.fullmatch(ref[ref.rfind("@") :]) if "@" in ref else None
         start, length, number = (int(part or 0) for part in match.groups()) if match else (-1, -1, 0)
         if start < self._header_end or not 0 < length <= MAX_RECORD_BYTES:
-            raise SourceError(f"source 'tsv': {ref!r} is no reference into {self.file}")
+            raise SourceError(f"source 'tsv': {ref!r} is not a reference into {self.file}")
         return start, length, number
 
 
 def _refs(line: _Line, holders: Mapping[str, _Line]) -> tuple[str, ...]:
     """The refs of a row's pictures."""
-    # A reference to nothing keeps its own place; reading it says so.
+    # A reference to a missing row keeps its own position; reading it raises the error.
     holder = line if line.target is None else holders.get(line.target, line)
     place = f"{quote(line.index, safe='')}@{holder.start}+{holder.length}"
     return tuple(f"{place}.{n}" for n in range(holder.pictures)) if holder.pictures > 1 else (place,)
@@ -208,9 +207,9 @@ def _is_list(image: bytes) -> bool:
 
 
 def _next_record(file: BinaryIO, start: int, name: str) -> tuple[int, bytes]:
-    """The row at the file's position, which is `start`: its length in bytes and its bytes; 0 at the end.
+    """The row at the file's position `start`: its length in bytes (0 at the end of the file) and its bytes.
 
-    A row ends at a line break outside of quotes.
+    A row ends at a line break outside quotes.
     """
     parts: list[bytes] = []
     length, quoted = 0, False
@@ -229,10 +228,10 @@ def _next_record(file: BinaryIO, start: int, name: str) -> tuple[int, bytes]:
 
 
 def _in_quotes(line: bytes, quoted: bool) -> bool:
-    """Whether a quoted field is still open after `line`, given whether one was before it.
+    """Whether a quoted field is open after `line`; `quoted` says whether one was open before it.
 
-    A quote opens a field only as its first character, and closes it unless it is doubled: as in Python's and pandas's
-    readers, so a stray quote inside of a field means nothing.
+    As in Python's and pandas's readers, a quote opens a field only as its first character, and closes it unless it is
+    doubled. A quote inside an unquoted field is plain text.
     """
     place = 0
     if not quoted and line.startswith(b'"'):
@@ -253,7 +252,7 @@ def _in_quotes(line: bytes, quoted: bool) -> bool:
 
 
 def _fields(record: bytes) -> list[bytes]:
-    """The columns of a row, without their quotes. (Python's csv module would need its global size limit raised.)"""
+    """The columns of a row, without their quotes. (Python's csv module has a global size limit.)"""
     record = record.rstrip(b"\r\n")
     fields: list[bytes] = []
     place = 0

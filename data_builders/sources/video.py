@@ -1,7 +1,7 @@
-"""The video source: every video file below a folder, and every folder of numbered pictures.
+"""The video source: all video files below a folder, and all folders of numbered pictures.
 
-A video is decoded once. The few frames that tasks may use are kept as small JPEG pictures in the cache folder, so that
-training never decodes a video; what is missing or damaged there is made again, and comes out the same.
+A video is decoded once. The frames that tasks may use are kept as small JPEG pictures in the cache folder, so that training
+decodes no video. Missing or damaged files in the cache are made again, with the same content.
 """
 
 from __future__ import annotations
@@ -43,67 +43,68 @@ logger = logging.getLogger(__name__)
 
 EXTENSIONS = (b".mp4", b".m4v", b".mov", b".avi", b".mkv", b".webm", b".mpg", b".mpeg", b".ogv", b".flv",
               b".wmv", b".3gp")  # fmt: skip
-"""File names that are listed as videos, in lower case."""
+"""Endings of the file names listed as videos, in lower case."""
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,flv,asf"
-"""FFmpeg's names of the container formats that are opened. Playlists, which name other files and addresses, are not."""
+"""FFmpeg's names of the accepted container formats. Playlists, which name other files and addresses, are excluded."""
 
 LEAST_FRAMES = 16
-"""Different frames that a video must have in the part that is used."""
+"""Least number of different frames in the used part of a video."""
 LEAST_SECONDS = 1.0
+"""Shortest duration of a video."""
 LEAST_PICTURES = 8
-"""Numbered pictures that make a folder a video."""
+"""Least number of numbered pictures in a folder that is a video."""
 MAX_FRAME_PIXELS = 8192 * 4320
-"""Videos whose frames declare more are refused before any is decoded."""
+"""Videos whose frames declare more are rejected before decoding."""
 MAX_KEPT_SIDE = 2048
-"""Pixels along the longer side of kept frames that may be asked for at most."""
+"""Largest option `max_side`, in pixels."""
 MAX_PACKETS = 400_000
-"""Frames of a file at most: over an hour at 100 frames per second."""
+"""Most frames of a file: over an hour at 100 frames per second."""
 
 STATIC_BELOW = 0.008
-"""Mean absolute difference (range [0, 1], small frames) that some distance in time must bring about."""
+"""A video is static if the mean absolute difference (range [0, 1], small frames) is below this at every distance in time."""
 LOOPS_BELOW = 0.3
-"""A video repeats itself if frames at some distance in time are so much more alike than at shorter distances."""
+"""A video loops if the difference at some distance in time is below this share of the largest one at shorter distances."""
 CUT_FROM = 0.15
 """Difference from one sampled frame to the next that counts as a cut."""
 MOST_CUTS = 0.25
-"""Share of the steps between sampled frames that may be cuts; more is a slide show, or too long a video."""
+"""Largest share of cuts among the steps between sampled frames. More is a slide show, or too long a video."""
 
-_VERSION = 1  # of the frames in the cache: part of their files' names
+_VERSION = 1  # of the frames in the cache; part of the file names there
 _QUALITY = 92
 _NUMBERED = re.compile(rb"(.*?)([0-9]+)\.[^.]*", re.DOTALL)
 _SIGNATURES = (b"ftyp", b"moov", b"mdat", b"\x1a\x45\xdf\xa3", b"AVI ", b"OggS", b"FLV\x01", b"\x00\x00\x01\xba")
 
 
 class VideoSource(FolderSource):
-    """All video files below a folder, and all folders below it that hold a numbered picture for each frame.
+    """All video files below a folder, and all folders below it with one numbered picture per frame.
 
-    A folder is a video if it holds at least 8 image files whose names end in a number, all with the same text before
-    it (`frame_0001.jpg`, ...); its ref is its path with `/` at the end. A folder with several such series is reported
-    and skipped. Refs, links and hidden files are those of the folder source.
+    A folder is a video if it holds at least 8 image files whose names end in a number, with the same text before it
+    (`frame_0001.jpg`, ...). Its ref is its path with `/` at the end. A folder with several such series is skipped with a
+    warning. Refs, links and hidden files are those of the folder source.
 
-    Frames are taken at equal distances in time, by the time stamps in the file, from the part of the video between
-    `trim` and 1 - `trim` of its duration, turned upright as the file says, and shrunk.
+    Frames are taken at equal distances in time, by the time stamps in the file, from the part of the video between `trim`
+    and 1 - `trim` of its duration. They are turned upright as the file states, and shrunk.
 
-    Reasons of its own: `not_a_video`, no such file or no pictures in it; `broken` or `truncated`, cannot be decoded up
-    to where frames are taken; `too_short`, under a second or fewer than 16 different frames in that part; `too_long`;
-    `too_large`; `mixed_sizes`, pictures of one folder that differ in size; `static`, nothing moves; `looping`, it repeats
-    itself, or plays there and back; `scene_cuts`, more than a quarter of the steps are cuts.
+    Reasons for rejection: `not_a_video`, no video file or no frames in it; `broken` or `truncated`, not decodable up to the
+    last frame taken; `too_short`, under a second, or fewer than 16 different frames in the used part; `too_long`;
+    `too_large`; `mixed_sizes`, pictures of one folder differ in size; `static`, nothing moves; `looping`, it repeats itself,
+    or plays forward and then backward; `scene_cuts`, more than a quarter of the steps are cuts.
 
     Args:
         path: the folder.
-        frames: frames taken of each video at most, 16 to 512; fewer where there are fewer.
-        trim: share of the duration that is left out at both ends, in [0, 0.4].
-        max_side: pixels along the longer side of the frames that are kept; larger ones are shrunk.
+        frames: most frames taken of each video, 16 to 512.
+        trim: share of the duration left out at both ends, in [0, 0.4].
+        max_side: pixels along the longer side of the kept frames; larger frames are shrunk.
         frame_rate: frames per second of folders of pictures.
-        max_seconds: videos that are longer are refused: all frames up to the last one taken have to be decoded.
-        max_gigabytes: files that are larger are refused.
+        max_seconds: longest duration. All frames up to the last one taken have to be decoded.
+        max_gigabytes: largest file.
     """
 
     name: ClassVar[str] = "video"
     kind: ClassVar[str] = "video"
     summary: ClassVar[str] = "video files and folders of numbered frames below a folder, recursively"
     schema: ClassVar[str] = (
-        "any tree of MP4, MOV, MKV, WebM, AVI, MPEG, OGV, FLV and WMV files (whatever FFmpeg decodes), and of folders with "
+        "any tree of MP4, MOV, MKV, WebM, AVI, MPEG, OGV, FLV and WMV files that FFmpeg can decode, and of folders with "
         "at least 8 numbered pictures each"
     )
     where: ClassVar[str] = "give the folder that holds your videos"
@@ -147,7 +148,7 @@ class VideoSource(FolderSource):
             for record in listed:
                 if record.ref.lower().encode().endswith(EXTENSIONS):
                     found = True
-                    _av()  # says at once that it is missing
+                    _av()  # raises now if PyAV is missing
                     yield record
                 else:
                     pictures.append(record.ref)
@@ -164,12 +165,12 @@ class VideoSource(FolderSource):
             )
 
     def stamp(self, ref: str) -> tuple[int, int]:
-        """Sums over all files of the item, so that a change of any one shows."""
+        """Sums over all files of the item, so that a change of any file is noticed."""
         stamps = [self._locate(part)[1] for part in self._parts(ref)]
         return sum(size for size, _ in stamps), sum(time for _, time in stamps) % 2**63
 
     def read(self, ref: str) -> bytes:
-        """A digest of the file, or of the names and contents of a folder's pictures: a film need not fit into memory."""
+        """A digest of the file, or of the names and contents of a folder's pictures. A video need not fit into memory."""
         limit = self.options["max_gigabytes"]
         if (size := self.stamp(ref)[0]) > limit * 1e9:
             raise ImageError("too_large", f"{size / 1e9:.2f} GB, limit {limit:g}")
@@ -188,7 +189,7 @@ class VideoSource(FolderSource):
         return data
 
     def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
-        """The middle frame, after every check of the frames that tasks may use."""
+        """The middle frame, after all checks of the frames that tasks may use."""
         info, clip = self._film(ref, data, max_source_pixels)
         return info, clip.frames[len(clip.frames) // 2]
 
@@ -216,11 +217,11 @@ class VideoSource(FolderSource):
     # ------------------------------------------------------------------------------------------------ cache
 
     def _note(self, ref: str, data: bytes) -> None:
-        """Remember the digest of a file as it is now, so that it need not be read again for its frames."""
+        """Store the digest of a file, so that the file is not read again for its frames."""
         _write(self._note_path(ref), data)
 
     def _known(self, ref: str) -> bytes | None:
-        """The digest of a file that did not change since it was noted."""
+        """The stored digest of a file that has not changed; None without one."""
         try:
             data = self._note_path(ref).read_bytes()
         except OSError:
@@ -231,7 +232,7 @@ class VideoSource(FolderSource):
         return _cache_path(os.fsencode(str(self.path)).hex(), ref, self.stamp(ref)).with_suffix(".txt")
 
     def _film(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Clip]:
-        """The frames, from the cache if they are there."""
+        """The frames, from the cache if possible."""
         options = {key: self.options[key] for key in ("frames", "trim", "max_side", "frame_rate", "max_seconds")}
         path = _cache_path(_VERSION, data.decode(), ref.endswith("/"), options).with_suffix(".zip")
         limit = min(max_source_pixels, MAX_FRAME_PIXELS)
@@ -239,14 +240,14 @@ class VideoSource(FolderSource):
             info, clip = _load(path)
         except _DamagedError:
             packed = _packed(*(self._pictures if ref.endswith("/") else self._video)(ref, limit))
-            info, clip = _unpacked(packed)  # what is used has been compressed like what will be read back
+            info, clip = _unpacked(packed)  # decoded again, so that they equal the frames in the cache
             _check(clip.frames)
             _write(path, packed)
         _check_size(info.width, info.height, limit)
         return info, clip
 
     def _video(self, ref: str, limit: int) -> tuple[ImageInfo, list[Image.Image], float]:
-        """What is stored of a video file: facts, frames, frames per second."""
+        """What the cache holds of a video file: its info, frames, and frames per second."""
         path, _ = self._locate(ref)
         times = _time_stamps(path, limit, self.options["trim"])
         longest = self.options["max_seconds"]
@@ -258,7 +259,7 @@ class VideoSource(FolderSource):
         return info, frames, 1 / (moments[1] - moments[0])
 
     def _pictures(self, ref: str, limit: int) -> tuple[ImageInfo, list[Image.Image], float]:
-        """What is stored of a folder of pictures: facts of the first, frames, frames per second."""
+        """What the cache holds of a folder of pictures: info of the first, frames, and frames per second."""
         parts = self._parts(ref)
         step = 1 / self.options["frame_rate"]
         times = [k * step for k in range(len(parts))]
@@ -282,7 +283,7 @@ class VideoSource(FolderSource):
         return first, frames, 1 / (moments[1] - moments[0])
 
     def _moments(self, times: Sequence[float], step: float) -> list[float]:
-        """When frames are taken, in seconds, from the moments at which the frames of a video begin.
+        """The moments at which frames are taken, in seconds. `times` are the starts of all frames.
 
         Raises ImageError(`too_short`).
         """
@@ -303,12 +304,12 @@ class VideoSource(FolderSource):
 
 
 def _parent(ref: str) -> str:
-    """The ref of the folder that a file is in."""
+    """The ref of a file's folder."""
     return f"{ref.rpartition('/')[0] or '.'}/"
 
 
 def _series(refs: Sequence[str]) -> list[list[str]]:
-    """The series of numbered pictures among the files of one folder, each in the order of the numbers."""
+    """The series of numbered pictures among the files of one folder, each in numeric order."""
     found: dict[bytes, list[tuple[int, bytes, str]]] = defaultdict(list)
     for ref in refs:
         name = unquote_to_bytes(ref.rpartition("/")[2])
@@ -341,10 +342,10 @@ def _av() -> Any:
 
 @contextmanager
 def _opened(path: bytes) -> Iterator[Any]:
-    """The container. Whatever FFmpeg finds wrong, here or in the block, becomes an ImageError."""
+    """The container. FFmpeg's errors, here or in the block, become ImageErrors."""
     av = _av()
     try:
-        # A file object, not a name: FFmpeg then opens nothing else, whatever the file may name.
+        # A file object, not a name: FFmpeg then opens no other file that this one names.
         with open(path, "rb") as file:
             head = file.read(4096)
             file.seek(0)
@@ -367,7 +368,7 @@ def _opened(path: bytes) -> Iterator[Any]:
 
 
 def _stream(container: Any, limit: int) -> Any:
-    """The video stream, its declared size checked."""
+    """The video stream. Checks its declared size."""
     if not container.streams.video:
         raise ImageError("not_a_video", "no pictures in the file")
     stream = container.streams.video[0]
@@ -383,8 +384,8 @@ def _check_size(width: int, height: int, limit: int) -> None:
 
 
 def _time_stamps(path: bytes, limit: int, trim: float) -> list[float]:
-    """When each frame begins, in seconds, in order, without decoding any. Raises ImageError, also if the file ends too
-    early for what it says about itself."""
+    """The start of each frame in seconds, in order. Decodes none. Raises ImageError, also if the file ends before the
+    duration that it declares."""
     times: list[float] = []
     end = 0.0  # of all streams
     with _opened(path) as container:
@@ -400,7 +401,7 @@ def _time_stamps(path: bytes, limit: int, trim: float) -> list[float]:
                 if len(times) > MAX_PACKETS:
                     raise ImageError("too_long", f"more than {MAX_PACKETS} frames")
         told = stream.frames
-        # Other formats only estimate how long they are.
+        # Other formats only estimate their duration.
         exact = container.duration and {"mov", "matroska"} & set(container.format.name.split(","))
         seconds = (container.duration + max(0, container.start_time or 0)) / 1e6 if exact else 0.0
     if not times:
@@ -413,13 +414,13 @@ def _time_stamps(path: bytes, limit: int, trim: float) -> list[float]:
 def _decoded(
     path: bytes, times: Sequence[float], moments: Sequence[float], step: float, limit: int, max_side: int
 ) -> tuple[ImageInfo, list[Image.Image]]:
-    """The frames that are seen at given moments, upright and shrunk."""
+    """The frames shown at the given moments, upright and shrunk."""
     found: list[Image.Image] = []
     with _opened(path) as container:
         stream = _stream(container, limit)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = 2
-        # A frame in the middle may declare more than the file does; this refuses it before there is memory for it.
+        # A later frame may declare more pixels than the file; this rejects it before memory is allocated.
         stream.codec_context.options = {"max_pixels": str(limit)}
         last, picture, begun = None, None, 0.0
         for number, frame in enumerate(container.decode(stream)):
@@ -448,12 +449,12 @@ def _decoded(
 
 
 def _turn(frame: Any) -> int:
-    """By how many degrees counter-clockwise a frame has to be turned to be upright: 0, 90, 180 or 270."""
+    """Degrees counter-clockwise that turn a frame upright: 0, 90, 180 or 270."""
     return round(getattr(frame, "rotation", 0) / 90) % 4 * 90
 
 
 def _upright(frame: Any, stream: Any, max_side: int) -> Image.Image:
-    """A frame as a picture with square pixels, upright, no larger than `max_side`."""
+    """A frame as an upright picture with square pixels, at most `max_side` along its longer side."""
     shape = float(stream.codec_context.sample_aspect_ratio or 1)
     wide = frame.width * (shape if 0.1 < shape < 10 else 1.0)
     scale = min(1.0, max_side / max(wide, frame.height))
@@ -471,18 +472,18 @@ _TURNS = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------- what does not serve
+# ---------------------------------------------------------------------------------------------------- checks
 
 
 def _check(frames: Sequence[Image.Image]) -> None:
-    """Raises ImageError for a video that no task about time can use."""
+    """Raise ImageError for a video that tasks about time cannot use."""
     small = probes(frames, 16)
     between = distances(small)
     count = len(frames)
     # Mean difference of frames at each distance in time.
     by_lag = np.array([0.0, *(float(np.diagonal(between, lag).mean()) for lag in range(1, 2 * count // 3))])
     if by_lag.max() < STATIC_BELOW:
-        raise ImageError("static", f"frames differ by {by_lag.max():.4f}, at whatever distance in time")
+        raise ImageError("static", f"frames differ by at most {by_lag.max():.4f} at any distance in time")
     steps = np.diagonal(between, 1)
     if (cuts := int((steps > CUT_FROM).sum())) > MOST_CUTS * len(steps):
         raise ImageError("scene_cuts", f"{cuts} cuts in {len(steps)} steps")
@@ -490,14 +491,14 @@ def _check(frames: Sequence[Image.Image]) -> None:
     if (again := np.flatnonzero(by_lag[1:] < LOOPS_BELOW * reached[1:])).size:
         raise ImageError("looping", f"repeats itself after {again[0] + 1} of {count} sampled frames")
     if float(np.diagonal(between[:, ::-1]).mean()) < LOOPS_BELOW * by_lag.max():
-        raise ImageError("looping", "plays there and back")
+        raise ImageError("looping", "plays forward and then backward")
 
 
 # ---------------------------------------------------------------------------------------------------- cache
 
 
 class _DamagedError(Exception):
-    """A file of the cache is missing, or not what was written."""
+    """A file of the cache is missing or damaged."""
 
 
 def _cache_path(*key: Any) -> Path:
@@ -505,7 +506,7 @@ def _cache_path(*key: Any) -> Path:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file of the cache. Without a cache everything still works, only slower."""
+    """Write a file of the cache. Failure is only a warning: without the cache everything works, but slower."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path, durable=False) as file:
@@ -515,7 +516,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _packed(info: ImageInfo, frames: Sequence[Image.Image], fps: float) -> bytes:
-    """Frames as JPEG pictures in a ZIP file, with `clip.json` beside them; the same frames, the same bytes."""
+    """A ZIP file with the frames as JPEG pictures and `clip.json`. Equal frames give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         facts = {"info": asdict(info), "fps": fps, "frames": len(frames)}
@@ -528,10 +529,10 @@ def _packed(info: ImageInfo, frames: Sequence[Image.Image], fps: float) -> bytes
 
 
 def _unpacked(data: bytes) -> tuple[ImageInfo, Clip]:
-    """What `_packed` packed. Raises _DamagedError, whatever else the bytes are."""
+    """Unpack what `_packed` made. Raises _DamagedError for other bytes."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            # Nothing was compressed, so nothing can be larger than the file.
+            # `_packed` stores entries uncompressed, so no entry is larger than the file.
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("compressed")
             facts = json.loads(archive.read("clip.json"))
@@ -542,18 +543,18 @@ def _unpacked(data: bytes) -> tuple[ImageInfo, Clip]:
         info, fps = ImageInfo(**facts["info"]), facts["fps"]
         numbers = (info.width, info.height, info.orientation)
         if not (all(type(number) is int for number in numbers) and type(fps) is float and 0 < fps < math.inf):
-            raise ValueError(f"not what is written here: {facts}")
+            raise ValueError(f"not written by `_packed`: {facts}")
         if len(frames) < LEAST_FRAMES or len({frame.size for frame in frames}) > 1:
-            raise ValueError(f"{len(frames)} frames, or of several sizes")
+            raise ValueError(f"{len(frames)} frames, or frames of several sizes")
         return info, Clip(frames, fps)
-    # RuntimeError: an entry that says that it is encrypted, or JSON nested too deep.
+    # RuntimeError: an encrypted entry, or JSON nested too deep.
     except (zipfile.BadZipFile, ImageError, ValueError, TypeError, KeyError, EOFError, OSError, RuntimeError) as error:
         raise _DamagedError(str(error)) from error
 
 
 @functools.lru_cache(maxsize=8)
 def _load(path: Path) -> tuple[ImageInfo, Clip]:
-    """Frames in the cache; those of the last few videos stay in memory. Raises _DamagedError."""
+    """Frames in the cache. Those of the last few videos stay in memory. Raises _DamagedError."""
     try:
         data = path.read_bytes()
     except OSError as error:

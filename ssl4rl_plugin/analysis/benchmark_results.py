@@ -1,8 +1,8 @@
-"""What a benchmark's answers add up to: accuracy overall, per l2-category and per category, and the circular accuracy.
+"""Accuracies of a benchmark: overall, per l2-category and per category, plain and circular.
 
-verl averages within one data source (`bench/<benchmark>/<category>`), which cannot hold what spans several categories or
-several rows of one question. So this is computed from single answers, by the report from a run's validation dumps and by
-`ssl4rl evaluate` from its predictions, with this one function.
+verl averages within one data source (`bench/<benchmark>/<category>`), so it has no accuracy over several categories, or over
+several rows of one question. This module computes them from single answers. The report takes the answers from a run's
+validation dumps, `ssl4rl evaluate` from its predictions.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class AnsweredQuestion:
     question: str
     """The question's id in the benchmark."""
     rotation: int
-    """By how many places the options were rotated; 0 is the benchmark's own order."""
+    """Number of places by which the options are rotated; 0 is the benchmark's own order."""
     rotations: int
-    """In how many orders the question is asked."""
+    """Number of orders in which the question is asked."""
     category: str | None
     l2_category: str | None
     acc: float
-    """1.0 if it is right, else 0.0."""
+    """1.0 if the answer is right, else 0.0."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class BenchmarkResult:
     scope: str
     """One of `SCOPES`."""
     name: str
-    """Of the category; empty for the whole benchmark."""
+    """Name of the category; empty for the whole benchmark."""
     plain: Proportion
-    """Share of questions answered correctly in the benchmark's own order of options. Of several responses to one question
-    the mean counts; its n is the number of questions."""
+    """Share of questions answered correctly in the benchmark's own order of options. Several responses to one question
+    count with their mean; n is the number of questions."""
     circular: Proportion | None
-    """Share of questions answered correctly in every order of their options; None where only one order was asked. Of
-    several responses the first ones to all orders belong together, then the second ones, and so on."""
+    """Share of questions answered correctly in every order of their options; None if only one order was asked. With
+    several responses to each order, the k-th responses to all orders are judged together."""
     incomplete: int
-    """Questions that are not part of `circular` because an order of theirs has no response (yet)."""
+    """Number of questions left out of `circular`, because one of their orders has no response yet."""
 
 
 def answered(ground_truth: str, acc: float | None) -> AnsweredQuestion | None:
-    """A response, from its row's ground truth (`rewards.encode_question`) and `acc`; None if it is of no benchmark's
-    question or was not scored."""
+    """A response, from its row's ground truth (`rewards.encode_question`) and `acc`; None if it does not answer a
+    benchmark's question, or was not scored."""
     try:
         truth = json.loads(ground_truth)
         if acc is None or math.isnan(acc):
@@ -75,13 +75,12 @@ def answered(ground_truth: str, acc: float | None) -> AnsweredQuestion | None:
 
 
 def benchmark_results(answers: Iterable[AnsweredQuestion]) -> list[BenchmarkResult]:
-    """Every figure of every benchmark: first overall, then its l2-categories, then its categories, each in the order of
-    their names.
+    """The results of every benchmark: overall, then its l2-categories, then its categories, each sorted by name.
 
-    Intervals are Wilson's at 95 % over questions, which they take as independent.
+    Intervals are Wilson intervals at 95 % over questions, which are treated as independent.
 
     Args:
-        answers: in the order in which they were given.
+        answers: in the order in which they were made.
     """
     grouped: dict[tuple[str, str, str], dict[str, list[AnsweredQuestion]]] = defaultdict(lambda: defaultdict(list))
     for answer in answers:
@@ -100,7 +99,7 @@ def _result(
     circular = None
     incomplete = 0
     if any(a.rotations > 1 for given in questions.values() for a in given):
-        # A free question of such a benchmark has one order, and counts with it.
+        # A question without options has one order, and counts with it.
         shares = [circular_accuracy(given) for given in questions.values()]
         incomplete = sum(share is None for share in shares)
         circular = _proportion([share for share in shares if share is not None])

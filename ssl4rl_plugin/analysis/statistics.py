@@ -1,7 +1,7 @@
-"""How sure a measured accuracy is, and whether two of them differ.
+"""Confidence intervals of measured accuracies, and tests of their differences.
 
-The Wilson score interval wherever a share is reported; the bootstrap for differences, and where several questions are
-about one picture; McNemar's test for two models that answered the same questions.
+The Wilson score interval for shares. The bootstrap for differences, and for several questions about one picture.
+McNemar's test for two models that answered the same questions.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ Z_95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution: two-sided 95 % intervals."""
 
 RESAMPLES = 10_000
-"""Of a bootstrap."""
-_BATCH = 2**22  # numbers held at once while resampling
+"""Number of resamples of a bootstrap."""
+_BATCH = 2**22  # numbers in memory at once while resampling
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,21 @@ class Proportion:
     high: float
     """Upper end of the interval, in [mean, 1]."""
     n: int
-    """Independent observations behind it."""
+    """Number of independent observations."""
 
 
 def wilson(successes: float, n: int, z: float = Z_95) -> Proportion:
     """The Wilson score interval of `successes` out of `n`.
 
-    It keeps its promised coverage for small n and for shares near 0 and 1, where the usual mean plus or minus z
-    standard errors is empty or leaves [0, 1]. From E. B. Wilson, "Probable inference, the law of succession, and
+    It keeps its coverage for small n and for shares near 0 and 1, where the usual interval, mean plus or minus z standard
+    errors, is empty or leaves [0, 1]. From E. B. Wilson, "Probable inference, the law of succession, and
     statistical inference", JASA 22 (1927); recommended by Brown, Cai and DasGupta, "Interval estimation for a
     binomial proportion", Statistical Science 16 (2001).
 
     Args:
-        successes: how many of the n succeeded, in [0, n]; a fraction where each observation is itself a mean.
-        n: independent observations. None at all gives the interval [0, 1].
-        z: normal quantile of the wanted confidence.
+        successes: number of successes, in [0, n]; a fraction if an observation is itself a mean.
+        n: number of independent observations; 0 gives the interval [0, 1].
+        z: normal quantile of the confidence level.
 
     Raises:
         ValueError: n is negative, or successes lies outside of [0, n].
@@ -60,12 +60,12 @@ def wilson(successes: float, n: int, z: float = Z_95) -> Proportion:
     scale = 1.0 + z * z / n
     center = (share + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(share * (1.0 - share) / n + z * z / (4 * n * n))
-    # In exact arithmetic the ends never cross the share; rounding must not make them.
+    # Rounding must not push the ends beyond the share.
     return Proportion(share, min(share, max(0.0, center - half)), max(share, min(1.0, center + half)), n)
 
 
 def proportion(values: Iterable[float]) -> Proportion:
-    """The mean of observations in [0, 1], each independent of the others, with its interval."""
+    """The mean of independent observations in [0, 1], with its interval."""
     observed = list(values)
     return wilson(math.fsum(observed), len(observed))
 
@@ -77,11 +77,11 @@ class ConfidenceInterval:
     mean: float
     """NaN without observations."""
     low: float
-    """NaN where there is nothing to resample: fewer than two groups."""
+    """NaN with fewer than two groups, which cannot be resampled."""
     high: float
-    """The same for the upper end."""
+    """NaN as for `low`."""
     groups: int
-    """What was resampled: independent groups of observations."""
+    """Number of independent groups, which are the units of resampling."""
 
 
 def bootstrap(
@@ -89,19 +89,19 @@ def bootstrap(
 ) -> ConfidenceInterval:
     """The mean of observations with its percentile bootstrap interval.
 
-    Whole groups are drawn with replacement (the cluster bootstrap), so that questions about one picture, which are
-    right or wrong together, do not count as so many pictures. From B. Efron and R. J. Tibshirani, "An Introduction to
+    Draws whole groups with replacement (the cluster bootstrap): questions about one picture are correlated, and must not
+    count as independent. From B. Efron and R. J. Tibshirani, "An Introduction to
     the Bootstrap" (1993), chapter 13; Davison and Hinkley, "Bootstrap Methods and their Application" (1997), 3.8. For
-    the difference of two models, give each question's difference: that is the paired bootstrap.
+    the paired bootstrap of two models, give the difference of each question.
 
     Args:
         values: finite observations.
-        groups: which group each observation belongs to; None where each is one by itself.
-        resamples: how often is drawn.
-        seed: same seed, same interval.
+        groups: the group of each observation; None if each is a group of its own.
+        resamples: number of resamples.
+        seed: the same seed gives the same interval.
 
     Raises:
-        ValueError: not as many groups as values.
+        ValueError: the numbers of groups and values differ.
 
     Example:
         >>> bootstrap([1.0, 0.0, 1.0, 1.0]).mean
@@ -136,13 +136,13 @@ def bootstrap(
 def mcnemar(gained: int, lost: int) -> float:
     """The two-sided p-value of McNemar's exact test: whether two models that answered the same questions differ.
 
-    Of the questions that one of them alone got right, each model should have half, if they are equally good. From
+    If the models are equally good, each one answers half of the questions that only one of them answers correctly. From
     Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
-    Psychometrika 12 (1947), with the binomial distribution in place of its approximation by chi-squared.
+    Psychometrika 12 (1947), with the exact binomial distribution instead of the chi-squared approximation.
 
     Args:
-        gained: questions that the second model alone got right.
-        lost: questions that the first model alone got right.
+        gained: number of questions that only the second model answered correctly.
+        lost: number of questions that only the first model answered correctly.
 
     Example:
         >>> mcnemar(5, 0)  # 2 * (1/2) ** 5

@@ -16,7 +16,7 @@ from ssl4rl_plugin.analysis.runlog import Accuracy, Headline, LoggedArm
 
 
 def table(*columns: str) -> Table:
-    """An empty table in the look of the package."""
+    """An empty table in the style of the package."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
@@ -24,7 +24,7 @@ def table(*columns: str) -> Table:
 
 
 def show(shown: Table) -> None:
-    """Print a table to stdout; where stdout is no terminal, lines are as long as they need to be."""
+    """Print a table to stdout. If stdout is no terminal, lines are up to 240 characters wide."""
     console = Console(emoji=False)
     console.print(shown) if console.is_terminal else Console(width=240, emoji=False).print(shown)
 

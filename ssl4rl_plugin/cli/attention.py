@@ -1,4 +1,4 @@
-"""`ssl4rl attention`: where models look while they answer, as an overlay and as figures."""
+"""`ssl4rl attention`: where models look while they answer, as an overlay and as numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ssl4rl_plugin.analysis.attention.traces import METHODS, AttentionError, ImageBox, Trace, load, trace
+from ssl4rl_plugin.analysis.attention.traces import METHODS, AttentionError, AttentionTrace, ImageBox, load, trace
 from ssl4rl_plugin.analysis.evaluation.model import resolve
 from ssl4rl_plugin.analysis.report.page import percent, readable, short_names
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
@@ -33,25 +33,25 @@ def run_attention(
     out: Path,
     as_json: bool,
 ) -> Path:
-    """Trace one model, or two for comparison, and write the overlay; returns its path.
+    """AttentionTrace one model, or two for comparison, and write the overlay; returns its path.
 
-    Raises AttentionError (a ValueError) and OSError: bad input, with what to do.
+    Raises AttentionError, ModelError and WriteError; the message says what to do.
     """
     if method not in METHODS:
         raise AttentionError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     if out.suffix.lower() != ".png":
-        raise AttentionError(f"{out}: the overlay is a PNG, so name it with .png")
+        raise AttentionError(f"--out {out}: the name must end in .png")
     layer_number, head_number = _number("--layer", layer, "all"), _number("--head", head, "mean")
     try:
         picture = open_rgb(image)
     except ImageError as error:
-        raise AttentionError(f"{image} is not a picture that can be shown: {error}") from error
+        raise AttentionError(f"{image} cannot be read as a picture: {error}") from error
     region = ImageBox.parse(box) if box else None
     if region:
         region.check_inside(picture.size)  # before a model is loaded
     shown, figures = [], []
     for name, title in zip(models, short_names(models), strict=True):
-        # A checkpoint of verl is merged once, and kept.
+        # A checkpoint of verl is merged once, and kept in the cache.
         found_at = resolve(name, cache_dir(), lambda said: Console(stderr=True).print(escape(said), highlight=False))
         with _waiting(f"loading {name}"):
             model, processor = load(found_at.path, found_at.adapter)
@@ -86,8 +86,8 @@ def run_attention(
     return out
 
 
-def _figures(name: str, found: Trace, heat: Any, region: ImageBox | None) -> dict[str, Any]:
-    """What `--json` says of a model: the chosen layers and heads, and every layer by itself."""
+def _figures(name: str, found: AttentionTrace, heat: Any, region: ImageBox | None) -> dict[str, Any]:
+    """The JSON value of a model: attention for the chosen layers and heads, and for every single layer."""
 
     def share(of: Any) -> dict[str, Any]:
         inside = {"box": vars(found.box_share(region, of))} if region else {}
@@ -106,13 +106,13 @@ def _figures(name: str, found: Trace, heat: Any, region: ImageBox | None) -> dic
 
 
 def _number(option: str, text: str, word: str) -> int | None:
-    """A number, or None for the word that stands for all."""
+    """A number, or None for the word that means all. Raises AttentionError."""
     if text == word:
         return None
     try:
         return int(text)
     except ValueError:
-        raise AttentionError(f"{option} {text}: write a number from 0 (or from -1, backwards), or {word}") from None
+        raise AttentionError(f"{option} {text}: write a number (0 is the first, -1 the last), or {word}") from None
 
 
 @contextlib.contextmanager

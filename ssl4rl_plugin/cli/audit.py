@@ -1,8 +1,7 @@
-"""`ssl4rl audit`: which arms, from which sources, and how the findings are shown and turned into an exit code."""
+"""`ssl4rl audit`: choose arms and sources, run the audit, print and write the findings."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from ssl4rl_plugin.analysis.audit import CHANCE, ArmAudit, Subject, audit, needs_sklearn
-from ssl4rl_plugin.analysis.audit.draw import Pool, pool_of
+from ssl4rl_plugin.analysis.audit import CHANCE, ArmAudit, AuditSubject, audit, needs_sklearn
+from ssl4rl_plugin.analysis.audit.draw import ItemPool, pool_of
 from ssl4rl_plugin.analysis.audit.duplicates import Duplicates, duplicates
 from ssl4rl_plugin.analysis.audit.page import audit_html
 from ssl4rl_plugin.analysis.report.page import write
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
 from ssl4rl_plugin.cli.sources_for import described, source_for
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.processes import cores
 from ssl4rl_plugin.core.registry import RegistryError
 from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.indexing import manifest_of
@@ -30,7 +30,7 @@ from ssl4rl_plugin.training.settings import parse_arms
 CROPS = 50
 """Crops of each sample photograph."""
 VAL_FRACTION = 0.1
-"""Share of the groups held out, as in the base recipe: duplicates are looked for across these splits."""
+"""Share of the groups held out, as in the base recipe. Duplicates are searched across these splits."""
 
 
 def run_audit(
@@ -47,8 +47,7 @@ def run_audit(
     """Audit, write the page, print a summary, and return the exit code: 1 if a check failed, else 0.
 
     Raises:
-        ValueError: bad input; the message says what to do.
-        OSError: the page cannot be written.
+        UserError: bad input, or the page cannot be written; the message says what to do.
     """
     if bool(arms) == everything:
         raise UserError("name the tasks to audit, e.g. `ssl4rl audit rotation jigsaw:3x3`, or all of them with --all")
@@ -57,8 +56,8 @@ def run_audit(
     needs_sklearn()
     console = Console(stderr=True)
     skipped: list[tuple[str, str]] = []
-    manifests: dict[str, tuple[str, Manifest | GraphManifest, Pool]] = {}
-    subjects: list[Subject] = []
+    manifests: dict[str, tuple[str, Manifest | GraphManifest, ItemPool]] = {}
+    subjects: list[AuditSubject] = []
     for name in [f"{name}:*" for name in registry.names()] if everything else arms:
         try:
             chosen = parse_arms([name])
@@ -73,17 +72,17 @@ def run_audit(
                 manifest = manifest_of(found, seed=0, progress=console.is_terminal)
                 manifests[found.name] = (described(found), manifest, pool_of(manifest, found.max_pixels))
         except UserError as error:
-            # A path that is no good for pictures is a mistake; a kind of item that is not to be had is not.
+            # With --all, other kinds of items may be missing; unusable pictures are a mistake of the user.
             if not everything or (chosen[0].task.kind == "image" and source is None):
                 raise UserError(f"task {name}: {error}") from error
             skipped.append((name.partition(":")[0], str(error)))
             continue
         where, _, pool = manifests[found.name]
-        subjects += [Subject(arm, pool, where) for arm in chosen if arm.key not in {s.arm.key for s in subjects}]
+        subjects += [AuditSubject(arm, pool, where) for arm in chosen if arm.key not in {s.arm.key for s in subjects}]
     if not subjects:
         raise UserError(f"nothing to audit: {'; '.join(f'{name}: {reason}' for name, reason in skipped[:3])}")
     copies = {where: duplicates(found) for where, found, _ in manifests.values() if isinstance(found, Manifest)}
-    workers = min(workers or min(_cores(), 8), max(1, 2 * len(subjects)))
+    workers = min(workers or min(cores(), 8), max(1, 2 * len(subjects)))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         job = bar.add_task(f"auditing {len(subjects)} levels", total=2 * len(subjects))
         found_out = audit(
@@ -114,7 +113,7 @@ def as_value(
     seed: int,
     failed: bool,
 ) -> dict[str, Any]:
-    """Everything that was found, as JSON."""
+    """All findings as JSON."""
     return {
         "passed": not failed,
         "samples": count,
@@ -122,7 +121,7 @@ def as_value(
         "arms": [
             {
                 **{key: value for key, value in asdict(arm).items() if key not in ("rows", "skipped", "seconds")},
-                "refused": dict(arm.refused),  # asdict would make a Counter of pairs
+                "refused": dict(arm.refused),  # asdict would turn a Counter into pairs
                 "control_refused": dict(arm.control_refused),
                 "verdict": arm.verdict,
                 "baselines": [
@@ -143,7 +142,7 @@ _COLOURS = {"leak": "bold red", "error": "bold red", "declared": "cyan", "conten
 def _show(
     arms: Sequence[ArmAudit], skipped: Sequence[tuple[str, str]], copies: dict[str, Duplicates], failed: bool
 ) -> None:
-    """One line for each arm, and a line for each finding that is a failure."""
+    """Print a line for each arm, and a line for each failure."""
     made = table("arm", "chance", "best blind guesser", "gets (95 %)", "refused", "verdict")
     for arm in arms:
         best = arm.best
@@ -158,7 +157,7 @@ def _show(
             f"[{_COLOURS[arm.verdict]}]{arm.verdict}[/]",
         )
     show(made)
-    console = Console(soft_wrap=True, highlight=False, emoji=False)  # `scale_order:three:` is no picture
+    console = Console(soft_wrap=True, highlight=False, emoji=False)  # keep `scale_order:three:` as text
     for arm in arms:
         for judged in arm.having("leak"):
             console.print(f"[bold red]leak[/] {escape(arm.key)}: {judged.name}: {escape(judged.reason)}")
@@ -172,9 +171,5 @@ def _show(
     bad = sum(arm.failed for arm in arms)
     console.print(
         f"{len(arms)} levels audited: {bad} with leaks or errors, {len(arms) - bad} without"
-        + ("" if failed else "; nothing but what the pictures show tells the answers")
+        + ("" if failed else "; only the content of the pictures gives answers")
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

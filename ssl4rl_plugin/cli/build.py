@@ -1,4 +1,4 @@
-"""`ssl4rl build`: from images to a folder of parquet files that verl trains on, with a report."""
+"""`ssl4rl build`: write a folder of parquet files that verl trains on, with a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssl4rl_plugin.analysis.audit import Subject, audit, needs_sklearn
+from ssl4rl_plugin.analysis.audit import AuditSubject, audit, needs_sklearn
 from ssl4rl_plugin.analysis.audit.draw import ManifestPool
 from ssl4rl_plugin.analysis.terminal import show_json, table
 from ssl4rl_plugin.cli.audit import as_value
@@ -53,17 +53,17 @@ def run_build(
         where: folder, file or manifest, or the name of a source.
         tasks: `task`, `task:level` or `task:*`.
         out: the folder to write.
-        path: of a named source.
-        source: name of the source where `where` is a path; None to tell it from the path.
-        options: of the source.
-        changes: keys of the `ssl4rl` section, dotted, with the values that they get.
+        path: path of a named source.
+        source: name of the source if `where` is a path; None to choose it by the path.
+        options: options of the source.
+        changes: dotted keys of the `ssl4rl` section -> new values.
         store, codec, shard_rows, engine, workers, address: see `make_plan` and `build`.
-        processor: model whose prompt lengths are measured; None for none.
+        processor: model for which prompt lengths are measured; None for none.
         audit_count: samples of each level for the audit; None for none.
         as_json: print the report as JSON.
 
     Raises:
-        ValueError, RuntimeError: bad input, or a build that cannot go on; the message says what to do.
+        UserError: bad input, or a build that cannot continue; the message says what to do.
     """
     if audit_count is not None:
         needs_sklearn()
@@ -88,16 +88,16 @@ def run_build(
 
 
 def _place(where: str, path: Path | None, source: str | None) -> tuple[str, Path | None]:
-    """Name and path of the source; a manifest's path stands for itself. Raises ValueError."""
+    """Name and path of the source; for a manifest, its source and its own path. Raises UserError."""
     if is_manifest(Path(where)):
         if path is not None or source is not None:
-            raise UserError(f"{where} is a manifest, which names its source: leave --path and --source away")
+            raise UserError(f"{where} is a manifest, which names its source: leave out --path and --source")
         return Manifest.load(where).source.name, Path(where)
     return named_source(where, path, source)
 
 
 def _with_progress(console: Console, plan: BuildPlan, manifest: Manifest, out: Path, **engine: Any) -> FinishedBuild:
-    """Build with a bar that counts rows, of shards found finished too."""
+    """Build with a progress bar over rows; finished shards count too."""
     columns = (TextColumn("building"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         job = bar.add_task("building", total=sum(plan.rows.values()))
@@ -108,18 +108,18 @@ def _with_progress(console: Console, plan: BuildPlan, manifest: Manifest, out: P
         try:
             built = build(plan, manifest, out, advance=advance, **engine)
         except KeyboardInterrupt:
-            console.print("interrupted; start the same command again, and it goes on from what is finished")
+            console.print("interrupted; repeat the same command to resume")
             raise
     kept = sum(done.kept for done in built.shards)
     if kept:
-        console.print(f"{kept} of {len(built.shards)} files were there already and undamaged")
+        console.print(f"{kept} of {len(built.shards)} files were already finished")
     return built
 
 
 def _audit(settings: Settings, manifest: Manifest, count: int, workers: int | None) -> dict[str, Any]:
-    """The audit's findings on these images, as `ssl4rl audit --json` gives them."""
+    """The audit's findings on these images, as in `ssl4rl audit --json`."""
     pool = ManifestPool(manifest, settings.source.max_pixels)
-    subjects = [Subject(arm, pool, manifest.source.name) for arm in settings.arms]
+    subjects = [AuditSubject(arm, pool, manifest.source.name) for arm in settings.arms]
     arms = audit(subjects, count, settings.seed, min(workers or cores(), 2 * len(subjects)))
     failed = any(arm.failed for arm in arms)
     return as_value(
@@ -129,7 +129,7 @@ def _audit(settings: Settings, manifest: Manifest, count: int, workers: int | No
 
 
 def _show(console: Console, values: dict[str, Any], built: FinishedBuild) -> None:
-    """A line for every kind of row, and what was left out."""
+    """Print a line for every kind of row, and the images and questions left out."""
     made = table("kind", "rows", "refused draws", "reasons")
     for line in values["kinds"]:
         rows = ", ".join(f"{split} {line['rows'][split]:,}" for split in SPLITS if split in line["rows"])

@@ -1,7 +1,6 @@
-"""`ssl4rl doctor`: whether this machine can train, and what to do where it cannot.
+"""`ssl4rl doctor`: check whether this machine can train, and print how to fix problems.
 
-What needs torch, verl or vLLM runs in processes of its own: a broken binary can then crash without taking the answer
-with it, and the checks run side by side.
+Checks that need torch, verl or vLLM run in separate processes, side by side. A broken binary can crash only its own process.
 """
 
 from __future__ import annotations
@@ -26,13 +25,14 @@ from rich.markup import escape
 
 from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.catalogue import source_entries, task_entries
+from ssl4rl_plugin.core.processes import cores
 
 PROBE_SECONDS = 180
-"""A probe that takes longer has hung."""
+"""Timeout of a probe."""
 GIB = 2**30
 REINSTALL = "pip install ssl4rl-plugin (or pip install -e . again)"
 VERL_CPU_SLOTS = 16
-"""Ray CPU slots that verl's defaults need: 8 agent-loop workers, and their neighbours; with fewer it waits silently."""
+"""Ray CPU slots that verl's defaults need, 8 of them for agent-loop workers. With fewer, verl waits silently."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Check:
 
     name: str
     status: str
-    """`ok`, `warn` (training may work) or `fail` (it will not)."""
+    """`ok`, `warn` (training may work) or `fail` (training will not work)."""
     detail: str
     remedy: str = ""
-    """What to do; empty if all is well."""
+    """How to fix it; empty for `ok`."""
 
 
 def show_checks(model: str | None, as_json: bool) -> int:
     """Run all checks, print them, and return the exit code: 1 if one failed, else 0.
 
     Args:
-        model: model folder or hub name whose processor is checked too; None for none.
+        model: model folder or hub name, to check its processor too; None for none.
         as_json: print JSON instead of text.
     """
     with Console(stderr=True).status("checking (verl and vLLM take a while to import)"):
@@ -64,7 +64,7 @@ def show_checks(model: str | None, as_json: bool) -> int:
 
 
 def print_checks(checks: list[Check]) -> None:
-    """Print checks, a line each with what to do below, and how many came out how."""
+    """Print each check with its remedy, and the number of checks by status."""
     console = Console(soft_wrap=True, highlight=False)
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     width = max(len(check.name) for check in checks)
@@ -78,7 +78,7 @@ def print_checks(checks: list[Check]) -> None:
 
 
 def run_checks(model: str | None = None) -> list[Check]:
-    """All checks in the order in which they are shown. Takes as long as importing verl and vLLM does."""
+    """All checks, in the order of printing. Takes as long as importing verl and vLLM."""
     with ThreadPoolExecutor(2) as pool:
         verl = pool.submit(probe, _VERL_PROBE)
         vllm = pool.submit(probe, _VLLM_PROBE) if metadata_version("vllm") else None
@@ -91,7 +91,7 @@ def run_checks(model: str | None = None) -> list[Check]:
         *checks,
         check_entries("tasks", task_entries()),
         check_entries("sources", source_entries()),
-        check_cores(_usable_cores()),
+        check_cores(cores()),
         check_shared_memory(Path("/dev/shm")),
         check_disk(Path.cwd(), "disk for checkpoints", 20),
         check_disk(Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()), "disk for Ray", 10),
@@ -99,9 +99,9 @@ def run_checks(model: str | None = None) -> list[Check]:
 
 
 def probe(code: str, *arguments: str) -> dict[str, Any]:
-    """Run Python code in a process of its own; its last line of output is a JSON object, which is returned.
+    """Run Python code in a separate process, and return the JSON object on its last line of output.
 
-    Where the code fails, crashes or hangs, the object is {"error": what happened}.
+    If the code fails, crashes or hangs, returns {"error": reason}.
     """
     try:
         done = subprocess.run(
@@ -120,7 +120,7 @@ def probe(code: str, *arguments: str) -> dict[str, Any]:
     return {"error": last[-1][:300] if last else f"the process ended with code {done.returncode}"}
 
 
-# Each part answers for itself, so that one broken library does not hide the state of the others.
+# Each part runs separately, so that one broken library does not hide the state of the others.
 _VERL_PROBE = """
 import json, warnings
 found = {}
@@ -183,18 +183,18 @@ def metadata_version(name: str) -> str | None:
 
 
 def requirement(of: str, name: str) -> Requirement | None:
-    """What the installed distribution `of` asks of another one; None if it asks nothing."""
+    """The requirement of the installed distribution `of` for another one; None if it has none."""
     try:
         asked = [Requirement(text) for text in metadata.requires(of) or []]
     except metadata.PackageNotFoundError:
         return None
-    # The extra is what verl calls the parts that its trainer cannot do without.
+    # verl's trainer needs this extra.
     plain = (needs for needs in asked if needs.marker is None or needs.marker.evaluate({"extra": "verl-core"}))
     return next((needs for needs in plain if needs.name.lower() == name.lower()), None)
 
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
-    """Python 3.10 to 3.12, as verl."""
+    """Python 3.10 to 3.12, as verl requires."""
     detail = f"{version[0]}.{version[1]}"
     if (3, 10) <= version <= (3, 12):
         return Check("Python", "ok", detail)
@@ -202,24 +202,24 @@ def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
 
 
 def check_distributions() -> list[Check]:
-    """The distributions that a run cannot do without, against the versions that we and verl ask for."""
+    """The distributions that a run needs, against the versions that this package and verl require."""
     asked_by = {"verl": "ssl4rl-plugin", "transformers": "ssl4rl-plugin", "ray": "verl", "TransferQueue": "verl"}
     return [check_version(name, metadata_version(name), requirement(by, name)) for name, by in asked_by.items()]
 
 
 def check_version(name: str, installed: str | None, needs: Requirement | None) -> Check:
-    """One distribution: is it there, and in range."""
+    """Whether a distribution is installed, in a version that fits."""
     wanted = f"{name}{needs.specifier}" if needs else name
     if installed is None:
         return Check(name, "fail", "not installed", f"pip install '{wanted}'")
-    # A local part (+cpu) does not matter, and a release candidate is taken for its release.
+    # A local part (+cpu) does not matter. A release candidate counts.
     if needs and not needs.specifier.contains(Version(installed), prereleases=True):
         return Check(name, "fail", f"{installed}, outside of {needs.specifier}", f"pip install '{wanted}'")
     return Check(name, "ok", installed)
 
 
 def check_torchvision(found: dict[str, Any]) -> Check:
-    """torch and torchvision import together; without torchvision verl loses pictures with a mere warning."""
+    """torch and torchvision import together. Without torchvision, verl drops pictures with only a warning."""
     problem = found.get("error") or found.get("torch_error") or found.get("torchvision_error")
     if problem:
         remedy = "install a torchvision that matches torch (see pytorch.org); without it verl finds no image processor"
@@ -228,11 +228,11 @@ def check_torchvision(found: dict[str, Any]) -> Check:
 
 
 def check_plugin(found: dict[str, Any]) -> Check:
-    """verl's plugin loading reaches us, and the recipes compose."""
+    """verl loads this plugin, and the recipes compose."""
     name = "plugin in verl"
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip()
     if policy.lower() != "auto" and "ssl4rl" not in (part.strip() for part in policy.split(",")):
-        return Check(name, "fail", f"VERL_USE_EXTERNAL_PLUGINS={policy} turns it off", "unset it, or add ssl4rl")
+        return Check(name, "fail", f"VERL_USE_EXTERNAL_PLUGINS={policy} disables it", "unset it, or add ssl4rl")
     if not metadata.entry_points(group="verl.plugins", name="ssl4rl"):
         return Check(name, "fail", "the entry point is not installed", REINSTALL)
     problem = found.get("error") or found.get("verl_error") or next(iter(found.get("warnings") or []), "")
@@ -245,7 +245,7 @@ def check_plugin(found: dict[str, Any]) -> Check:
 
 
 def check_device(found: dict[str, Any]) -> Check:
-    """What training would run on."""
+    """The device that training would use."""
     cards = found.get("devices") or []
     if cards:
         smallest = min(memory for _, memory in cards)
@@ -254,7 +254,7 @@ def check_device(found: dict[str, Any]) -> Check:
             return Check("GPU", "warn", detail, "too small for the 3B recipes; try a smaller model")
         return Check("GPU", "ok", detail)
     if "error" in found or "devices_error" in found:
-        return Check("GPU", "warn", found.get("error") or found["devices_error"], "put torch right first")
+        return Check("GPU", "warn", found.get("error") or found["devices_error"], "fix torch first")
     platform = found.get("platform", "")
     if found.get("cuda"):
         remedy = "check nvidia-smi and the driver; for the CPU demo, install a CPU build of torch"
@@ -265,7 +265,7 @@ def check_device(found: dict[str, Any]) -> Check:
 
 
 def check_vllm(found: dict[str, Any] | None) -> Check:
-    """vLLM imports and recognises its platform. `found` is the probe's answer; None if vLLM is not installed."""
+    """vLLM imports and recognises its platform. `found` is the probe's result; None if vLLM is not installed."""
     remedy = "pip install 'ssl4rl-plugin[gpu]'; without a GPU, [cpu], then python -m ssl4rl_plugin.cpu.setup"
     if found is None:
         return Check("vLLM", "fail", "not installed", remedy)
@@ -277,7 +277,7 @@ def check_vllm(found: dict[str, Any] | None) -> Check:
 
 
 def check_processor(model: str, found: dict[str, Any] | None) -> Check:
-    """verl finds an image processor for the model. `found`: the probe's answer; None if `model` is no local folder."""
+    """verl finds an image processor for the model. `found` is the probe's result; None if `model` is no local folder."""
     if found is None:
         if model.startswith((".", "/", "~")):
             return Check("processor", "fail", f"there is no folder {model}", "give the folder of the model")
@@ -285,7 +285,7 @@ def check_processor(model: str, found: dict[str, Any] | None) -> Check:
     if "error" in found:
         return Check("processor", "fail", found["error"], f"check the files in {model}")
     if not found["processor"]:
-        remedy = "use Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, Mllama or Gemma; verl would lose the pictures"
+        remedy = "use Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, Mllama or Gemma; verl would drop the pictures"
         return Check("processor", "fail", f"verl finds none in {model}", remedy)
     return Check("processor", "ok", str(found["processor"]))
 
@@ -295,27 +295,22 @@ def check_entries(kind: str, entries: Iterable[dict[str, Any]]) -> Check:
     entries = list(entries)
     broken = [f"{entry['name']}: {entry['error']}" for entry in entries if entry["error"]]
     if broken:
-        return Check(kind, "fail", "; ".join(broken), "update or uninstall the package that it comes from")
+        return Check(kind, "fail", "; ".join(broken), "update or uninstall its package")
     if not entries:
         return Check(kind, "fail", "none registered", REINSTALL)
     return Check(kind, "ok", ", ".join(entry["name"] for entry in entries))
 
 
-def check_cores(cores: int) -> Check:
+def check_cores(count: int) -> Check:
     """Enough cores for verl's default number of Ray workers."""
-    if cores >= VERL_CPU_SLOTS:
-        return Check("CPU cores", "ok", str(cores))
-    remedy = f"set ray_kwargs.ray_init.num_cpus={VERL_CPU_SLOTS} (the CPU recipes do), or verl may wait for ever"
-    return Check("CPU cores", "warn", f"{cores}; verl's workers ask Ray for about {VERL_CPU_SLOTS}", remedy)
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count >= VERL_CPU_SLOTS:
+        return Check("CPU cores", "ok", str(count))
+    remedy = f"set ray_kwargs.ray_init.num_cpus={VERL_CPU_SLOTS} (the CPU recipes do), or verl may wait forever"
+    return Check("CPU cores", "warn", f"{count}; verl's workers ask Ray for about {VERL_CPU_SLOTS}", remedy)
 
 
 def check_shared_memory(path: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Check:
-    """Size of /dev/shm: Ray's object store and the weights on their way to vLLM live there."""
+    """Size of /dev/shm, which holds Ray's object store and the weights in transfer to vLLM."""
     try:
         size = usage(path).total / GIB
     except OSError:
@@ -329,11 +324,11 @@ def check_shared_memory(path: Path, usage: Callable[[Path], Any] = shutil.disk_u
 
 
 def check_disk(path: Path, name: str, wanted: float, usage: Callable[[Path], Any] = shutil.disk_usage) -> Check:
-    """Free space at `path` in GiB against what is wanted; under a tenth of it is a failure."""
+    """Free space at `path` against `wanted` GiB; less than a tenth of it is a failure."""
     try:
         free = usage(path).free / GIB
     except OSError as error:
         return Check(name, "fail", f"{path}: {error.strerror}", "make the folder, or choose another one")
     status = "ok" if free >= wanted else "warn" if free >= wanted / 10 else "fail"
-    remedy = "" if status == "ok" else f"free some space: {wanted:.0f} GiB are the least for real models"
+    remedy = "" if status == "ok" else f"free some space: real models need at least {wanted:.0f} GiB"
     return Check(name, status, f"{free:.0f} GiB free at {path}", remedy)

@@ -1,4 +1,4 @@
-"""`ssl4rl evaluate`: which exam a user means, progress, and the table."""
+"""`ssl4rl evaluate`: make the evaluation set from the options, show progress, print the table."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssl4rl_plugin.analysis.benchmark_results import OVERALL, SCOPES
-from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest, exam_from, exam_of_run
-from ssl4rl_plugin.analysis.evaluation.results import Group, ModelComparison
+from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest, requested_set, set_of_run
+from ssl4rl_plugin.analysis.evaluation.results import GroupResult, ModelComparison
 from ssl4rl_plugin.analysis.evaluation.run import base_lines, evaluate, results
 from ssl4rl_plugin.analysis.statistics import Proportion
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
@@ -29,7 +29,7 @@ CROPS = 200
 
 def run_evaluate(
     model: str,
-    wishes: EvaluationRequest,
+    request: EvaluationRequest,
     *,
     run: Path | None,
     base: str | None,
@@ -39,29 +39,29 @@ def run_evaluate(
     changes: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Evaluate, print the table, and the path of the results.
+    """Evaluate, print the table and the path of the results.
 
     Args:
         model: name, folder or checkpoint.
-        wishes: what is asked and how.
+        request: the options for questions, sampling and engines.
         run: folder of the run whose validation is repeated; None for none.
-        base: another model, or the folder of its evaluation.
-        out: folder to write; None for one of the model's name.
-        path: where the items of tasks are.
+        base: another model, or the folder of its evaluation; None for none.
+        out: folder to write; None to derive it from the model's name.
+        path: path of the items of tasks.
         source: name of their source.
-        changes: keys of the `ssl4rl` section, dotted, with the values that they get.
+        changes: dotted keys of the `ssl4rl` section -> new values.
         as_json: print the results as JSON.
 
     Raises:
-        ValueError: bad input, or an evaluation that cannot go on; the message says what to do.
+        UserError: bad input, or an evaluation that cannot continue; the message says what to do.
     """
     console = Console(stderr=True)
     if run is not None:
         if path is not None or source is not None or changes:
-            raise UserError("--run has a config of its own: leave --path, --source and --set away")
-        exam = exam_of_run(run, wishes)
+            raise UserError("--run has a config of its own: leave out --path, --source and --set")
+        evaluation_set = set_of_run(run, request)
     else:
-        exam = exam_from(wishes, lambda tasks: _sections(tasks, path, source, changes))
+        evaluation_set = requested_set(request, lambda tasks: _sections(tasks, path, source, changes))
     out = (out or Path("evaluations") / _slug(model)).expanduser().resolve()
 
     def say(text: str) -> None:
@@ -69,14 +69,18 @@ def run_evaluate(
 
     theirs = None
     try:
-        lines = _with_bar(console, len(exam.rows), lambda advance: evaluate(model, exam, out, say, advance))
+        lines = _with_bar(
+            console, len(evaluation_set.rows), lambda advance: evaluate(model, evaluation_set, out, say, advance)
+        )
         if base is not None:
             say(f"the base model: {base}")
-            theirs = _with_bar(console, len(exam.rows), lambda advance: base_lines(base, exam, out, say, advance))
+            theirs = _with_bar(
+                console, len(evaluation_set.rows), lambda advance: base_lines(base, evaluation_set, out, say, advance)
+            )
     except KeyboardInterrupt:
-        say("interrupted; start the same command again, and it goes on from what is answered")
+        say("interrupted; repeat the same command to resume")
         raise
-    groups, value = results(model, exam, out, lines, base, theirs)
+    groups, value = results(model, evaluation_set, out, lines, base, theirs)
     _say_what_failed(say, lines)
     if as_json:
         show_json(value)
@@ -90,7 +94,9 @@ def _sections(
 ) -> list[dict[str, Any]]:
     """A section for each source that the tasks need, in the order of the tasks."""
     if not tasks:
-        return [section_for("folder", None, ["rotation"], {}, changes)]  # for benchmarks alone: neither is looked at
+        return [
+            section_for("folder", None, ["rotation"], {}, changes)
+        ]  # for benchmarks alone; source and task are not used
     found: dict[str, tuple[Any, list[str]]] = {}
     for name in tasks:
         kind = parse_arms([name])[0].task.kind
@@ -103,30 +109,30 @@ def _sections(
 
 
 def benchmark(text: str) -> tuple[str, str]:
-    """`NAME=PATH` of `--bench`. Raises ValueError."""
+    """`NAME=PATH` of `--bench`. Raises UserError."""
     name, sign, path = text.partition("=")
     if not sign or not path:
         raise UserError(f"--bench {text}: write it as NAME=PATH, e.g. mmbench=/data/MMBench_DEV_EN.tsv")
-    sources.get(name)  # an unknown one is said before anything is loaded
+    sources.get(name)  # raises for an unknown name before anything is loaded
     return name, path
 
 
 def _slug(model: str) -> str:
-    """A folder's name for a model: its name, or the last parts of its path."""
+    """A folder name for a model: its name, or the last two parts of its path."""
     parts = [part for part in re.split(r"[/\\]", model) if part not in ("", ".", "..", "~")]
     return re.sub(r"[^\w.-]", "_", "-".join(parts[-2:])) or "model"
 
 
 def _with_bar(console: Console, total: int, work: Any) -> Any:
-    """Work with a bar that counts rows."""
+    """Work with a progress bar over rows."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        job = bar.add_task("looking at the questions", total=total)
+        job = bar.add_task("loading the questions", total=total)
         return work(lambda count, text: bar.update(job, advance=count, description=text))
 
 
-def results_table(groups: Sequence[Group]) -> Any:
-    """The table for the terminal: a line for each benchmark or task, with its categories below it."""
+def results_table(groups: Sequence[GroupResult]) -> Any:
+    """The table for the terminal: a line for each benchmark or task, followed by its categories."""
     circular = any(group.circular for group in groups)
     compared = any(group.against for group in groups)
     made = table(
@@ -163,7 +169,7 @@ def _against(found: ModelComparison | None) -> tuple[str, str, str]:
 
 
 def _say_what_failed(say: Any, lines: Sequence[dict[str, Any]]) -> None:
-    """Questions that were not asked or not scored, by kind of reason."""
+    """Print the number of questions that were not asked or not scored, with the first error."""
     failed = [line for line in lines if line["error"]]
     if failed:
         say(

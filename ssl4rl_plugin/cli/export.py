@@ -1,4 +1,4 @@
-"""`ssl4rl export`: what other tools evaluate."""
+"""`ssl4rl export`: sets and configs for other evaluation tools."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ssl4rl_plugin.analysis.export.mcq import unfit, write_set
 from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.sources_for import source_for
 from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.core.files import write_file
+from ssl4rl_plugin.core.files import write_text
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.training.settings import Settings, parse_arms
 
 PHOTO_CROPS = 25
-"""Crops of each sample photograph, where no path is given."""
+"""Crops of each sample photograph, if there is no path."""
 
 
 def export_vlmevalkit(
@@ -47,21 +47,21 @@ def export_vlmevalkit(
     """Write sets and config; returns the exit code.
 
     Args:
-        model: the model to evaluate: a name, a folder or a checkpoint of verl, as of `ssl4rl evaluate`.
-        arms: `task`, `task:level` or `task:*`; those that are no multiple-choice sets are left out and counted.
+        model: a name, a folder or a checkpoint of verl, as for `ssl4rl evaluate`.
+        arms: `task`, `task:level` or `task:*`. Arms that are no multiple-choice sets are left out and counted.
         benchmarks: names of benchmarks that VLMEvalKit has.
-        out: folder; gets LMUData/ and config.json.
-        path, source: where the pretext tasks' items come from; as of `ssl4rl preview`.
+        out: folder for LMUData/ and config.json.
+        path, source: path and source of the pretext tasks' items, as for `ssl4rl preview`.
         count: rows of each set.
-        seed: of the samples and the split.
-        val_fraction: share held out, where the source has no splits: the sets are made of it.
-        form: the answer format that the model was trained with.
-        base: class of VLMEvalKit; None to tell it from the model.
-        max_new_tokens: of a response.
+        seed: seed of the samples and the split.
+        val_fraction: share held out if the source has no splits. The sets are made from the held-out items.
+        form: the answer format of the model's training.
+        base: class of VLMEvalKit; None to choose it by the model.
+        max_new_tokens: maximum length of a response.
         as_json: print a summary as JSON.
 
     Raises:
-        ValueError, SampleError: bad input, or nothing to export.
+        UserError: bad input, or nothing to export; the message says what to do.
     """
     if not arms and not benchmarks:
         raise ExportError("nothing to export: name a pretext task with --task, or a benchmark with --bench")
@@ -99,8 +99,7 @@ def export_vlmevalkit(
                 raise ExportError(f"{arm.key}: {error}") from error
             sets[written.stem] = arm.task.kind != "graph"
     config = {"model": section, "data": data_section(sets, benchmarks)}
-    text = json.dumps(config, indent=4, ensure_ascii=False) + "\n"
-    write_file(out / "config.json", lambda file: file.write(text.encode()) and None)
+    write_text(out / "config.json", json.dumps(config, indent=4, ensure_ascii=False) + "\n")
     command = (
         f"LMUData={shlex.quote(str((out / 'LMUData').resolve()))} python -m ssl4rl_plugin.analysis.export.vlmevalkit "
         f"VLMEvalKit/run.py --config {shlex.quote(str((out / 'config.json').resolve()))} --judge exact_matching"
@@ -111,6 +110,6 @@ def export_vlmevalkit(
     if as_json:
         show_json({"config": str(out / "config.json"), "sets": list(sets), "left_out": left_out, "command": command})
     else:
-        console.print(f"{len(sets)} sets of {count} rows. With a copy of VLMEvalKit beside you:", highlight=False)
+        console.print(f"{len(sets)} sets of {count} rows. Start VLMEvalKit with:", highlight=False)
         print(command)
     return 0

@@ -1,4 +1,4 @@
-"""`ssl4rl index`: the manifest of a source, made or brought up to date, and what is in it."""
+"""`ssl4rl index`: make or update the manifest of a source, and print a summary of it."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def run_index(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Index a source, and print where the manifest is and what it holds.
+    """Index a source, and print a summary and the path of its manifest.
 
     Args:
         what: name of a source, or a path.
-        path: where a named source's files are; with `download`, where its folder is made (None: in the cache).
-        source: name of the source where `what` is a path; None to tell it from the path.
-        options: of the source.
-        download: fetch the files of a named source first.
+        path: path of a named source's files; with `download`, the parent of the new folder (None: the cache).
+        source: name of the source if `what` is a path; None to choose it by the path.
+        options: options of the source.
+        download: download the files of a named source first.
         out, workers, val_fraction, seed: see `build_manifest`.
         as_json: print JSON instead.
 
     Raises:
-        ValueError: bad input, or no picture that can be used; the message says what to do.
+        UserError: bad input, or no usable picture; the message says what to do.
     """
     console = Console(stderr=True)
     name, path = named_source(what, path, source)
     if download:
         if what != name:
-            raise UserError(f"--download fetches the files of a source (`ssl4rl sources`), and {what!r} is a path")
+            raise UserError(f"--download needs the name of a source (`ssl4rl sources`), and {what!r} is a path")
         from ssl4rl_plugin.data_builders.sources.download import download as fetch
 
         path = fetch(name, path or cache_dir() / "data")
@@ -67,7 +67,7 @@ def run_index(
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
-    """What a manifest holds, as JSON."""
+    """Summary of a manifest as JSON."""
     columns = manifest.table.select(["sha256", "group", "split", "box", "reason"])
     good = columns.filter(columns["reason"].is_null())
     whole = good.filter(good["box"].is_null())
@@ -89,7 +89,7 @@ def _different(column: Any) -> int:
 
 
 def _show(console: Console, found: dict[str, Any]) -> None:
-    """The splits, what was left out, and how many are copies of others."""
+    """Print the splits, the images left out by reason, and the number of duplicates."""
     used = table("split", "images", "groups")
     for side, counts in found["splits"].items():
         used.add_row(side, f"{counts['images']:,}", f"{counts['groups']:,}")

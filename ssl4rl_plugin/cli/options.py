@@ -1,4 +1,4 @@
-"""`KEY=VALUE` on the command line."""
+"""Parse `KEY=VALUE` options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl4rl_plugin.core.errors import UserError
 def key_values(given: Iterable[str] | None, option: str) -> dict[str, Any]:
     """`["crops=4", "split_column=null"]` as `{"crops": 4, "split_column": None}`; values are read as YAML.
 
-    Raises ValueError that names `option`, the option they came from.
+    Raises UserError, which names `option`, the option of these values.
     """
     found: dict[str, Any] = {}
     for text in given or ():
@@ -25,5 +25,5 @@ def key_values(given: Iterable[str] | None, option: str) -> dict[str, Any]:
         try:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UserError(f"{option} {text}: the value cannot be read: {error}") from error
+            raise UserError(f"{option} {text}: the value is no valid YAML: {error}") from error
     return found

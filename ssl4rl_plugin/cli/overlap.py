@@ -15,11 +15,11 @@ from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.overlap import overlap
 
 LISTED = 50
-"""Pairs that the table shows."""
+"""Maximum number of pairs in the table."""
 
 
 def run_overlap(one: Path, other: Path, source: str | None, other_source: str | None, as_json: bool) -> int:
-    """Print what two data sets share; returns the exit code: 1 if they share anything, else 0.
+    """Print the images that two data sets share; returns the exit code: 1 if there are any, else 0.
 
     Raises UserError: one of them cannot be read.
     """

@@ -1,4 +1,4 @@
-"""`ssl4rl doctor --recipe`: whether a recipe can run as it stands, and whether it fits the GPUs that it is for."""
+"""`ssl4rl doctor --recipe`: check whether a recipe can run, and whether it fits its GPUs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from ssl4rl_plugin.training.memory import Estimate, Phase
 
 TIGHT = 0.9
-"""Share of a GPU above which an estimate that fits is not to be relied on."""
+"""Share of a GPU's memory above which an estimate is reported as tight."""
 
 
 def show_recipe(recipe: str, overrides: list[str], as_json: bool) -> int:
-    """Check a recipe, print what was found, and return the exit code: 1 if it cannot run or does not fit, else 0.
+    """Check a recipe, print the findings, and return the exit code: 1 if it cannot run or does not fit, else 0.
 
     Args:
         recipe: as in `recipe=NAME`.
@@ -31,12 +32,15 @@ def show_recipe(recipe: str, overrides: list[str], as_json: bool) -> int:
         as_json: print JSON instead of text.
 
     Raises:
-        ValueError: there is no such recipe, or an override does not fit the config.
+        UserError: there is no such recipe, or an override does not fit the config.
     """
-    with Console(stderr=True).status("composing the recipe, and asking verl"):
+    with Console(stderr=True).status("composing and checking the recipe"):
         config = compose_recipe(recipe, overrides)
-        checks = [check_verl(config), *check_run(config)]
-        estimate, memory = check_memory(config)
+        try:
+            checks = [check_verl(config), *check_run(config)]
+            estimate, memory = check_memory(config)
+        except OmegaConfBaseException as error:  # an interpolation in an override that cannot be resolved
+            raise UserError(f"recipe {recipe}: {error}") from error
     checks += memory
     if as_json:
         found = {"checks": [asdict(check) for check in checks], "memory": estimate and _as_json(estimate)}
@@ -49,20 +53,19 @@ def show_recipe(recipe: str, overrides: list[str], as_json: bool) -> int:
 
 
 def compose_recipe(recipe: str, overrides: list[str]) -> Any:
-    """The config as main_ppo composes it. Raises ValueError in place of Hydra's exceptions."""
+    """The config as main_ppo composes it. Raises UserError for an unknown recipe or a wrong override."""
     from hydra.errors import HydraException
 
     from ssl4rl_plugin.demo.run import compose
 
     try:
         return compose(recipe, overrides)
-    except HydraException as error:
-        # Of an unknown name Hydra's message lists the known ones.
-        raise UserError(str(error)) from error
+    except (HydraException, ValueError) as error:  # ValueError: a scalar for a config group, ssl4rl=5
+        raise UserError(str(error)) from error  # for an unknown name, Hydra's message lists the known ones
 
 
 def check_verl(config: Any) -> Check:
-    """What main_ppo does first."""
+    """verl's own validation of the config, the first step of main_ppo."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
@@ -70,14 +73,14 @@ def check_verl(config: Any) -> Check:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    except Exception as error:  # verl raises whatever comes: assertions, Hydra's and OmegaConf's errors
+    except Exception as error:  # verl raises assertions, and Hydra's and OmegaConf's errors
         text = str(error).strip().splitlines()
-        return Check("verl", "fail", text[0] if text else type(error).__name__, "change the key that it names")
+        return Check("verl", "fail", text[0] if text else type(error).__name__, "change that key")
     return Check("verl", "ok", "passes verl's validation")
 
 
 def check_run(config: Any) -> list[Check]:
-    """What the preflight check of a run says; of what needs the images only where they are named."""
+    """The preflight checks of a run. Those that need the images run only if the config names the images."""
     from ssl4rl_plugin.training import preflight
     from ssl4rl_plugin.training.settings import Settings
 
@@ -91,22 +94,22 @@ def check_run(config: Any) -> list[Check]:
             ]
             return [Check("run", "ok", "; ".join(["passes the checks before a run", *notes]))]
         section: Any = OmegaConf.to_container(config.ssl4rl)
-        settings = Settings.from_config({**section, "benchmarks": []})  # their paths may be that of the images
+        settings = Settings.from_config({**section, "benchmarks": []})  # their paths may refer to that of the images
         preflight.check_data_keys(config)
         preflight.check_reward(config, settings.answer_format.name)
         preflight.check_batches(config)
         if not OmegaConf.is_missing(config.actor_rollout_ref.model, "path"):
             preflight.check_model(str(config.actor_rollout_ref.model.path))
     except UserError as error:
-        return [Check("run", "fail", str(error), "see the key that it names in docs/recipes.md")]
+        return [Check("run", "fail", str(error), "docs/recipes.md explains the keys")]
     return [
         Check("run", "ok", "tasks, reward and batch sizes fit together"),
-        Check("images", "warn", "not looked at", "name them: ssl4rl.source.path=..."),
+        Check("images", "warn", "not checked", "name them: ssl4rl.source.path=..."),
     ]
 
 
 def check_memory(config: Any) -> tuple[Estimate | None, list[Check]]:
-    """The estimate of the run's GPU memory, and what it says. None where the model's size is not known."""
+    """The estimate of the run's GPU memory, and its checks. The estimate is None if the model's size is unknown."""
     from ssl4rl_plugin.training.memory import UnknownModel, estimate, model_size
 
     model = config.actor_rollout_ref.model
@@ -115,12 +118,15 @@ def check_memory(config: Any) -> tuple[Estimate | None, list[Check]]:
     try:
         size = model_size(str(model.path))
     except UnknownModel as error:
-        return None, [Check("model", "warn", f"size not known: {error}", "download it, and give its folder")]
+        return None, [Check("model", "warn", f"size unknown: {error}", "download it, and give its folder")]
+    memory = config.ssl4rl.gpu_memory
+    if memory is not None and not isinstance(memory, int | float):
+        raise UserError(f"ssl4rl.gpu_memory must be a number of GiB, got {memory!r}")
     found = estimate(config, size)
     seen = f", {_billions(size.vision_parameters)} of them in the vision tower" if size.vision_parameters else ""
     trained = "" if found.trained == size.parameters else f"; {_billions(found.trained)} trained"
     checks = [Check("model", "ok", f"{size.name}, {_billions(size.parameters)} parameters{seen}{trained}")]
-    if not (memory := config.ssl4rl.gpu_memory):
+    if not memory:
         return found, checks
     peak = found.peak
     text = f"{peak.total:.0f} of {memory} GiB on each of {found.gpus} GPU(s), in the phase '{peak.name}'"
@@ -141,7 +147,7 @@ def check_memory(config: Any) -> tuple[Estimate | None, list[Check]]:
 
 
 def _remedy(peak: Phase) -> str:
-    """What makes the largest part of a phase smaller."""
+    """How to reduce the largest part of a phase."""
     largest = max(peak.parts, key=lambda name: peak.parts[name])
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     return {
@@ -194,5 +200,5 @@ def _show_estimate(estimate: Estimate, memory: float | None) -> None:
     show(listing)
     console.print(
         f"\nEstimated for prompts and responses at their limits (docs/gpu.md has the formulas). KV cache: "
-        f"{estimate.model.kv_bytes / 1024:.0f} KiB a token. What is offloaded takes {estimate.host:.0f} GiB of each node."
+        f"{estimate.model.kv_bytes / 1024:.0f} KiB a token. Offloaded state takes {estimate.host:.0f} GiB on each node."
     )

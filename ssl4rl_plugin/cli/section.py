@@ -1,4 +1,4 @@
-"""The `ssl4rl` section of a recipe, for commands that do what a run would do."""
+"""The `ssl4rl` section of a recipe, for commands that work like a run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ssl4rl_plugin.training.settings import SettingsError
 def section_for(
     source: str, path: Path | None, tasks: Sequence[str], options: dict[str, Any], changes: dict[str, Any]
 ) -> dict[str, Any]:
-    """The `ssl4rl` section of the base recipe, with the user's choices; one epoch, if they do not say otherwise.
+    """The `ssl4rl` section of the base recipe, with the user's choices; one epoch by default.
 
-    Raises ValueError for an unknown key.
+    Raises SettingsError for an unknown key.
     """
     text = (resources.files("ssl4rl_plugin.recipes") / "ssl4rl" / "base.yaml").read_text(encoding="utf-8")
     section: dict[str, Any] = yaml.safe_load(text)["ssl4rl"]

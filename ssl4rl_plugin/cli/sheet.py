@@ -1,4 +1,4 @@
-"""`ssl4rl preview`: a contact sheet of samples, as the model would get them in training."""
+"""`ssl4rl preview`: a contact sheet of samples, as the model gets them in training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import Progress
 
-from ssl4rl_plugin.analysis.report.page import card, percent, readable, render, write
+from ssl4rl_plugin.analysis.report.page import card, percent, readable, render, write, write_output
 from ssl4rl_plugin.cli.sources_for import described, source_for
 from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.core.errors import UserError
@@ -24,11 +24,11 @@ from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.training.settings import parse_arms
 
 QUESTION = 4000
-"""Characters of a question that a card shows: a graph in words is long."""
+"""Maximum number of characters of a question on a card; a graph as text is long."""
 STRIP = 8
-"""Frames of a clip that a .png shows."""
+"""Maximum number of frames of a clip in a .png."""
 PHOTO_CROPS = 25
-"""Crops of each sample photograph; enough to look at, and indexed in a second."""
+"""Crops of each sample photograph, which are indexed in a second."""
 
 
 def write_preview(
@@ -49,15 +49,14 @@ def write_preview(
         out: .html (self-contained) or .png file.
         seed: seed of the samples.
         progress: show a progress bar on stderr.
-        source: name of the source; None to tell it from the path and from what each task needs.
+        source: name of the source; None to choose it by the path and the task.
 
     Returns:
         The file written.
 
     Raises:
-        ValueError: an unknown task or level, another kind of file, or no usable images.
-        SampleError: the images do not fit a task.
-        OSError: the file cannot be written.
+        UserError: unknown task or level, wrong kind of file, no usable images, or images that do not fit a task.
+        WriteError: the file cannot be written.
     """
     if out.suffix.lower() not in (".html", ".png"):
         raise UserError(f"--out {out}: the name must end in .html or .png")
@@ -71,9 +70,9 @@ def write_preview(
         settings = StreamSettings(
             seed=seed,
             arms=(arm,),
-            source=found,  # nothing held out: there is no training here
+            source=found,  # nothing is held out
             answer_format=answer_format("think_answer"),
-            epochs=count,  # enough samples even of a single picture
+            epochs=count,  # enough samples even for a single picture
             val_samples=1,
             system_prompt=None,
         )
@@ -92,14 +91,11 @@ def write_preview(
     if out.suffix.lower() == ".html":
         where = ", ".join(dict.fromkeys(described(stream.settings.source) for stream in streams))
         return write(sheet_html(sheet, where, streams[0].settings), out)
-    out = out.expanduser()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet_image(sheet).save(out, "PNG")
-    return out
+    return write_output(out, lambda file: sheet_image(sheet).save(file, "PNG"))
 
 
 def sheet_html(sheet: Sequence[Sequence[StreamSample]], where: str, settings: StreamSettings) -> str:
-    """The contact sheet as one self-contained page; one row of samples for each arm. `where` says where from."""
+    """The contact sheet as one self-contained page, one row of samples for each arm. `where` names the source."""
     sections = []
     for samples in sheet:
         arm = samples[0].arm
@@ -136,7 +132,7 @@ _INK, _MUTED, _GOOD, _LINE = "#16181d", "#5d6470", "#13734b", "#e1e4ea"
 
 
 def sheet_image(sheet: Sequence[Sequence[StreamSample]]) -> Image.Image:
-    """The contact sheet as one picture (RGB); one row of cards for each arm, wrapped after four."""
+    """The contact sheet as one picture (RGB), one row of cards for each arm, wrapped after four."""
     rows: list[tuple[str, list[Image.Image]]] = []
     for samples in sheet:
         arm = samples[0].arm
@@ -194,7 +190,7 @@ def _card(made: StreamSample) -> Image.Image:
 
 
 def _strip(clip: Clip) -> Image.Image:
-    """At most eight frames of a clip, the first and the last among them, side by side."""
+    """At most `STRIP` frames of a clip side by side, including the first and the last."""
     count = min(STRIP, len(clip.frames))
     chosen = [clip.frames[round(k * (len(clip.frames) - 1) / max(1, count - 1))] for k in range(count)]
     (w, h), gap = chosen[0].size, max(1, chosen[0].width // 40)
@@ -205,14 +201,14 @@ def _strip(clip: Clip) -> Image.Image:
 
 
 def _shrunk(image: Image.Image, width: int) -> Image.Image:
-    """At most `width` pixels wide and high; coarse pictures are enlarged without blur."""
+    """The picture at `width` pixels along its longer side; small pictures are enlarged without blur."""
     scale = width / max(image.size)
     filter = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), filter)
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """A font with most of the world's alphabets; it comes with matplotlib."""
+    """DejaVu Sans from matplotlib, which covers most alphabets."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -220,7 +216,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most `width` pixels; a word longer than that is cut."""
+    """Lines of at most `width` pixels; longer words are split."""
     font = _font(size)
     lines: list[str] = []
     for paragraph in text.strip().split("\n"):
@@ -237,7 +233,7 @@ def _wrapped(text: str, size: int, width: int) -> list[str]:
 
 
 def _cut(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """The word in pieces that are at most `width` pixels long, one piece if it fits."""
+    """The word in pieces of at most `width` pixels; one piece if it fits."""
     pieces = [""]
     for letter in word:
         if font.getlength(pieces[-1] + letter) > width:

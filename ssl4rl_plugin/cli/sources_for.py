@@ -1,4 +1,4 @@
-"""Which source a command reads where the user gives a path, or nothing at all."""
+"""Choose the source of a command from the user's path, or the built-in samples."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ssl4rl_plugin.data.source import SourceError, load_source, registry
 SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_videos", "graph": "les_miserables"}
 """The built-in sample source for each kind of item."""
 MAX_PIXELS = 1024 * 1024
-"""Pixels that a source picture is shrunk to, as in the base recipe."""
+"""Maximum number of pixels of a source picture, as in the base recipe. Larger ones are shrunk."""
 
 _ENDINGS = {".tsv": "tsv", ".parquet": "parquet", ".tar": "webdataset", ".json": "json", ".jsonl": "json"}
-_IN_FOLDERS = ("hf", "folder", "video", "parquet", "webdataset", "tsv")  # which is tried first
-_TRIED = 20  # files that are opened to see whether a folder holds items of a kind
+_IN_FOLDERS = ("hf", "folder", "video", "parquet", "webdataset", "tsv")  # in the order in which they are tried
+_TRIED = 20  # maximum number of files opened to check whether a folder holds items of a kind
 
 
 def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_fraction: float = 0.0) -> SourceSettings:
     """The source of items of a kind (one of `core.KINDS`).
 
-    A named source is taken, if its items are of that kind (all serve as images). Otherwise the path tells it, and
-    without one, or where it has no items of that kind, it is the built-in samples.
+    A named source is used if its items are of that kind; items of all kinds but graphs serve as images. Without a name, the
+    path decides. Without a path, or if it has no items of that kind, the built-in samples are used.
 
     Args:
-        kind: what a task needs.
-        path: what the user gave as path.
-        name: what the user gave as the source's name.
+        kind: the kind of items that a task needs.
+        path: the user's path.
+        name: the user's name of a source.
         crops: crops of each sample picture.
         val_fraction: share of the groups held out.
 
     Raises:
-        ValueError: there is no such source; the message says why.
+        UserError: there is no such source, or it has items of another kind.
     """
     if name is not None:
         of = registry.get(name).kind
@@ -69,25 +69,23 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
 
 
 def source_of(path: Path) -> str:
-    """The source that reads a path: told from the name of a file, and from what is in a folder."""
+    """The source that reads a path, from the ending of a file or the content of a folder."""
     if not path.is_dir():
         return _ENDINGS.get(path.suffix.lower(), "folder")
     return next((name for name in _IN_FOLDERS if _holds(name, path)), "folder")
 
 
 def named_source(what: str, path: Path | None, source: str | None) -> tuple[str, Path | None]:
-    """Name and path of the source that is meant by the name of a source (with its path), or by a path alone.
+    """Name and path of the source that the user gave as a name (with --path), or as a path alone.
 
-    Raises ValueError.
+    Raises UserError.
     """
     if source is None and what in registry.names():
         if path is None and Path(what).exists():
             raise UserError(f"{what!r} is a source and a path: write ./{what} for the path, or --path for the source's")
         return what, path
     if path is not None:
-        raise UserError(
-            f"{what!r} is no source (`ssl4rl sources` lists them); as a path it stands alone, without --path"
-        )
+        raise UserError(f"{what!r} is no source (`ssl4rl sources` lists them); if it is a path, leave out --path")
     place = Path(what).expanduser()
     if not place.exists():
         raise UserError(f"there is no path {what}, and no such source; sources are: {', '.join(registry.names())}")
@@ -95,7 +93,7 @@ def named_source(what: str, path: Path | None, source: str | None) -> tuple[str,
 
 
 def described(source: SourceSettings) -> str:
-    """Where items come from, for a page."""
+    """Description of a source for a page."""
     if source.path:
         return source.path
     return {
@@ -106,7 +104,7 @@ def described(source: SourceSettings) -> str:
 
 
 def _holds(name: str, path: Path) -> bool:
-    """Whether a source finds anything it can read at the path."""
+    """Whether a source finds a readable item at the path."""
     try:
         source = load_source(name, path)
         for record in islice(source.records(), _TRIED):

@@ -1,17 +1,17 @@
-"""The ideas that everything else is built on: an Item goes into a Task, a Sample comes out, a Score judges the answer.
+"""The types that everything else uses: a Task turns an Item into a Sample, and scores the answers to it.
 
     Item    one raw, unlabelled thing from a source (an image, a video, a node of a graph)
     Task    generate(item, level, rng) -> Sample or Rejection;  score(answer, truth, level) -> Score
     Sample  what the model sees (question, images) and what it does not (truth, params)
-    Score   what an answer is worth
+    Score   how good an answer is
 
-The ground floor: it imports nothing else of this package.
+`core` imports nothing else of this package.
 
     items, graph, grader, task   the types
-    errors                       the base of all errors that a user can put right
-    registry                     names to things, from entry points
-    seeding                      random generators from hashes
-    files, processes             writing without half-written files; work in several processes
+    errors                       the base class of all errors that a user can correct
+    registry                     objects by name, from entry points
+    seeding                      random generators, seeded by hashes
+    files, processes             atomic writing; worker processes
     spans                        finding answers in running text
 """
 

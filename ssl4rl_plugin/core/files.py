@@ -1,4 +1,4 @@
-"""Writing so that a half-written file or folder is never visible, claiming a folder, and the cache folder."""
+"""Atomic writing of files and folders, locks, and the cache folder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from ssl4rl_plugin.core.errors import UserError
 
 TEMPORARY = ".tmp"
-"""Ending of files and folders that are being written."""
+"""Suffix of files and folders that are being written."""
 ABANDONED = 3600.0
-"""Seconds after which a temporary file belongs to a writer that was killed."""
+"""Age in seconds from which a temporary file counts as left over from a killed process."""
 
 
 class WriteError(UserError):
@@ -31,22 +31,22 @@ def cache_dir() -> Path:
 
 
 def temporary(path: Path) -> Path:
-    """A hidden name beside `path` that no other process uses, on this machine or on another one."""
+    """A hidden path in the same folder as `path`, unique over all processes and machines."""
     return path.with_name(f".{path.name.removeprefix('.')}.{uuid.uuid4().hex}{TEMPORARY}")
 
 
 @contextmanager
 def writing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file that gets its name when the block ends without an error, and leaves nothing behind otherwise.
+    """Open a file for writing; it appears under its name only if the block ends without an error.
 
-    Of two writers at once, the last one wins.
+    If two processes write the same file, the last one wins.
 
     Args:
         path: the file; its folder must exist.
         durable: sync the file and its folder, so that both survive a power cut.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     unfinished = temporary(path)
     try:
@@ -63,7 +63,7 @@ def writing(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file with `writing`; its folder is made. Raises WriteError."""
+    """Write a file with `writing`, and make its folder if needed. Raises WriteError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path) as file:
@@ -75,15 +75,15 @@ def write_file(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file with `writing`; its folder is made. Raises WriteError."""
+    """Write a UTF-8 text file with `writing`, and make its folder if needed. Raises WriteError."""
     write_file(path, lambda file: file.write(text.encode("utf-8")))
 
 
 @contextmanager
 def making_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that gets the name `folder` when the block ends without an error, and is removed otherwise.
+    """Make a folder; it appears under its name only if the block ends without an error.
 
-    If another process made `folder` meanwhile, that one stays. Raises OSError.
+    If another process makes `folder` in the meantime, that one is kept. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = temporary(folder)
@@ -101,9 +101,9 @@ def making_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def claimed(lock: Path, busy: UserError) -> Iterator[None]:
-    """Hold a lock file for this process while the block runs. The system releases it if the process dies.
+    """Hold a lock file while the block runs. The operating system releases it if the process dies.
 
-    Raises `busy` if another process holds it, OSError if the file cannot be made.
+    Raises `busy` if another process holds it, OSError if the file cannot be created.
     """
     held = FileLock(lock)
     try:
@@ -137,8 +137,8 @@ def sync_files(paths: Iterable[Path]) -> None:
 
 
 def remove_leftovers(paths: Iterable[Path], older_than: float = 0.0) -> None:
-    """Delete temporary files of writers that were killed, if they are older than so many seconds."""
+    """Delete temporary files of killed processes, if they are older than `older_than` seconds."""
     for path in paths:
-        with suppress(OSError):  # its writer has finished, or nothing can be changed here
+        with suppress(OSError):  # its writer has just finished, or the folder is read-only
             if not older_than or time.time() - path.stat().st_mtime > older_than:
                 path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""A text-attributed graph in memory: flat arrays, so that the cost of a sample does not grow with the graph.
+"""A text-attributed graph in memory, stored in flat arrays: the cost of a sample does not grow with the graph.
 
-`ssl4rl_plugin.graphs.divide` makes a `TextGraph` out of a `RawGraph`: it divides the edges into edges to show and edges
-to ask about. Contexts are drawn from `shown` alone.
+`ssl4rl_plugin.graphs.divide` turns a `RawGraph` into a `TextGraph`: it divides the edges into edges to show and edges to
+ask about. Prompts show only edges of `shown`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 from ssl4rl_plugin.core.errors import UserError
 
 SPLITS = ("train", "val", "test")
-"""Of nodes and of asked edges; a node's number here is its entry in `TextGraph.roles`."""
+"""The splits of nodes and of asked edges. `TextGraph.roles` holds positions in this tuple."""
 MAX_NODES = 2**31 - 1
 SCANNED = 64
-"""Neighbours up to which a node's row is read as a whole; of a longer one random places are."""
+"""Longest row of neighbours that is read completely. Longer rows are sampled at random positions."""
 Ints = np.ndarray
 
 
 class GraphError(UserError):
-    """A graph that cannot be used; says what is wrong, where, and what to do."""
+    """A graph cannot be used. The message says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +33,13 @@ class Texts:
     """Many texts in one buffer."""
 
     data: Ints
-    """All texts in UTF-8, one behind the other (uint8)."""
+    """All texts in UTF-8, concatenated (uint8)."""
     offsets: Ints
-    """Where each starts, and the last one ends (int64, one more than there are texts)."""
+    """Start of each text, then the end of the last one (int64, one entry more than texts)."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Texts:
-        """Pack texts; lone surrogates are replaced."""
+        """Pack texts. Replaces lone surrogates."""
         parts = [text.encode("utf-8", "replace") for text in texts]
         offsets = np.zeros(len(parts) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
@@ -49,50 +49,51 @@ class Texts:
         return len(self.offsets) - 1
 
     def start(self, number: int, limit: int) -> str:
-        """At most the first `limit` bytes of a text: what lies behind costs nothing, however long it is."""
+        """At most the first `limit` bytes of a text. Does not read the rest."""
         begin, end = int(self.offsets[number]), int(self.offsets[number + 1])
         return self.data[begin : min(end, begin + limit)].tobytes().decode("utf-8", "ignore")
 
 
 @dataclass(frozen=True, eq=False)
 class Arcs:
-    """Edges seen from both of their ends, as compressed sparse rows."""
+    """Edges in compressed sparse rows. Each edge is stored as two arcs, one in the row of each of its ends."""
 
     indptr: Ints
-    """Where the row of each node starts, and the last one ends (int64)."""
+    """Start of each node's row, then the end of the last one (int64)."""
     indices: Ints
-    """The other end of every arc (int32), ascending within a row."""
+    """The other end of each arc (int32), ascending within a row."""
     kinds: Ints | None = None
-    """Twice the relation, plus 1 where the arc runs against its edge (int32); None where edges are all alike."""
+    """2 * relation, plus 1 if the arc runs against the direction of its edge (int32). None if the graph has neither
+    directions nor relations."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
     @cached_property
     def by_kind(self) -> tuple[Ints, Ints]:
-        """All arcs in order of their kinds, and where each kind starts; made once, when it is first needed."""
+        """All arcs sorted by kind, and the start of each kind. Computed on first use."""
         if self.kinds is None:
             return np.zeros(0, np.int32), np.zeros(1, np.int64)
         order = np.argsort(self.kinds, kind="stable").astype(np.int32 if len(self) < MAX_NODES else np.int64)
         return order, np.concatenate([[0], np.cumsum(np.bincount(self.kinds))])
 
     def degree(self, node: int) -> int:
-        """Arcs in a node's row."""
+        """Number of arcs in a node's row."""
         return int(self.indptr[node + 1]) - int(self.indptr[node])
 
     def row(self, node: int) -> Ints:
-        """The ends of a node's arcs."""
+        """The other ends of a node's arcs."""
         return self.indices[int(self.indptr[node]) : int(self.indptr[node + 1])]
 
     def kinds_between(self, one: int, other: int) -> list[int]:
-        """The kinds of all arcs from one node to another; 0 stands for an arc of no kind."""
+        """The kinds of all arcs from one node to another; 0 for each arc if `kinds` is None."""
         start = int(self.indptr[one])
         row = self.row(one)
         first, last = (int(np.searchsorted(row, other, side)) for side in ("left", "right"))
         return [0] * (last - first) if self.kinds is None else self.kinds[start + first : start + last].tolist()
 
     def linked(self, one: int, other: int) -> bool:
-        """Whether there is an arc from one node to another; looks into the shorter of the two rows."""
+        """Whether an edge links two nodes. Searches the shorter of the two rows."""
         if self.degree(other) < self.degree(one):
             one, other = other, one
         row = self.row(one)
@@ -100,9 +101,9 @@ class Arcs:
         return place < len(row) and int(row[place]) == other
 
     def among(self, nodes: Sequence[int]) -> list[tuple[int, int, int]]:
-        """All edges between some nodes, as (place of its start, place of its end, relation), in order.
+        """All edges among `nodes`, sorted, as (position of the start in `nodes`, position of the end, relation).
 
-        Costs the logarithm of a long row, not its length. An edge without direction starts at the earlier place.
+        The cost of a long row is logarithmic in its length. An undirected edge starts at the earlier position.
         """
         place = {node: number for number, node in enumerate(nodes)}
         wanted = np.array(sorted(place), np.int32)
@@ -127,7 +128,7 @@ class Arcs:
 
 @dataclass(frozen=True, eq=False)
 class RawGraph:
-    """A graph as a source reads it, before anything is checked or divided."""
+    """A graph as a source reads it, neither checked nor divided."""
 
     name: str
     sources: Ints
@@ -141,24 +142,24 @@ class RawGraph:
     """Number of each edge's relation."""
     relation_names: tuple[str, ...] = ()
     labels: Ints | None = None
-    """Number of each node's label; -1 for none. Read by evaluation alone."""
+    """Number of each node's label; -1 for none. Only evaluation reads it."""
     label_names: tuple[str, ...] = ()
     roles: Ints | None = None
-    """Number of each node's split; None where a hash is to decide."""
+    """Number of each node's split; None to split by hash."""
     counted: Counter[str] = field(default_factory=Counter)
-    """What the source has put right or left out, by reason."""
+    """Number of things that the source has corrected or left out, by reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextGraph:
-    """A graph, checked and divided; see `divide`."""
+    """A graph after `divide` has checked and divided it."""
 
     name: str
     texts: Texts
     shown: Arcs
-    """Edges that contexts may show."""
+    """Edges that prompts may show."""
     asked: dict[str, Arcs]
-    """Split -> edges that are asked about in it, and shown nowhere."""
+    """Split -> edges that the split asks about. No prompt shows them."""
     roles: Ints
     """Number of each node's split (int8)."""
     directed: bool
@@ -166,35 +167,35 @@ class TextGraph:
     labels: Ints | None
     label_names: tuple[str, ...]
     inductive: bool
-    """Training prompts show no node of another split, and validation prompts none of the test split."""
+    """Whether training prompts show no node of another split, and validation prompts no node of the test split."""
     repeated: Ints
     """Whether another node has the same text (bool)."""
     order: Ints
-    """All nodes, those of like degree and text length side by side (int32)."""
+    """All nodes, sorted into cells of similar degree and text length (int32)."""
     cells: Ints
-    """Where each stretch of like nodes starts in `order`, and the last one ends (int32)."""
+    """Start of each cell in `order`, then the end of the last one (int32)."""
     counted: Counter[str]
-    """What was put right or left out, by reason."""
+    """Number of things that were corrected or left out, by reason."""
     tokenizer: str | None = None
-    """Model or file whose tokenizer measures texts; None for the rule of `words.tokens_in`."""
+    """Model or file whose tokenizer counts the tokens of texts; None to estimate them with `words.tokens_in`."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     @cached_property
     def edges(self) -> int:
-        """Edges of all splits, shown or asked; those between the same nodes with other relations count for themselves."""
+        """Number of edges, shown or asked, of all splits. Each relation between two nodes counts as one edge."""
         return (len(self.shown) + sum(map(len, self.asked.values()))) // 2
 
     @cached_property
     def cell_of(self) -> Ints:
-        """The number of each node's stretch of like nodes (int32)."""
+        """The number of each node's cell (int32)."""
         found = np.empty(len(self), np.int32)
         found[self.order] = np.repeat(np.arange(len(self.cells) - 1, dtype=np.int32), np.diff(self.cells))
         return found
 
     def linked(self, one: int, other: int) -> bool:
-        """Whether there is any edge between two nodes, shown or asked."""
+        """Whether any edge, shown or asked, links two nodes."""
         return self.shown.linked(one, other) or any(arcs.linked(one, other) for arcs in self.asked.values())
 
     def nodes_of(self, split: str) -> Ints:
@@ -204,7 +205,7 @@ class TextGraph:
 
 @dataclass(frozen=True, eq=False)
 class GraphNode:
-    """A node in its graph, as one split may see it: what a graph task gets as `Item.data`."""
+    """A node in its graph, as seen by one split: the `Item.data` of graph tasks."""
 
     graph: TextGraph
     node: int
@@ -212,17 +213,17 @@ class GraphNode:
 
     @property
     def asked(self) -> Arcs:
-        """The edges that this split is asked about."""
+        """The edges that this split asks about."""
         return self.graph.asked[self.split]
 
     def visible(self, node: int) -> bool:
-        """Whether prompts of the split may show a node."""
+        """Whether prompts of this split may show a node."""
         return not self.graph.inductive or int(self.graph.roles[node]) <= SPLITS.index(self.split)
 
     def neighbours(
         self, arcs: Arcs, node: int, count: int, rng: random.Random, without: Iterable[int] = ()
     ) -> list[int]:
-        """Up to `count` visible ends of a node's arcs, drawn without bias, each once; never reads a long row as a whole."""
+        """Up to `count` distinct visible neighbours of a node, drawn uniformly. Never reads a long row completely."""
         start, degree = int(arcs.indptr[node]), arcs.degree(node)
         seen = dict.fromkeys(without)
         found: list[int] = []
@@ -243,21 +244,21 @@ class GraphNode:
     def alike(
         self, node: int, count: int, rng: random.Random, without: Iterable[int] = (), asked: bool = False
     ) -> list[int]:
-        """Up to `count` visible nodes with about as many shown neighbours and as long a text as `node`.
+        """Up to `count` visible nodes from the cell of `node`: with a similar number of shown neighbours and text length.
 
         Args:
-            node: what they are to be like.
-            count: how many at most; fewer where the draws run out.
-            rng: decides.
-            without: nodes that are not wanted; `node` itself never is.
-            asked: draw in proportion to the number of asked edges, as the end of a random asked edge is drawn.
+            node: the node to compare with; never in the result.
+            count: most nodes to return; fewer if the draws run out.
+            rng: random generator.
+            without: nodes to exclude.
+            asked: draw in proportion to the number of asked edges, as an end of a random asked edge is distributed.
         """
         graph, arcs = self.graph, self.asked
         cell = int(graph.cell_of[node])
         start, stop = int(graph.cells[cell]), int(graph.cells[cell + 1])
         seen = {node, *without}
         found: list[int] = []
-        # A node counts as often as it has asked edges, up to a number that few of its like have.
+        # Rejection sampling in proportion to asked edges, capped at a number that few nodes of the cell reach.
         most = 4 * max(1, arcs.degree(node))
         for _ in range(64 + 16 * count):
             if len(found) == count:

@@ -1,8 +1,8 @@
-"""Processes of this machine that do jobs for this one, and end when it does.
+"""Worker processes that run jobs for the caller and end with it.
 
-A process is a fresh interpreter at the other end of a pipe: it shares no thread, lock or CUDA context with the caller (a
-fork would), and does not import the caller's main module again (a spawned process of `multiprocessing` would, and with
-it verl, or a script without a main guard). When the caller is killed the pipe closes, and the process ends.
+A worker is a new interpreter that talks to the caller through pipes. Unlike a fork, it shares no thread, lock or CUDA
+context with the caller. Unlike a spawned process of `multiprocessing`, it does not import the caller's main module
+again (which may import verl, or may lack a main guard). If the caller is killed, the pipe closes and the worker ends.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from ssl4rl_plugin.core.errors import UserError
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
-_AHEAD = 2  # jobs under way or waiting, for each worker
+_AHEAD = 2  # jobs running or queued, for each worker
 _BOOT = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {0} import serve; serve()"
 
 
 class WorkerDiedError(UserError):
-    """A worker process was ended from outside, most often because memory ran out."""
+    """Something killed a worker process, most often the system because memory ran out."""
 
 
 def cores() -> int:
-    """How many processors this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Process(Generic[JobT, ResultT]):
-    """One process that calls a function; used by one thread at a time.
+    """One worker process that calls a function. Only one thread may use it at a time.
 
     Args:
-        work: the function, which must be picklable.
+        work: the function; must be picklable.
 
     Raises:
-        pickle.PicklingError and others: it is not.
-        RuntimeError: the process cannot load it, as a function that is defined in a script.
-        WorkerDiedError: the process was killed meanwhile.
+        pickle.PicklingError and others: `work` is not picklable.
+        RuntimeError: the worker cannot load `work`, for example because a script defines it.
+        WorkerDiedError: the worker was killed.
     """
 
     def __init__(self, work: Callable[[JobT], ResultT]) -> None:
         pickled = pickle.dumps(work)
-        # Each process has one core, so libraries need no threads of their own; and Ctrl-C is for the caller alone.
+        # One core per worker: libraries get one thread. A new session: Ctrl-C reaches only the caller.
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _BOOT.format(__name__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -70,25 +70,25 @@ class Process(Generic[JobT, ResultT]):
         except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
             raise self._died() from error
         if not worked:
-            raise answer  # outside of the block above: the function itself may run into an EOFError
+            raise answer  # outside of the `try`: the function itself may raise EOFError
         return answer
 
     def _died(self) -> WorkerDiedError:
-        self._process.kill()  # nothing that it says can be trusted any more
+        self._process.kill()  # its pipe may hold half a message: do not read from it again
         code = self._process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return WorkerDiedError(
-            f"a worker process {how}, most likely because memory ran out: start again with fewer workers; what is finished "
-            "stays"
+            f"a worker process {how}, most likely because memory ran out: start again with fewer workers; finished work "
+            "is kept"
         )
 
     def end(self) -> None:
-        """Stop at once: a process holds nothing that could be lost."""
+        """Kill the worker at once: it holds no state that could be lost."""
         self._process.kill()
         self._process.wait()
 
     def _answer(self, *messages: Any) -> tuple[bool, Any]:
-        """Whether it worked, and the result or the exception."""
+        """Send messages and read one reply: (True, result) or (False, exception)."""
         assert self._process.stdin is not None and self._process.stdout is not None
         for message in messages:
             pickle.dump(message, self._process.stdin)
@@ -97,10 +97,10 @@ class Process(Generic[JobT, ResultT]):
 
 
 def serve() -> None:
-    """The life of a process; it ends when the caller's end of the pipe closes, whatever became of the caller."""
+    """Main loop of a worker. It ends when the caller's end of the pipe closes, also if the caller was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get between the answers
+    os.dup2(2, 1)  # output that libraries print must not mix with the answers
     work: Callable[[Any], Any] | None = None
     while True:
         try:
@@ -120,19 +120,20 @@ def serve() -> None:
 
 
 def _failure(error: Exception) -> bytes:
-    """An exception for the way back; its text alone where it cannot be sent as it is."""
+    """The pickled reply for an exception; only its text if the exception does not survive pickling."""
     try:
         reply = pickle.dumps((False, error))
         pickle.loads(reply)
         return reply
-    except Exception:  # a stranger's exception class may do anything
+    except Exception:  # another package's exception class may raise anything here
         return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
 def each(call: Callable[[JobT], ResultT], jobs: Iterable[JobT], threads: int) -> Generator[ResultT]:
-    """Results as they are done, called from several threads, a few jobs ahead; an exception ends it and is raised.
+    """Call a function on jobs from several threads; yield the results as they complete.
 
-    One thread means the caller's own.
+    Takes only a few jobs ahead of the threads. The first exception stops everything and is raised. With one thread, the
+    caller's own thread does the work.
     """
     if threads <= 1:
         yield from map(call, jobs)
@@ -158,15 +159,15 @@ _NONE = object()
 
 
 def as_completed(work: Callable[[JobT], ResultT], jobs: Iterable[JobT], workers: int) -> Generator[ResultT]:
-    """Results of jobs done in several processes, in the order in which they are done.
+    """Run jobs in several processes; yield the results in order of completion.
 
     Args:
-        work: the function; picklable.
+        work: the function; must be picklable.
         jobs: taken one at a time, a few ahead of the workers.
-        workers: processes; 1 means this one.
+        workers: number of processes; with 1, this process does the work.
 
     Raises:
-        WorkerDiedError: a process was killed.
+        WorkerDiedError: a worker was killed.
         Exception: the first one that a job raises.
     """
     if workers <= 1:

@@ -1,6 +1,6 @@
-"""Names to things, filled from an entry-point group: our own tasks and sources are found the way a stranger's are.
+"""Registries: objects by name, found through entry points. Built-in entries use the same way as those of other packages.
 
-Nothing is imported until it is asked for, and an entry that is broken says which package it came from.
+An entry is imported on first use. The error for a broken entry names the package that it comes from.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 
 class RegistryError(UserError):
-    """An unknown, duplicate or broken name; the message says which, where it came from, and what to do."""
+    """A name is unknown, duplicate or broken. The message says which, where it comes from, and what to do."""
 
 
 class Registry(Generic[T]):
-    """The things of one kind, by name.
+    """The entries of one entry-point group, by name.
 
     Args:
         group: entry-point group, e.g. `ssl4rl.tasks`.
-        kind: what one of them is called in messages, e.g. `task`.
-        base: class that every one of them must be a subclass or an instance of; None for no check.
+        kind: word for an entry in messages, e.g. `task`.
+        base: class that each entry must be a subclass or an instance of; None for no check.
 
     Example:
         >>> sources = Registry("ssl4rl.sources", "source", base=Source)
@@ -40,14 +40,14 @@ class Registry(Generic[T]):
         self._loaded: dict[str, T] = {}
 
     def names(self) -> list[str]:
-        """All known names, sorted; nothing is imported."""
+        """All known names, sorted. Imports nothing."""
         return sorted({*self._entries(), *self._loaded})
 
     def get(self, name: str) -> T:
-        """The thing of that name, imported on first use.
+        """The entry of that name, imported on first use.
 
         Raises:
-            RegistryError: the name is unknown, offered by two packages, or its entry point cannot be loaded.
+            RegistryError: the name is unknown, two packages offer it, or its entry point cannot be loaded.
         """
         if name in self._loaded:
             return self._loaded[name]
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         entry = entries[0]
         try:
             thing: T = entry.load()
-        except Exception as error:  # a stranger's module may raise anything while it is imported
+        except Exception as error:  # another package's module may raise anything on import
             raise RegistryError(
                 f"{self.kind} {name!r} cannot be loaded from {_describe(entry)}: {type(error).__name__}: {error}"
             ) from error
@@ -71,10 +71,10 @@ class Registry(Generic[T]):
         return thing
 
     def register(self, name: str, thing: T) -> None:
-        """Add something without an entry point, in this process only: for tests and notebooks.
+        """Add an entry without an entry point, in this process only: for tests and notebooks.
 
         Raises:
-            RegistryError: the name is taken by something else, or `thing` is not of the kind.
+            RegistryError: the name is taken, or `thing` fails the check against `base`.
         """
         if name in self._entries() or self._loaded.get(name, thing) is not thing:
             raise RegistryError(f"{self.kind} {name!r} exists already; choose another name")
@@ -86,7 +86,7 @@ class Registry(Generic[T]):
             found: dict[str, list[EntryPoint]] = {}
             for entry in entry_points(group=self.group):
                 same = found.setdefault(entry.name, [])
-                # One package may be seen twice (an editable install beside its egg-info): the same target is no clash.
+                # Python may list one package twice (an editable install and its egg-info): an equal target is no clash.
                 if all(entry.value != other.value for other in same):
                     same.append(entry)
             self._found = found

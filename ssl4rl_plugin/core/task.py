@@ -1,13 +1,13 @@
-"""The one idea of the package: an Item goes into a Task, a Sample comes out, and a Score judges the answer.
+"""The core types: a Task turns an Item into a Sample, and scores the answers to it.
 
     Item    one raw, unlabelled thing from a source (an image, a video, a graph)
     Task    generate(item, level, rng) -> Sample or Rejection;  score(answer, truth, level) -> Score
     Sample  what the model sees (question, images) and what it does not (truth, params)
-    Score   what an answer is worth
+    Score   how good an answer is
 
-The first half of this file is data, frozen; the second half, `Task`, is behaviour. A new task subclasses `Task`, names
-its levels, and writes `generate` and `grader`; prompts, answer formats, parsing, seeding, audits and metrics then work
-for it as they do for the built-in ones.
+The first half of this file is frozen data; the second half, `Task`, is behaviour. A new task subclasses `Task`, names
+its levels, and implements `generate` and `grader`. Prompts, answer formats, parsing, seeding, audits and metrics then
+work as for the built-in tasks.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from ssl4rl_plugin.core.items import Clip, Item
 
 @dataclass(frozen=True)
 class Sample:
-    """One question with its pictures and its ground truth."""
+    """One question with its images and its ground truth."""
 
     question: str
-    """What is asked, with one `<image>` for each picture and one `<video>` for each clip, in order; without the answer
-    format."""
+    """The question, without the answer format. It has one `<image>` mark for each image and one `<video>` mark for each
+    clip, in order."""
     images: tuple[Image.Image, ...]
-    """The pictures, RGB."""
+    """The images, RGB."""
     truth: Any
-    """The ground truth: any JSON value that the task's grader understands."""
+    """The ground truth: a JSON value that the task's grader accepts."""
     params: dict[str, Any] = field(default_factory=dict)
     """The corruption's parameters as drawn (JSON values), for logs, audits and galleries."""
     videos: tuple[Clip, ...] = ()
-    """The clips; a model that takes no video sees each as a row of pictures."""
+    """The clips. A model without video input sees the frames of each as images."""
     options: tuple[Image.Image | Clip | str, ...] = ()
-    """Where the answer is one of several pictures (or cells of a picture, or clips, or texts): these, in the order of the
-    grader's `values()`. The audit compares them; the model sees only what is in `images` and `videos`."""
+    """The options, if the answer is one of several images (or cells of an image, or clips, or texts), in the order of the
+    grader's `values()`. Only the audit reads them: the model sees `images` and `videos`."""
 
     def pieces(self) -> list[str | Image.Image | Clip]:
-        """The question as the model meets it; see `pieces`."""
+        """The question as text, images and clips in order; see `pieces`."""
         return pieces(self.question, self.images, self.videos)
 
 
 def pieces(text: str, images: Sequence[Image.Image], videos: Sequence[Clip] = ()) -> list[str | Image.Image | Clip]:
-    """A text with `<image>` and `<video>` marks as text, pictures and clips in order; no text is empty.
+    """Split a text at its `<image>` and `<video>` marks into non-empty texts, images and clips, in order.
 
-    Raises ValueError if the marks are not as many as the pictures and clips.
+    Raises ValueError if the number of marks differs from the number of images or clips.
     """
     left: dict[str, Iterator[Image.Image | Clip]] = {"<image>": iter(images), "<video>": iter(videos)}
     parts = re.split("(<image>|<video>)", text)
@@ -66,17 +66,17 @@ def pieces(text: str, images: Sequence[Image.Image], videos: Sequence[Clip] = ()
 
 @dataclass(frozen=True)
 class Rejection:
-    """An item that a task cannot use at this level, this time."""
+    """Returned by `Task.generate` if it cannot make a sample of the item at this level with this draw."""
 
     reason: str
-    """Short snake_case name, counted: `blank`, `symmetric`, `too_small`, ..."""
+    """Short snake_case name, by which rejections are counted: `blank`, `symmetric`, `too_small`, ..."""
     detail: str = ""
-    """What was measured, for a person."""
+    """What was measured, for messages."""
 
 
 @dataclass(frozen=True)
 class AnyLevel:
-    """A level of any task: options with defaults, each of its default's type."""
+    """Base of all levels: options with defaults. Each value has the type of its default; a float may be given as int."""
 
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
@@ -87,10 +87,10 @@ class AnyLevel:
 
 @dataclass(frozen=True)
 class Level(AnyLevel):
-    """What every level of every task on pictures has; a task's own level adds fields."""
+    """Base of the levels of all tasks on images, depth and video. A task's own level adds fields."""
 
     side: int = 448
-    """Pixels along the longest side of the largest picture shown. 448 px are 256 visual tokens for Qwen2.5-VL."""
+    """Pixels along the longest side of the largest image shown. Qwen2.5-VL spends 256 visual tokens on 448 x 448 pixels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,8 +104,8 @@ LevelT = TypeVar("LevelT", bound=AnyLevel)
 class Task(ABC, Generic[LevelT]):
     """A pretext task: makes questions with a known answer out of unlabelled items.
 
-    Subclasses set the class attributes, and implement `generate` and `grader`. Instances carry no state, so one is
-    shared by all threads.
+    Subclasses set the class attributes and implement `generate` and `grader`. Instances have no state, so threads can
+    share one.
     """
 
     name: ClassVar[str]
@@ -117,30 +117,31 @@ class Task(ABC, Generic[LevelT]):
     levels: ClassVar[Mapping[str, Any]]
     """Level name -> level, ordered from easy to hard; all values of the task's own level dataclass."""
     default_level: ClassVar[str]
-    """The level meant by the bare task name."""
+    """The level used if only the task's name is given."""
     kind: ClassVar[str] = "image"
-    """What `generate` needs an item to be, one of `KINDS`: reads `item.image`, `item.rgbd`, `item.clip` or `item.graph`."""
+    """Kind of item that `generate` needs: one of `KINDS`."""
     others_needed: ClassVar[int] = 0
-    """How many items of other groups `generate` finds in `item.others`."""
+    """Number of items of other groups that `generate` needs in `item.others`."""
     cues: ClassVar[Mapping[str, str]] = {}
-    """Low-level statistics that a blind guesser may use because the question is about them: the audit's feature group
-    (`ssl4rl_plugin.analysis.audit.features.GROUPS`) -> why, in a sentence. Any other that beats chance is a leak."""
+    """Low-level statistics that belong to the question, so that a blind guesser may use them: feature group of the audit
+    (`ssl4rl_plugin.analysis.audit.features.GROUPS`) -> the reason, in a sentence. Any other group that beats chance is a
+    leak."""
 
     @abstractmethod
     def generate(self, item: Item, level: LevelT, rng: random.Random) -> Sample | Rejection:
-        """Make one sample of `item`, or say why this item does not serve.
+        """Make one sample of `item`, or reject the item with a reason.
 
-        A pure function of its arguments: every random choice comes from `rng`, and nothing global is read or written.
+        A pure function of its arguments: all random choices come from `rng`, and it reads and writes no global state.
         """
 
     @abstractmethod
     def grader(self, level: LevelT) -> Grader[Any]:
-        """How answers at this level are read and graded (see `ssl4rl_plugin.grading`)."""
+        """The grader that parses and scores the answers at this level; see `ssl4rl_plugin.grading`."""
 
     def level(self, name: str | None = None, **changes: Any) -> LevelT:
-        """The named level (default: `default_level`), with some of its fields changed.
+        """The named level (default: `default_level`) with `changes` to its fields.
 
-        Raises UserError that names the task, the unknown level or field, and what there is.
+        Raises UserError for an unknown level, an unknown field or a bad value. The message lists what exists.
         """
         chosen = self.levels.get(name or self.default_level)
         if chosen is None:
@@ -157,11 +158,11 @@ class Task(ABC, Generic[LevelT]):
             raise UserError(f"task {self.name!r}, options {changes}: {error}") from error
 
     def score(self, answer: str, truth: Any, level: LevelT, partial_credit: float = 0.5) -> Score:
-        """Grade the text of one answer (without the tags around it) against the truth; see `grade`."""
+        """Grade the text of one answer, without its tags, against the truth; see `grade`."""
         return grade(self.grader(level), answer, truth, partial_credit)
 
     def gold(self, truth: Any, level: LevelT) -> str:
-        """The truth as a model would write it inside the answer tags; scores exactly 1.0."""
+        """The truth as a model would write it inside the answer tags. It scores exactly 1.0."""
         return self.grader(level).render(truth)
 
     def chance(self, level: LevelT) -> float:

@@ -1,9 +1,9 @@
-"""Rollouts by the group: one request for the n rollouts of a prompt, in place of n requests that share nothing.
+"""Group rollouts: one vLLM request for the n rollouts of a prompt, instead of n requests.
 
-verl's agent loop treats each of a prompt's n rollouts as a conversation of its own: it prepares the pictures, builds the
-prompt, asks vLLM, scores, and prepares the pictures twice more, all n times. For a tiny model on a CPU that work is
-two thirds of a training step (docs/cpu.md has the profile). A single-turn prompt has one picture, one prompt and
-one request with n samples. verl offers the places to say so:
+verl's agent loop treats each of a prompt's n rollouts as a separate conversation: it prepares the pictures, builds the
+prompt, calls vLLM, scores, and prepares the pictures twice more, all n times. For a tiny model on a CPU that work is
+two thirds of a training step (docs/cpu.md has the profile). For a single-turn prompt it is enough to prepare the pictures
+once and to send one request for n samples. verl has a setting for this:
 
     actor_rollout_ref.rollout.agent.agent_loop_manager_class = ssl4rl_plugin.cpu.group_rollout.GroupRolloutManager
 
@@ -32,16 +32,15 @@ logger = logging.getLogger(__name__)
 # The class behind verl's Ray actor: Ray allows no subclass of the actor itself.
 _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
-SHIPPED_BY_NOBODY = ("raw_prompt", "tools_kwargs", "interaction_kwargs", "multi_modal_data")
+NOT_STORED = ("raw_prompt", "tools_kwargs", "interaction_kwargs", "multi_modal_data")
 """Fields of a prompt that training does not read; the pictures in them are most of a rollout's bytes."""
 
-
 _FEATURES: ContextVar[dict[str, torch.Tensor]] = ContextVar("features of the prompt whose rollouts are being stored")
-"""Each prompt runs in an asyncio task of its own, so each sees its own value."""
+"""Each prompt runs in its own asyncio task, so each has its own value."""
 
 
 class GroupRolloutWorker(_Worker):
-    """verl's agent loop worker for single-turn prompts, a group at a time."""
+    """verl's agent loop worker for single-turn prompts, one group at a time."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,7 +58,7 @@ class GroupRolloutWorker(_Worker):
     async def _run_prompt(
         self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
     ) -> None:
-        """Make and store all rollouts of one prompt. As in verl, a failure marks the prompt and the run goes on."""
+        """Make and store all rollouts of one prompt. As in verl, a failure marks the prompt and the run continues."""
         uid, validate = prompt["uid"], trajectory["validate"]
         partition = "val" if validate else "train"
         await tq.async_kv_put(key=uid, partition_id=partition, tag={"status": "running"})
@@ -71,10 +70,10 @@ class GroupRolloutWorker(_Worker):
             if greedy and not validate:
                 apply_greedy_sampling_params(params)
             outputs = await self._generate(list(prompt["raw_prompt"]), params, n)
-            fields = {key: value for key, value in prompt.items() if key not in SHIPPED_BY_NOBODY}
+            fields = {key: value for key, value in prompt.items() if key not in NOT_STORED}
             prompt_ids = torch.tensor(outputs[0].prompt_ids, dtype=torch.int64)
             _FEATURES.set(super()._compute_multi_modal_inputs(outputs[0], prompt_ids))
-            # Every write ends before the status is told: a late one would outlive the clearing of a failed group.
+            # All writes end before the status is set: a later write would remain after a failed group is cleared.
             ends = await asyncio.gather(
                 *(
                     self._agent_loop_postprocess(output, validate, session_id=number, **fields)
@@ -132,7 +131,7 @@ class GroupRolloutWorker(_Worker):
         ]
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
-        """Call the reward function here: it takes microseconds, and a trip to verl's reward workers milliseconds."""
+        """Call the reward function here: it takes microseconds, and a call of verl's reward workers milliseconds."""
         output = outputs[-1]
         result = self._reward(
             data_source=kwargs["data_source"],

@@ -1,4 +1,4 @@
-"""The platform "cpu", which verl lacks: a device called "cpu" that answers what verl asks of an accelerator.
+"""The platform "cpu", which verl lacks: a device "cpu" with the functions that verl calls on an accelerator.
 
 Importing this module registers the platform where it is needed.
 """
@@ -25,7 +25,7 @@ ROLLOUT_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # no pinning: replicas and trainer share the cores
     "OMP_NUM_THREADS": "1",  # more threads than free cores make every step slower
 }
-"""What vLLM needs in order to share a small machine with the trainer. A variable that is exported already wins."""
+"""Settings with which vLLM shares a small machine with the trainer. Variables that are already exported win."""
 
 
 class CpuIndex(str):
@@ -56,7 +56,7 @@ def _free_and_total_memory(device: Any = None) -> tuple[int, int]:
 
 
 class CpuDeviceModule(types.ModuleType):
-    """torch.cpu, plus the torch.cuda names that verl calls whatever the device.
+    """torch.cpu, plus the torch.cuda names that verl calls on every device.
 
     It compares equal to torch.cpu, because verl asks `get_torch_device() == torch.cpu` in a few places.
     """
@@ -88,7 +88,7 @@ class CpuDeviceModule(types.ModuleType):
 
 
 class CpuPlatform(PlatformBase):
-    """verl's platform "cpu". In Ray's accounting it stands for GPUs: `ray_init.num_gpus` is a number of slots."""
+    """verl's platform "cpu". Ray counts its slots as GPUs: `ray_init.num_gpus` is the number of slots."""
 
     _module = CpuDeviceModule("ssl4rl_plugin.cpu.device")
 
@@ -138,7 +138,7 @@ class CpuPlatform(PlatformBase):
         return None, None
 
     def visible_devices_envvar(self) -> str:
-        return "CUDA_VISIBLE_DEVICES"  # Ray sets it from the logical slots; verl reads it to number the workers
+        return "CUDA_VISIBLE_DEVICES"  # Ray sets it from the slots; verl reads it to number the workers
 
     @contextmanager
     def nvtx_range(self, msg: str) -> Iterator[None]:
@@ -168,8 +168,8 @@ class CpuPlatform(PlatformBase):
     def communication_backend_name(self) -> str:
         """Return "gloo", and start the process group in a worker that has none yet.
 
-        verl asks for this name right before it starts a group with the backend "cpu:gloo,{device}:{name}", which
-        torch rejects as naming the device cpu twice. verl starts none where one is running, so we start it.
+        verl calls this right before it starts a group with the backend "cpu:gloo,{device}:{name}", which torch rejects
+        because it names the device cpu twice. verl starts no group if one is running, so this starts it first.
         """
         distributed = torch.distributed
         is_worker = "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
@@ -186,8 +186,8 @@ class CpuPlatform(PlatformBase):
 def torch_has_accelerator() -> bool:
     """True if this torch is built for, or finds, an accelerator.
 
-    The build decides and not only the device: a CPU-only driver or Ray actor of a GPU cluster sees no device, and must
-    still choose the cluster's platform.
+    The build counts as well as the device: a CPU-only driver or Ray actor of a GPU cluster sees no device, and must still
+    choose the cluster's platform.
     """
     if torch.version.cuda is not None or torch.version.hip is not None or hasattr(torch, "npu"):
         return True
@@ -195,7 +195,7 @@ def torch_has_accelerator() -> bool:
 
 
 def register_where_needed() -> None:
-    """Register the platform if torch has no accelerator, or if VERL_PLATFORM=cpu asks for it by name."""
+    """Register the platform if torch has no accelerator, or if VERL_PLATFORM is "cpu"."""
     asked_for = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
     if asked_for or not torch_has_accelerator():
         PlatformRegistry.register(platform="cpu")(CpuPlatform)

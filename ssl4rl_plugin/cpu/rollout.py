@@ -12,6 +12,7 @@ with `register(worker_extension="my_module.MyExtension")`.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -33,6 +34,7 @@ def register(worker_extension: str = WORKER_EXTENSION) -> None:
 
 
 def _register_rollout(worker_extension: str) -> None:
+    from verl.workers.rollout import base
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     def load() -> type:
@@ -47,8 +49,14 @@ def _register_rollout(worker_extension: str) -> None:
         )
         from vllm.sampling_params import RequestOutputKind
 
+        from ssl4rl_plugin.cpu.weight_transfer import transfer_id
+
         # Local classes travel to Ray's workers by value, and worker_extension with them.
         class CpuServer(vLLMHttpServer):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                os.environ["VERL_RAY_JOB_ID"] = transfer_id()  # vLLM's worker reads it to name the weights' socket
+
             def _get_worker_extension_cls(self) -> str:
                 return worker_extension
 
@@ -107,6 +115,7 @@ def _register_rollout(worker_extension: str) -> None:
 
     # The name stays "vllm": verl derives the weight transfer and the actors' names from it.
     RolloutReplicaRegistry.register("vllm", load)
+    base._ROLLOUT_REGISTRY["vllm", "async"] = "ssl4rl_plugin.cpu.weight_transfer.CpuServerAdapter"
 
 
 def _check_no_adapter(model_config: Any) -> None:

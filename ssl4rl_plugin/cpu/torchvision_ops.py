@@ -2,8 +2,8 @@
 
 On Linux that wheel is linked against CUDA. Next to a CPU build of torch its C++ library does not load, which
 torchvision tolerates, but its import then fails because two operators have no schema ("operator torchvision::nms does
-not exist"). Without torchvision, transformers offers no image processor for Qwen-VL models and verl drops the images
-with no more than a warning. So we declare the two schemas; nothing implements them, and nothing here needs them.
+not exist"). Without torchvision, transformers has no image processor for Qwen-VL models, and verl drops the images with only
+a warning. So this module declares the two schemas. They have no implementation, and this package does not call them.
 
 torch calls `declare_missing_ops` at the end of every `import torch` (entry-point group `torch.backends`): it has to be
 fast, import nothing heavy, and never raise.

@@ -1,9 +1,9 @@
-"""The extension of vLLM's worker that takes over the actor's weights on the CPU.
+"""The extension of vLLM's worker that receives the actor's weights on the CPU.
 
-vLLM's linear layers for the CPU pack their weight into a layout of their own after loading and drop the original, so
-that verl's weight update finds nothing to load into, and the job hangs. vLLM's `reload_weights` restores the
-parameters, loads, and packs again. It treats each call as a complete checkpoint, whereas verl sends the weights in
-buckets, so the buckets are collected first.
+vLLM's linear layers for the CPU pack their weights into another layout after loading and drop the originals. verl's weight
+update then finds no parameters to load into, and the job hangs. vLLM's `reload_weights` restores the parameters, loads,
+and packs again. It treats each call as a complete checkpoint, and verl sends the weights in buckets, so this class
+collects the buckets first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
     def _update_weights(
         self, weights: list[tuple[str, torch.Tensor]], peft_config: dict[str, Any] | None, base_sync_done: bool
     ) -> None:
-        # verl calls this once per bucket, and reuses the bucket's memory afterwards: hence the copy
+        # verl calls this once per bucket and then reuses the bucket's memory, so the tensors are copied.
         self._received.extend((name, tensor.clone()) for name, tensor in weights)
 
     def load_received_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:

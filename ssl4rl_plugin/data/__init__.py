@@ -1,1 +1,1 @@
-"""What the trainer reads: pictures, sources and their manifests, samples and rows. Making them is `data_builders`."""
+"""Data that the trainer reads: pictures, sources, manifests, samples and rows. `data_builders` builds it."""

@@ -1,4 +1,4 @@
-"""What a stream of samples is made of: arms, a source, and the settings that decide every sample."""
+"""The settings that determine a stream of samples: arms, source, seed, answer format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Arm:
 
     @property
     def key(self) -> str:
-        """`task:level`, with the options if there are any; identifies the arm in seeds and tables."""
+        """`task:level`, with the options if there are any. Identifies the arm in seeds and tables."""
         return arm_key(self.task.name, self.level_name, self.options)
 
     @property
@@ -55,21 +55,21 @@ class SourceSettings:
     val_fraction: float
     max_pixels: int
     train_size: int | float | None = None
-    """Training images used: a share in (0, 1], a number, or None for all (as in scikit-learn)."""
+    """Training images to use: a share (float in (0, 1]), a number (int), or None for all, as in scikit-learn."""
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What every sample is a function of, beside its number and the indexed items."""
+    """Settings that, with the manifest and the index of a sample, determine the sample."""
 
     seed: int
     arms: tuple[Arm, ...]
     source: SourceSettings
     answer_format: AnswerFormat
     epochs: int
-    """How often each training item is used."""
+    """Number of times that each training item is used."""
     val_samples: int
-    """Held-out samples of every arm."""
+    """Number of held-out samples for each arm."""
     system_prompt: str | None
     videos_as: str = "auto"
-    """How clips are shown to the model: `video`, `images` (one for each frame), or `auto`: as its processor can."""
+    """How the model gets clips: `video`, `images` (one for each frame), or `auto` (video if its processor supports it)."""

@@ -1,7 +1,7 @@
-"""The plan of a build: everything that its bytes depend on, and how its rows are divided into shards.
+"""The plan of a build: everything that its bytes depend on, and the division of its rows into shards.
 
-The plan is a file in the output, written before any shard. A build that is started again must have the same plan, each
-shard names it, and whoever reads the rows learns from it what they are.
+The plan is written to the output folder before any shard. A resumed build must have the same plan, and each shard names
+its plan. Readers of the rows take the settings from it.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ FILE = "build.json"
 MANIFEST = "manifest.parquet"
 SPLITS = ("train", "val", "questions")
 VERSION = 1
-"""Of the rows' layout."""
+"""Version of the rows' layout."""
 
 _MAKERS = ("ssl4rl-plugin", "pillow", "numpy", "scipy", "pyarrow")
-"""Packages whose version may change a byte."""
+"""Packages whose version may change the bytes of a build."""
 
 
 class PlanError(UserError):
-    """A folder that holds no build, another build, or one that does not fit what is asked; says what to do."""
+    """A folder has no build, or not the one that is needed. The message says what to do."""
 
 
 @dataclass(frozen=True, eq=False)
 class BuildPlan:
-    """What is built; plans of equal `id` give equal bytes."""
+    """Everything that determines a build. Plans with equal `id` give equal bytes."""
 
     section: dict[str, Any]
     """The `ssl4rl` section of the config, without paths."""
     images: str
-    """Hash of the usable images: what they are, and how they are grouped and split."""
+    """Hash of the usable images, their groups and their splits."""
     questions: str
-    """Hash of the questions, where the source is a benchmark."""
+    """Hash of the questions, if the source is a benchmark."""
     store: str
     codec: Codec
     shard_rows: int
@@ -62,15 +62,15 @@ class BuildPlan:
 
     @functools.cached_property
     def id(self) -> str:
-        """Hash of all of it."""
+        """Hash of the plan."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
-        """As it is written to the build's folder; see `read_plan`."""
+        """The content of the plan's file; see `read_plan`."""
         return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
 
     def shards(self) -> list[Shard]:
-        """All files, in order."""
+        """All shards, in order."""
         found = []
         for split in SPLITS:
             rows = self.rows.get(split, 0)
@@ -81,12 +81,12 @@ class BuildPlan:
         return found
 
     def stamp(self, shard: Shard) -> dict[str, Any]:
-        """What a shard's footer says it is."""
+        """The entry in a shard's footer that identifies it."""
         return {"plan": self.id, "name": shard.name, "rows": shard.stop - shard.start}
 
 
 def makers() -> dict[str, str]:
-    """The installed versions of the packages that may change a byte."""
+    """The installed versions of the packages that may change the bytes of a build."""
     return {name: version(name) for name in _MAKERS}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def resampled(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A depth map at `size` (width, height) by its nearest pixels: a mean over an edge would be a depth nobody measured."""
+    """Resample a depth map to `size` (width, height) with nearest neighbours: interpolation would invent depths at edges."""
     columns, rows = (
         np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
         for new, old in zip(size, depth.shape[::-1], strict=True)

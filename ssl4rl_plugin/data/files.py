@@ -1,4 +1,4 @@
-"""Reading files that data names: paths stay below their root, and what cannot be read has a reason that is counted."""
+"""Read files whose paths come from data. Paths must stay inside their root; every failure has a reason that is counted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ssl4rl_plugin.data.images import ImageError
 
 
 def inside(root: bytes, below: bytes, shown: str) -> bytes:
-    """The real path of what lies at `below` in the folder `root`; `shown` names it in messages.
+    """The real path of `below` in the folder `root`; `shown` is its name in messages.
 
-    Raises ImageError: `outside_root` where `..`, an absolute path or a link leads out of the folder, `unreadable`.
+    Raises ImageError: `outside_root` if `..`, an absolute path or a link leads out of the folder; `unreadable` for a path
+    with a null byte.
     """
     if b"\0" in below:
         raise ImageError("unreadable", f"a null byte in the path {shown}")
@@ -48,6 +49,6 @@ def lies_inside(path: bytes, root: bytes) -> bool:
 
 
 def encoded(path: bytes) -> str:
-    """A path as valid UTF-8 text that `unquote_to_bytes` turns back."""
+    """Encode a path as valid UTF-8 text; `unquote_to_bytes` is the inverse."""
     text = path.replace(b"%", b"%25").decode("utf-8", "surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", text)

@@ -1,13 +1,14 @@
-"""A source whose items are the nodes of one graph, and the sibling of the picture manifest that divides it.
+"""Graph sources, whose items are the nodes of one graph, and their manifest, which divides the graph into splits.
 
-`GraphManifest` answers what `ssl4rl_plugin.data.samples.SampleStream` asks of a manifest: which items a split has, what each
-is, and a digest of all of it. The graph is read once, divided, and kept as flat files in the cache folder, from which
-every process maps it into memory.
+`GraphManifest` has the interface that `ssl4rl_plugin.data.samples.SampleStream` needs of a manifest: the items of a split,
+the data of an item, and a digest of everything. The graph is read and divided once, and stored as flat files in the
+cache folder. Every process maps these files into memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from abc import abstractmethod
 from collections import Counter
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, TypedDict, overload
 
 import numpy as np
 
@@ -26,41 +27,70 @@ from ssl4rl_plugin.data.source import Record, Source, SourceError
 from ssl4rl_plugin.graphs.divide import divide
 
 VERSION = 1
-"""Of the files in the cache, and of how a graph is divided."""
+"""Version of the cached files and of the division into splits."""
 
-SHARED: dict[str, Any] = {
+
+class SharedOptions(TypedDict, total=False):
+    """Options of every graph source; see `GraphSource`."""
+
+    test_fraction: float
+    ask_fraction: float
+    edge_fraction: float
+    inductive: bool
+    tokenizer: str | None
+    questions: int
+
+
+SHARED: SharedOptions = {
     "test_fraction": 0.1, "ask_fraction": 0.2, "edge_fraction": 0.1, "inductive": False, "tokenizer": None,
     "questions": 256,
 }  # fmt: skip
-"""Options that every graph source has, with their defaults; see `GraphSource`."""
+"""The defaults of `SharedOptions`."""
 
 
 class GraphSource(Source):
-    """One graph at one place. Subclasses set the class attributes of `Source` and implement `graph` and `files`.
+    """One graph in one place. Subclasses set the class attributes of `Source` and implement `graph` and `files`.
+
+    A constructor with options of its own takes the shared ones as `**shared: Unpack[SharedOptions]` and passes both on.
 
     Args:
-        path: where the files are; None for a source that knows.
-        test_fraction: share of the nodes held out for evaluation, where the graph itself has no splits.
-        ask_fraction: share of the edges that training asks about and shows nowhere.
-        edge_fraction: share of the edges held out for validation, and as many again for evaluation.
-        inductive: training prompts show no held-out node; otherwise they may show its text, but never its label.
-        tokenizer: model (hub name or folder) whose tokenizer measures texts; None for a rule of thumb.
-        questions: evaluation questions of each sort at most.
-        options: the source's own.
+        path: where the files are; None for a source that needs no path.
+        options: the source's own options, and the shared ones:
+
+            - `test_fraction`: share of the nodes held out for evaluation, if the graph itself has no splits.
+            - `ask_fraction`: share of the edges that training asks about. No prompt shows them.
+            - `edge_fraction`: share of the edges held out for validation; the same share again is held out for evaluation.
+            - `inductive`: training prompts show no held-out node. Otherwise they may show its text, but never its label.
+            - `tokenizer`: model (hub name or folder) whose tokenizer counts the tokens of texts; None to estimate them.
+            - `questions`: most evaluation questions of each type.
     """
 
     kind: ClassVar[str] = "graph"
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init__(self, path: str | Path | None, **options: Any) -> None:
+        inspect.signature(type(self)).bind(path, **options)  # TypeError for a name that is no option
+        super().__init__(path, **{**SHARED, **options})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Show the shared options in the class's signature, where `load_source` and `ssl4rl sources` look for options."""
+        super().__init_subclass__(**kwargs)
+        _, *own = inspect.signature(cls.__init__).parameters.values()
+        parameters = {p.name: p for p in own if p.kind is not p.VAR_KEYWORD}
+        for name, default in SHARED.items():
+            parameters.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+        cls.__signature__ = inspect.Signature(list(parameters.values()))
 
     @abstractmethod
     def graph(self) -> RawGraph:
-        """Read it. Raises SourceError or GraphError."""
+        """Read the graph. Raises SourceError or GraphError."""
 
     @abstractmethod
     def files(self) -> Sequence[Path]:
-        """The files that decide its content; none for a graph that the source makes itself."""
+        """The files that determine the graph; none if the source generates it."""
 
     def records(self) -> Iterator[Record]:
-        raise SourceError(f"source {self.name!r} is a graph, which needs no index: look at it with `ssl4rl preview`")
+        raise SourceError(f"source {self.name!r} is a graph, which needs no index: show samples with `ssl4rl preview`")
 
     def stamp(self, ref: str) -> tuple[int, int]:
         raise SourceError(f"source {self.name!r} is a graph and has no pictures")
@@ -71,7 +101,7 @@ class GraphSource(Source):
 
 @dataclass(frozen=True)
 class GraphItem:
-    """A node that samples are made from."""
+    """A node to make samples from."""
 
     id: str
     group: str
@@ -101,15 +131,15 @@ class _Items(Sequence[GraphItem]):
 class GraphManifest:
     """A graph source, divided into splits.
 
-    Pickling one costs a few hundred bytes: the copy maps the same files into memory.
+    A pickle has a few hundred bytes: the copy maps the same files into memory.
 
     Args:
         source: the graph.
-        val_fraction: share of the nodes held out for validation, where the graph itself has no splits.
+        val_fraction: share of the nodes held out for validation, if the graph itself has no splits.
         seed: changes which nodes and edges are held out.
 
     Raises:
-        SourceError: the graph cannot be read, or is of no use; the message says why.
+        SourceError: the graph cannot be read or used; the message says why.
     """
 
     def __init__(self, source: GraphSource, val_fraction: float = 0.1, seed: int = 0) -> None:
@@ -125,12 +155,12 @@ class GraphManifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that the graph holds: equal digests, equal samples."""
+        """SHA-256 of the divided graph. Equal digests give equal samples."""
         return str(_facts(self.folder)["digest"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the graph was divided by."""
+        """The settings of the division into splits."""
         return {
             "version": VERSION, "source": self.source.name, "options": self.source.options, "seed": self.seed,
             "val_fraction": self.val_fraction, "path": None if self.source.path is None else str(self.source.path),
@@ -138,7 +168,7 @@ class GraphManifest:
 
     @property
     def rejected(self) -> Counter[str]:
-        """What was left out of the graph, by reason."""
+        """Number of things left out of the graph, by reason."""
         left_out = ("self_loops", "repeated_edges", "unknown_ends", "nodes_without_id")
         return Counter({reason: count for reason, count in self.graph.counted.items() if reason in left_out})
 
@@ -147,7 +177,7 @@ class GraphManifest:
         return _Items(self.graph.nodes_of(split))
 
     def open(self, item: GraphItem, max_pixels: int | None = None) -> GraphNode:
-        """What a task gets as `Item.data`: the node, as its own split may see the graph."""
+        """The `Item.data` for tasks: the node, in the graph as seen by the node's split."""
         return GraphNode(self.graph, item.node, SPLITS[int(self.graph.roles[item.node])])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -158,7 +188,7 @@ _ARRAYS = ("indptr", "indices", "kinds")
 
 
 def _divided(source: GraphSource, val_fraction: float, seed: int) -> Path:
-    """The folder with the divided graph; made if it is not there yet."""
+    """The folder with the divided graph. Makes it if it does not exist."""
     try:
         stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in source.files()]
     except OSError as error:
@@ -180,7 +210,7 @@ def _divided(source: GraphSource, val_fraction: float, seed: int) -> Path:
 
 
 def _save(graph: TextGraph, folder: Path) -> None:
-    """Every array as a file of its own, and all the rest with a digest of everything."""
+    """Write each array to its own file, and all other facts, with a digest of everything, to `facts.json`."""
     arrays = {
         "text_data": graph.texts.data, "text_offsets": graph.texts.offsets, "roles": graph.roles, "labels": graph.labels,
         "repeated": graph.repeated, "order": graph.order, "cells": graph.cells,
@@ -207,7 +237,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def _opened(folder: Path, tokenizer: str | None) -> TextGraph:
-    """The graph in a folder, its arrays mapped into memory."""
+    """The graph in a folder, with its arrays mapped into memory."""
 
     def array(name: str) -> Any:
         file = folder / f"{name}.npy"

@@ -1,4 +1,4 @@
-"""The `ground_truth` of a row: one JSON string with all that the reward function needs."""
+"""The `ground_truth` of a row: one JSON string with everything that the reward function needs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def encode_truth(task: str, level: str, options: dict[str, Any], truth: Any, sample: str) -> str:
-    """The ground truth of a sample: one JSON string with all that scoring needs (see `compute_score`).
+    """The ground truth of a sample as JSON; see `compute_score`.
 
-    `sample` is its identity, `train:17`: verl writes the ground truth into its rollout dumps, and the sample with its
-    pictures can be made again from there.
+    `sample` is the sample's key, such as `train:17`. verl writes the ground truth into its rollout dumps; with the key,
+    the sample and its images can be made again.
     """
     return json.dumps(
         {"task": task, "level": level, "options": options, "truth": truth, "sample": sample}, sort_keys=True
@@ -30,17 +30,17 @@ def encode_question(
     rotations: int = 1,
     questions: int,
 ) -> str:
-    """The ground truth of a benchmark's row: one JSON string with all that scoring and `ssl4rl_plugin.analysis.benchmark_results` need.
+    """The ground truth of a benchmark's row as JSON, for scoring and `ssl4rl_plugin.analysis.benchmark_results`.
 
     Args:
-        benchmark: its name.
-        choices: the option texts in the order in which they are shown; none for a free answer.
-        answer: the right letter, or the right words.
-        sample: the row's identity, `benchmark:id`.
+        benchmark: name of the benchmark.
+        choices: the option texts in the order shown; empty for a free answer.
+        answer: the correct letter, or the correct text.
+        sample: the row's key, `benchmark:id`.
         question: the question's id in the benchmark.
-        category, l2_category: where the benchmark puts the question; None where it does not say.
-        rotation, rotations: which of how many orders of the options this row shows (circular evaluation).
-        questions: how many rows share its data source.
+        category, l2_category: the question's categories in the benchmark; None if it has none.
+        rotation, rotations: number of this rotation of the options, and how many there are (circular evaluation).
+        questions: number of rows that share the data source.
     """
     truth = {
         "benchmark": benchmark, "level": "", "choices": choices, "truth": answer, "sample": sample, "question": question,

@@ -1,7 +1,7 @@
-"""Safe image decoding, and the few statistics of a picture that tasks and manifests share.
+"""Safe image decoding, and the statistics of a picture that tasks and manifests share.
 
-Whatever the file (palette, CMYK, 16-bit, animated, rotated by EXIF, hostile), what comes out is an upright 8-bit RGB
-picture, or an `ImageError` that names the reason. Pillow's global settings are never touched.
+Any file (palette, CMYK, 16-bit, animated, rotated by EXIF, malicious) gives an upright 8-bit RGB picture, or raises an
+`ImageError` that names the reason. Nothing here changes Pillow's global settings.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from ssl4rl_plugin.core.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""What is decoded. Formats that run programs (EPS) or that nobody trains on stay out."""
+"""The formats that are decoded. Excluded are formats that run programs (EPS) and rare ones."""
 
 MAX_SOURCE_PIXELS = 100_000_000
-"""Default limit on the pixels a file declares. Pillow's own limit (about 179 million) holds whatever a caller asks."""
+"""Default limit on the pixels that a file declares. Pillow's own limit (about 179 million) always holds too."""
 
-# The first bytes of FORMATS, to tell a damaged picture from a file that never was one.
+# The first bytes of FORMATS, to distinguish a damaged picture from another kind of file.
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"P1", b"P2", b"P3", b"P4",
           b"P5", b"P6")  # fmt: skip
 
-# EXIF orientation -> what turns the stored picture upright.
+# EXIF orientation -> operation that turns the stored picture upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,9 +48,9 @@ PixelBox = tuple[int, int, int, int]
 
 
 class ImageError(UserError):
-    """A picture that cannot be used.
+    """A picture cannot be used.
 
-    `reason` is a short snake_case name that can be counted, `detail` a text for a person. The reasons of this module:
+    `reason` is a short snake_case name, by which such pictures are counted; `detail` explains it. Reasons of this module:
     `zero_bytes`, `not_an_image`, `truncated`, `broken`, `too_large`, `unsupported_mode`, `unreadable`.
     """
 
@@ -65,18 +65,18 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file says about its picture."""
+    """Properties of a picture, as stored in its file."""
 
     format: str
-    """Pillow's name of the file format, e.g. `JPEG`."""
+    """Pillow's name for the file format, e.g. `JPEG`."""
     mode: str
-    """Pillow's name of the stored pixel format, e.g. `CMYK`."""
+    """Pillow's name for the stored pixel format, e.g. `CMYK`."""
     width: int
     """Pixels, after the EXIF orientation is applied."""
     height: int
     """Pixels, after the EXIF orientation is applied."""
     orientation: int
-    """EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+    """EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
 
 
 def open_rgb(
@@ -84,13 +84,13 @@ def open_rgb(
 ) -> Image.Image:
     """Decode a picture to upright 8-bit RGB.
 
-    Transparency is laid on white; 16-bit and float values are scaled, not clipped; of an animation the first frame is
-    taken.
+    Transparent pixels are blended with white. 16-bit and float values are scaled, not clipped. An animation gives its
+    first frame.
 
     Args:
         data: the file's bytes, or its path.
-        max_source_pixels: files that declare more are refused before anything is decoded.
-        max_pixels: where given, a larger picture is shrunk to at most so many pixels, keeping its shape.
+        max_source_pixels: files that declare more pixels are refused before decoding.
+        max_pixels: a larger picture is shrunk to at most this many pixels and keeps its aspect ratio; None for no limit.
 
     Raises:
         ImageError: the picture cannot be used; see its `reason`.
@@ -105,10 +105,10 @@ def decode(
     max_pixels: int | None = None,
     least_pixels: int | None = None,
 ) -> tuple[ImageInfo, Image.Image]:
-    """`open_rgb`, together with what the file says about the picture (its full size, whatever comes out).
+    """`open_rgb`, together with the picture's properties (width and height are those before shrinking).
 
-    With `least_pixels`, for figures rather than for the eye, a JPEG is decoded at a half, a quarter or an eighth of its
-    size, as small as leaves at least so many pixels. The file is still read to its end, so damage shows all the same.
+    `least_pixels` is for measurements: a JPEG is decoded at the smallest of 1, 1/2, 1/4 or 1/8 of its size that keeps
+    at least this many pixels. The file is still read to its end, so damage is found.
     """
     if isinstance(data, Path):
         try:
@@ -143,14 +143,14 @@ def _decode(
     if width * height > max_source_pixels:
         raise ImageError("too_large", f"{width} x {height} pixels, limit {max_source_pixels} in all")
     name, mode = (image.format or "").replace("MPO", "JPEG"), image.mode
-    # Asked of a PNG before it is loaded, Pillow loads it; asked of a TIFF after, the answer is gone, as Pillow has
-    # turned the picture by then (and its size already says so here).
+    # Read it after loading for PNG: `getexif` would load the picture here. Read it before loading for other formats:
+    # on loading a TIFF, Pillow turns the picture and drops the value (`image.size` above is that of the turned picture).
     orientation = 1 if name == "PNG" else _orientation(image)
     if max_pixels is not None and name == "JPEG":
-        # libjpeg shrinks by 2, 4 or 8 while it decodes, leaving out what the smaller picture could not show anyway.
+        # libjpeg shrinks by 2, 4 or 8 while it decodes: faster, and only detail is lost that the result cannot show.
         image.draft(None, _fit(width, height, max_pixels))
     elif least_pixels is not None and name == "JPEG":
-        scale = max(1, math.isqrt(width * height // least_pixels))  # Pillow takes the next lower of 1, 2, 4, 8
+        scale = max(1, math.isqrt(width * height // least_pixels))  # Pillow rounds down to 1, 2, 4 or 8
         image.draft(None, (max(1, width // scale), max(1, height // scale)))
     image.load()
     if name == "PNG":
@@ -165,12 +165,12 @@ def _decode(
             rgb = rgb.transpose(_UPRIGHT[orientation])
         if orientation >= 5:
             width, height = height, width
-    rgb.info = {}  # what the file said beside the pixels; it would travel with every crop and resize
+    rgb.info = {}  # metadata of the file, which every crop and resize would copy
     return ImageInfo(name, mode, width, height, orientation), rgb
 
 
 def shrink(image: Image.Image, max_pixels: int | None) -> Image.Image:
-    """The picture at no more than `max_pixels` pixels, its shape kept; itself where it is small enough."""
+    """The picture shrunk to at most `max_pixels` pixels with the same aspect ratio; unchanged if it is small enough."""
     if max_pixels is None:
         return image
     size = _fit(*image.size, max_pixels)
@@ -178,22 +178,22 @@ def shrink(image: Image.Image, max_pixels: int | None) -> Image.Image:
 
 
 def _fit(width: int, height: int, max_pixels: int) -> tuple[int, int]:
-    """The largest size of the same shape within the budget, never larger than the given one."""
+    """The largest size with the same aspect ratio and at most `max_pixels` pixels, never larger than the given size."""
     if max_pixels < 1:
         raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
     if width * height <= max_pixels:
         return width, height
     scale = math.sqrt(max_pixels / (width * height))
     wide, high = max(1, int(width * scale)), max(1, int(height * scale))
-    # A picture a pixel wide cannot become narrower, so its length gives way.
+    # A side of one pixel cannot shrink, so the other side does.
     return min(wide, max_pixels // high or 1), min(high, max_pixels // wide or 1)
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation; 1 where the EXIF block is missing, damaged or out of range."""
+    """EXIF orientation; 1 if it is missing, damaged or out of range."""
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # a damaged EXIF block is no reason to lose the picture, and Pillow raises nearly anything
+    except Exception:  # Pillow raises nearly anything on a damaged EXIF block; the picture is still usable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -204,7 +204,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
     try:
         if not image.has_transparency_data:
-            # A copy in any case: the file behind `image` is closed by the caller.
+            # Always a copy: the caller closes the file of `image`.
             return image.copy() if image.mode == "RGB" else image.convert("RGB")
         rgba = image.convert("RGBA")
     except ValueError as error:
@@ -213,11 +213,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Scale deep pixel values (h, w) to uint8 by the range that they evidently use.
+    """Scale integer or float pixel values (h, w) to uint8 according to their range.
 
     Integers up to 65535 are divided by 257 (which maps 0 to 0 and 65535 to 255). Floats in [0, 1] are multiplied by
-    255, floats up to 255 kept, floats up to 65535 divided by 257. Anything else is stretched from its own minimum to
-    its own maximum. Values that are not finite count as 0.
+    255, floats up to 255 kept, floats up to 65535 divided by 257. Other values are stretched from [minimum, maximum] to
+    [0, 255]. Values that are not finite count as 0.
     """
     flat = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(flat.min()), float(flat.max())
@@ -240,7 +240,7 @@ def _as_image(picture: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
 
 
 def thumbnail_array(image: Image.Image | np.ndarray[Any, Any], side: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The picture squeezed to a square: float32 of shape (side, side, 3), values in [0, 1].
+    """The picture resized to a square: float32 of shape (side, side, 3), values in [0, 1].
 
     Args:
         image: RGB picture, or uint8 array of shape (h, w, 3).
@@ -251,7 +251,7 @@ def thumbnail_array(image: Image.Image | np.ndarray[Any, Any], side: int) -> np.
 
 
 def luma(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
-    """The picture in gray (mode L); itself where it is gray already."""
+    """The picture in gray (mode L); unchanged if it is gray already."""
     return image if isinstance(image, Image.Image) and image.mode == "L" else _as_image(image).convert("L")
 
 
@@ -275,14 +275,14 @@ def difference(a: Image.Image | np.ndarray[Any, Any], b: Image.Image | np.ndarra
 
 
 def least_difference(pictures: Sequence[Image.Image]) -> float:
-    """The smallest `difference` of any two of several pictures, each of them looked at once."""
+    """The smallest `difference` of any two of several pictures. Resizes each picture once."""
     small = [thumbnail_array(picture, _DIFFERENCE_SIDE) for picture in pictures]
     return min(float(np.abs(a - b).mean()) for a, b in combinations(small, 2))
 
 
 def checked_box(box: PixelBox, image: Image.Image) -> PixelBox:
-    """The box itself. Raises ImageError if it does not lie inside of the picture."""
+    """Return the box. Raises ImageError (`bad_box`) if it does not lie inside the picture."""
     left, upper, right, lower = box
     if not (0 <= left < right <= image.width and 0 <= upper < lower <= image.height):
-        raise ImageError("bad_box", f"box {box} does not lie inside of {image.width} x {image.height}")
+        raise ImageError("bad_box", f"box {box} does not lie inside {image.width} x {image.height} pixels")
     return box

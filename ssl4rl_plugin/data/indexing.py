@@ -1,7 +1,7 @@
-"""The manifest of a source: opened, or made by the indexer for the source's kind of item.
+"""Open the manifest of a source, or have the indexer for the source's kind of item make it.
 
-An indexer turns a source into a manifest. Indexers are found by entry point (group `ssl4rl.indexers`, named after a kind of
-item), so what trains does not import what builds.
+Indexers are found by entry point (group `ssl4rl.indexers`, named after a kind of item), so that training does not import
+`data_builders`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from ssl4rl_plugin.data.manifest import Manifest, is_manifest
 from ssl4rl_plugin.data.source import SourceError, load_source
 
 Indexer = Callable[..., Manifest | GraphManifest]
-"""Called with a source, a path for the manifest or None, and the keywords val_fraction, seed and progress."""
+"""Turns a source into a manifest. Called with a source, the manifest's path or None, and the keyword arguments
+val_fraction, seed and progress."""
 
 indexers: Registry[Indexer] = Registry("ssl4rl.indexers", "indexer")
 
 
 def load_manifest(settings: StreamSettings, progress: bool = False) -> Manifest | GraphManifest:
-    """The manifest of the settings' source, or its graph. Raises SourceError.
+    """The manifest of the source in `settings`. Raises SourceError.
 
-    If the path is that of a manifest, it is used as it is; otherwise one is made, or brought up to date.
+    If the path is that of a manifest, it is used unchanged; otherwise one is made or updated.
     """
     return manifest_of(settings.source, settings.seed, progress)
 
 
 def picture_manifest(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest:
-    """The manifest of a source of pictures (or videos). Raises SourceError, also for a graph."""
+    """The manifest of a source of pictures or videos. Raises SourceError, also if the source is a graph."""
     manifest = manifest_of(spec, seed, progress)
     if isinstance(manifest, GraphManifest):
         raise SourceError(f"source {spec.name!r} is a graph; here a source of pictures or videos is needed")
@@ -38,7 +39,7 @@ def picture_manifest(spec: SourceSettings, seed: int, progress: bool = False) ->
 
 
 def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest | GraphManifest:
-    """The same for a source and the seed of its split."""
+    """`load_manifest` for a source and the seed of its split."""
     if spec.path is not None and is_manifest(Path(spec.path)):
         return Manifest.load(spec.path)
     source = load_source(spec.name, spec.path, **spec.options)

@@ -1,4 +1,4 @@
-"""The manifest, read: one row per picture of a source, with its place, its measurements, its group, split and rejection.
+"""Read manifests. A manifest has one row for each picture of a source: its ref, measurements, group, split, and rejection.
 
 `ssl4rl_plugin.data_builders.index` builds it.
 """
@@ -26,22 +26,21 @@ from ssl4rl_plugin.data.source import Source, SourceError, load_source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 2
-"""Of the table's layout and of every figure in it; raised whenever either changes, so that no old row is reused."""
+VERSION = 3
+"""Version of the table's columns and of how each is measured. A new version prevents that old rows are reused."""
 
 METADATA_KEY = b"ssl4rl.manifest"
 
-
 MEASUREMENTS = {
     "bytes": "int64", "mtime_ns": "int64", "sha256": "string", "width": "int32", "height": "int32", "mode": "string",
-    "exif_orientation": "int8", "phash": "string", "signature": "signature", "entropy": "float", "contrast": "float",
+    "exif_orientation": "int8", "signature": "signature", "entropy": "float", "contrast": "float",
     "reason": "string", "detail": "string",
 }  # fmt: skip
-"""What is found out about a record, in this order, and its Arrow type (`signature`: that of `near.column_type`)."""
+"""The measurements of a record, in order -> Arrow type (`signature`: see `near_duplicates.column_type`)."""
 
 
 def measurements_schema() -> pa.Schema:
-    """Columns of a table of measured records: ref, box and the figures."""
+    """Columns of a table of measured records: ref, box and the measurements."""
     import pyarrow as pa
 
     types = {"ref": pa.string(), "box": pa.list_(pa.int32())}
@@ -55,7 +54,7 @@ def manifest_schema() -> pa.Schema:
     import pyarrow as pa
 
     names = (
-        "ref", "bytes", "mtime_ns", "sha256", "width", "height", "mode", "exif_orientation", "phash", "signature",
+        "ref", "bytes", "mtime_ns", "sha256", "width", "height", "mode", "exif_orientation", "signature",
         "entropy", "contrast", "group", "split", "box", "reason", "detail",
     )  # fmt: skip
     found = {field.name: field for field in measurements_schema()}
@@ -67,11 +66,11 @@ class ManifestItem:
     """One usable picture."""
 
     id: str
-    """Stable identity inside the source; the same text as `ref`."""
+    """Stable identity within the source; equal to `ref`."""
     ref: str
     """Where the source finds the bytes."""
     group: str
-    """Pictures of the same thing share a group; groups never straddle splits."""
+    """Pictures of the same thing share a group. All pictures of a group are in one split."""
     split: str
     """`train` or `val`."""
     width: int
@@ -81,20 +80,20 @@ class ManifestItem:
     box: PixelBox | None
     """The part of the upright picture that is the item; None for all of it."""
     sha256: str = ""
-    """Of the encoded picture, in hex, when it was indexed."""
+    """SHA-256 of the encoded picture when it was indexed, in hex."""
 
 
 class Manifest:
     """An indexed source, read from its parquet file.
 
-    Pickling one costs a few hundred bytes: the copy reads the file again when it is first used, and refuses if the
-    file is no longer the same.
+    A pickle has a few hundred bytes: the copy reads the file again on first use, and raises SourceError if the file has
+    changed.
 
     Args:
         path: the parquet file.
-        source: the source it was built from; None opens the one that the file names.
-        digest: SHA-256 that the file must have, where it is known.
-        strict: refuse a picture whose content has changed since it was indexed.
+        source: the source that it was built from; None to open the source that the file names.
+        digest: SHA-256 that the file must have; None for no check.
+        strict: raise SourceError for a picture that has changed since it was indexed.
     """
 
     def __init__(
@@ -110,22 +109,22 @@ class Manifest:
         """Open a manifest and the source that it names.
 
         Raises:
-            SourceError: no manifest there, one of another version, or its source is gone.
+            SourceError: there is no manifest, it has another version, or its source does not exist any more.
         """
         return cls(Path(path).resolve(), strict=strict)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file: the same digest, the same items in the same order."""
+        """SHA-256 of the file. Equal digests mean equal items in equal order."""
         return self._content[1]
 
     @property
     def table(self) -> pa.Table:
-        """All rows, rejected ones included, and all columns but the signatures; see `build_manifest`."""
+        """All rows, rejected ones included, with all columns except the signatures; see `build_manifest`."""
         return self._content[0]
 
     def with_signatures(self) -> pa.Table:
-        """The table with the signatures, which take most of its memory: read anew, and not kept.
+        """The table with the signatures. Reads them from the file on each call, as they take most of the memory.
 
         Raises SourceError.
         """
@@ -133,37 +132,37 @@ class Manifest:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it was built with: version, source, path, options, seed, val_fraction, max_source_pixels."""
+        """The settings of its build: version, source, path, options, seed, val_fraction, max_source_pixels."""
         return settings_of(self.table)
 
     @cached_property
     def rejected(self) -> Counter[str]:
-        """How many pictures are left out, by reason."""
+        """Number of rejected pictures, by reason."""
         return Counter(counts_of(self.table["reason"]))
 
     def items(self, split: str) -> Sequence[ManifestItem]:
-        """The usable pictures of a split (`train` or `val`), in the source's order; made one at a time when asked for.
+        """The usable pictures of a split (`train` or `val`), in the source's order. Each item is made on access.
 
-        Raises ValueError for any other name.
+        Raises ValueError for another split.
         """
         if split not in ("train", "val"):
             raise ValueError(f"split must be 'train' or 'val', got {split!r}")
         return _Items(self, split)
 
     def open(self, item: ManifestItem, max_pixels: int | None = None) -> Image.Image | RGBD | Clip:
-        """What a task gets as `Item.data`: a picture, or what else the source's kind of item is.
+        """The `Item.data` for tasks: a picture, an RGB-D pair or a clip, depending on the source's kind.
 
         Raises:
-            ImageError: it was good when it was indexed, but cannot be read now.
+            ImageError: the item was readable when it was indexed, but is not now.
         """
         return self.source.item(item.ref, lambda: self.picture(item, max_pixels), max_pixels)
 
     def picture(self, item: ManifestItem, max_pixels: int | None = None) -> Image.Image:
-        """The item's picture: upright RGB, its box cut out, shrunk to at most `max_pixels` pixels where given.
+        """The item's picture: upright RGB, its box cut out, shrunk to at most `max_pixels` pixels if given.
 
         Raises:
-            ImageError: it was good when it was indexed, but cannot be read now.
-            SourceError: the manifest is strict, and the picture is not the one that was indexed.
+            ImageError: the item was readable when it was indexed, but is not now.
+            SourceError: the manifest is strict, and the picture has changed since it was indexed.
         """
         data = self.source.read(item.ref)
         if self._strict and hashlib.sha256(data).hexdigest() != item.sha256:
@@ -174,7 +173,7 @@ class Manifest:
         limit = self._limit
         if item.box is None:
             return open_rgb(data, max_source_pixels=limit, max_pixels=max_pixels)
-        image = _whole(data, limit)
+        image = _decoded(data, limit)
         return shrink(image.crop(checked_box(item.box, image)), max_pixels)
 
     @cached_property
@@ -201,13 +200,13 @@ class Manifest:
 
 
 @lru_cache(maxsize=2)
-def _whole(data: bytes, limit: int) -> Image.Image:
-    """A picture that many boxes are cut out of, decoded once; not to be changed in place."""
+def _decoded(data: bytes, limit: int) -> Image.Image:
+    """A decoded picture. Cached, as many boxes may be cut out of one picture: do not change it in place."""
     return open_rgb(data, max_source_pixels=limit)
 
 
 class _Items(Sequence[ManifestItem]):
-    """The usable rows of one split, as a sequence over the manifest's columns."""
+    """The usable rows of one split, read from the manifest's columns."""
 
     def __init__(self, manifest: Manifest, split: str) -> None:
         self._manifest = manifest
@@ -248,18 +247,18 @@ class _Items(Sequence[ManifestItem]):
 
 
 def read_manifest(path: Path, columns: Sequence[str]) -> tuple[pa.Table, str]:
-    """Columns of a manifest, and the SHA-256 of its file. Raises SourceError."""
+    """Some columns of a manifest, and the SHA-256 of its file. Raises SourceError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # One open file: whatever takes its name meanwhile, content and digest are of the same one.
+        # Open the file once, so that content and digest match even if another process replaces the file.
         with open(path, "rb") as file:
             digest = hashlib.sha256()
             while block := file.read(2**20):
                 digest.update(block)
             file.seek(0)
-            # In this thread alone: a thread of Arrow's that is still reading when Python ends would abort the process.
+            # Without threads: an Arrow thread that still reads when Python exits would abort the process.
             parquet = pq.ParquetFile(file)
             found = json.loads((parquet.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}")).get("version")
             if found == VERSION and parquet.schema_arrow.equals(manifest_schema()):
@@ -268,7 +267,7 @@ def read_manifest(path: Path, columns: Sequence[str]) -> tuple[pa.Table, str]:
         raise SourceError(f"{path} is not a parquet file ({error})") from error
     except OSError as error:
         raise SourceError(
-            f"manifest {path} cannot be read: {error.strerror or error}; every run makes the one that it needs"
+            f"manifest {path} cannot be read: {error.strerror or error}; a run makes its manifest if the file is missing"
         ) from error
     if found is None:
         raise SourceError(
@@ -278,7 +277,7 @@ def read_manifest(path: Path, columns: Sequence[str]) -> tuple[pa.Table, str]:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether the path is a file that `build_manifest` wrote, of whatever version."""
+    """Whether `build_manifest` wrote the file, in any version."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -289,10 +288,11 @@ def is_manifest(path: Path) -> bool:
 
 
 def settings_of(table: pa.Table) -> dict[str, Any]:
+    """The settings in a manifest table's metadata; see `Manifest.settings`."""
     metadata = (table.schema.metadata or {}).get(METADATA_KEY)
     return json.loads(metadata) if metadata else {}
 
 
 def counts_of(reasons: pa.ChunkedArray) -> dict[str, int]:
-    """How often each value of a column occurs; nulls are not counted."""
+    """Number of occurrences of each value of a column, without nulls."""
     return {row["values"]: row["counts"] for row in reasons.drop_null().value_counts().to_pylist()}

@@ -1,20 +1,20 @@
-"""Near-duplicates: copies of one photo that were encoded, scaled or slightly cropped anew, found without all pairs.
+"""Find near-duplicates: re-encoded, scaled or slightly cropped copies of a picture, without comparing all pairs.
 
-Every picture keeps a `signature`: a gray thumbnail and its coarse colours, 432 bytes. Copies are found in two steps:
+Each picture has a `signature`: a gray thumbnail and its coarse colours, 432 bytes. Copies are found in two steps:
 
-1. Candidates. A copy that lost a strip at its sides looks like a window of the other picture, so the low frequencies
-   of some windows of every picture are computed from its thumbnail, and their signs are looked up among those of the
-   whole pictures. The lookup is in sorted tables, each by another choice of the signs. Colours, and the correlation of
-   more frequencies, leave few candidates.
-2. Proof. One thumbnail is shifted and scaled until it fits the other as well as it can (Lucas and Kanade, "An
-   iterative image registration technique", IJCAI 1981). Two pictures are the same if their finer structure then agrees.
+1. Candidates. A cropped copy looks like a window of the other picture. So the low frequencies of several windows of each
+   picture are computed from its thumbnail, and their signs are looked up among those of all whole pictures. The lookup
+   uses sorted tables, each with a different choice of signs. Colours and the correlation of more frequencies then reject
+   most candidates.
+2. Verification. One thumbnail is aligned to the other by shift and scale (Lucas and Kanade, "An iterative image
+   registration technique", IJCAI 1981). Two pictures are copies if their fine structure then agrees.
 
-What 20 x 20 pixels do not show cannot be told: pages filled with text in the same layout may count as copies, and a smooth
-ramp is not recognised at all. Mirrored and turned pictures are other pictures.
+The limits of 20 x 20 pixels: pages of text in the same layout may count as copies, and a smooth gradient is never
+recognised. Mirrored and rotated pictures do not count as copies.
 
-The result depends on the set of signatures alone, not on their order. Nor does it depend on threads or the machine: the
-sums behind the candidates are whole numbers that float32 holds exactly, and the proof's are in float64, whose rounding is
-far below what its limits tell apart. `tests/bench/near_duplicates.py` measures what is found.
+The result depends only on the set of signatures, not on their order, the threads or the machine: the sums for candidates
+are integers that float32 holds exactly, and those for verification are in float64, whose rounding error is far below the
+limits. `tests/bench/near_duplicates.py` measures the recall.
 """
 
 from __future__ import annotations
@@ -36,49 +36,49 @@ if TYPE_CHECKING:
 SIDE = 20
 """Pixels along each side of the gray thumbnail."""
 COLOUR_SIDE = 4
-"""Pixels along each side of the two thumbnails of colour (Cb, Cr); divides SIDE."""
+"""Pixels along each side of the two colour thumbnails (Cb, Cr); divides SIDE."""
 SIGNATURE_BYTES = SIDE**2 + 2 * COLOUR_SIDE**2
 
 COLOUR_LIMIT = 7.0
-"""Root mean square difference of two copies' colours, of 255 levels, at most. Of crops by up to 5 % at each side, 99 in
-100 differ by less than 4."""
+"""Largest root mean square difference of two copies' colours, in levels of 255. For crops of up to 5 % at each side, 99
+in 100 differ by less than 4."""
 GRAY_LIMIT = 3.0
-"""Colours nearer to gray than this are those of a gray picture, which may be a copy of a coloured one."""
+"""A picture whose root mean square colour is below this is gray. A gray picture may be a copy of a coloured one."""
 CONTRAST = 0.6
-"""Lower contrast of two copies over the higher one, at least."""
+"""Least ratio of the lower to the higher contrast of two copies."""
 FINE, BROAD = 0.75, 0.96
-"""Correlation that the aligned thumbnails of two copies have at least, in details of one pixel and of two to four."""
+"""Least correlation of the aligned thumbnails of two copies, in details of one pixel and of two to four pixels."""
 FINE_OF_GRAY = 0.9
-"""The same in details of one pixel, where one picture is gray and the other is not: colours tell nothing then."""
+"""The same in details of one pixel, if only one of the two pictures is gray, so that colours cannot be compared."""
 PLAIN = 90.0
-"""Pixels with detail, of SIDE²: of a picture with fewer (a disc on white, one line of text, a clear sky), too many others
-look like a part. Of photographs, 99 in 100 have 110 and more."""
+"""Pixels with detail, out of SIDE², below which a picture is plain (a disc on white, one line of text, a clear sky): it
+looks like a part of too many others. 99 in 100 photographs have at least 110."""
 CLOSE = 0.05
-"""Difference of two copies of a plain picture over its contrast, at most; nothing is aligned there."""
+"""Largest difference of two copies of a plain picture, relative to its contrast. Plain pictures are not aligned."""
 
-# What a copy may have lost at (one side, the other side) of an axis, as shares of its length: the windows that are
-# looked up. Crops between them differ from the nearest one by 1.5 % at most, up to 5 % at every side.
+# The windows that are looked up: shares of the length that a crop removes at (one end, the other end) of an axis. Any
+# crop of up to 5 % at each side differs from the nearest window by at most 1.5 %.
 _LOSSES = ((0.01, 0.01), (0.04, 0.01), (0.01, 0.04), (0.04, 0.04), (0.08, 0.04), (0.04, 0.08))
 _WINDOWS = (((0.0, 0.0), (0.0, 0.0)), *product(_LOSSES, _LOSSES))  # (top, bottom), (left, right)
-_HIGHEST = 10  # half periods over the picture
-_SIGNS = 44  # lowest frequencies whose signs are looked up
-_TABLES, _KEY_BITS, _TIE_BITS = 6, 24, 8  # signs that must agree, and further ones that decide who is nearest
-# Which of the key's least certain signs are also tried the other way.
+_HIGHEST = 10  # highest frequency, in half periods over the picture
+_SIGNS = 44  # number of lowest frequencies whose signs are looked up
+_TABLES, _KEY_BITS, _TIE_BITS = 6, 24, 8  # key: signs that must agree; ties: signs that order pictures with equal keys
+# Which of the key's least certain signs (by rank) are flipped for extra entries in the tables.
 _FLIPS = ((), (0,), (1,), (0, 1), (2,), (0, 2), (3,), (1, 2))
-_REACH = 16  # of a crowd with equal key, so many before and after the picture's own place
-_CORRELATION = 0.8  # of the frequencies, for a candidate
-_KEPT = 32  # best candidates of a picture that are tried
+_REACH = 16  # if many pictures share a key, how many before and after the query's position are candidates
+_CORRELATION = 0.8  # least correlation of the frequencies of a candidate
+_KEPT = 32  # best candidates of a picture that are verified
 _CHUNK = 2048  # pictures looked up at once
 _BATCH = 1024  # pairs aligned at once
-_STEPS = 5
-_NOISE = 1.0  # levels of detail that may be noise
-_FARTHEST = 0.3  # that a part may be larger or smaller than the picture, or away from its middle
+_STEPS = 5  # Gauss-Newton steps
+_NOISE = 1.0  # detail, in levels, that may be noise
+_FARTHEST = 0.3  # largest shift, and largest change of scale, of an aligned part
 
 Array = np.ndarray[Any, Any]
 
 
 def signature(image: Image.Image) -> bytes:
-    """What is kept of an RGB picture to recognise its copies: SIGNATURE_BYTES bytes."""
+    """The signature of an RGB picture, by which its copies are found: SIGNATURE_BYTES bytes."""
     tiny = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     luma, *colours = tiny.convert("YCbCr").split()
     return b"".join([luma.tobytes(), *(colour.reduce(SIDE // COLOUR_SIDE).tobytes() for colour in colours)])
@@ -92,7 +92,7 @@ def column_type() -> pa.DataType:
 
 
 def unpack(column: pa.ChunkedArray | pa.Array) -> Array:
-    """A column of signatures without nulls as uint8 array of shape (n, SIGNATURE_BYTES)."""
+    """Convert a column of signatures without nulls to a uint8 array of shape (n, SIGNATURE_BYTES)."""
     import pyarrow as pa
 
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
@@ -105,30 +105,31 @@ def unpack(column: pa.ChunkedArray | pa.Array) -> Array:
 
 
 class UnionFind:
-    """Which of the numbers 0 to size - 1 belong together."""
+    """Disjoint sets of the numbers 0 to size - 1."""
 
     def __init__(self, size: int) -> None:
         self._parent = list(range(size))
 
     def find(self, i: int) -> int:
-        """The smallest number that belongs together with i."""
+        """The smallest number in the set of i."""
         while self._parent[i] != i:
             self._parent[i] = self._parent[self._parent[i]]
             i = self._parent[i]
         return i
 
     def unite(self, i: int, j: int) -> None:
+        """Merge the sets of i and j."""
         a, b = self.find(i), self.find(j)
-        # The smaller number is the root, so that the result does not depend on the order of the calls.
+        # The smaller number becomes the root, so that the result does not depend on the order of the calls.
         self._parent[max(a, b)] = min(a, b)
 
 
 def near_duplicates(signatures: Array, advance: Callable[[int], None] | None = None) -> Iterator[tuple[int, int]]:
-    """Pairs of positions that show the same picture, enough of them to connect all that were found.
+    """Pairs of positions of copies. The pairs connect all copies of a picture, but not every pair is listed.
 
     Args:
         signatures: uint8 array of shape (n, SIGNATURE_BYTES).
-        advance: called with the number of pictures that were looked up since the last call; n in all.
+        advance: called with the number of pictures looked up since the last call; n in total.
     """
     pictures = _Pictures(signatures)
     for i, u in enumerate(pictures.inverse.tolist()):
@@ -136,27 +137,27 @@ def near_duplicates(signatures: Array, advance: Callable[[int], None] | None = N
             yield int(pictures.rows[u]), i
     together = UnionFind(len(pictures.rows))
     for pairs in _candidates(pictures, pictures, advance):
-        for a, b in _proven(pictures, pictures, pairs, lambda a, b: together.find(a) != together.find(b)):
+        for a, b in _verified(pictures, pictures, pairs, lambda a, b: together.find(a) != together.find(b)):
             together.unite(a, b)
             yield int(pictures.rows[a]), int(pictures.rows[b])
 
 
 def matches(ours: Array, theirs: Array, advance: Callable[[int], None] | None = None) -> Iterator[tuple[int, int]]:
-    """For every picture of ours that was found among theirs, one pair of positions (in ours, in theirs).
+    """One pair of positions (in `ours`, in `theirs`) for each picture of `ours` that has a copy in `theirs`.
 
     Args:
         ours: uint8 array of shape (n, SIGNATURE_BYTES).
         theirs: uint8 array of shape (m, SIGNATURE_BYTES).
-        advance: called with the number of pictures that were looked up since the last call; n + m in all.
+        advance: called with the number of pictures looked up since the last call; n + m in total.
     """
     one, other = _Pictures(ours), _Pictures(theirs)
     match: dict[int, int] = {}
     for pairs in _candidates(one, other, advance):
-        for a, b in _proven(one, other, pairs, lambda a, b: a not in match):
+        for a, b in _verified(one, other, pairs, lambda a, b: a not in match):
             match[a] = b
-    # Either may be the one that was cropped.
+    # Either of the two may be the crop.
     for pairs in _candidates(other, one, advance):
-        for b, a in _proven(other, one, pairs, lambda b, a: a not in match):
+        for b, a in _verified(other, one, pairs, lambda b, a: a not in match):
             match[a] = b
     for i, u in enumerate(one.inverse.tolist()):
         if u in match:
@@ -164,8 +165,10 @@ def matches(ours: Array, theirs: Array, advance: Callable[[int], None] | None = 
 
 
 class _Pictures:
-    """The different signatures of a table in the order of their bytes, numbered from 0: their order in the table, and
-    equal ones, make no difference from here on."""
+    """The distinct signatures of a table, sorted by their bytes and numbered from 0.
+
+    So results depend neither on the order of the table nor on repeated signatures.
+    """
 
     def __init__(self, signatures: Array) -> None:
         if signatures.dtype != np.uint8 or signatures.shape[1:] != (SIGNATURE_BYTES,):
@@ -180,9 +183,9 @@ class _Pictures:
             block = order[start - 1 : start + _CHUNK]
             new[start : start + _CHUNK] = whole[block[1:]] != whole[block[:-1]]
         self.rows: Array = order[new]
-        """Where in the table the first one of each is."""
+        """The first row of the table with each signature."""
         self.inverse: Array = np.empty(len(order), np.int64)
-        """The number of each row of the table."""
+        """The number of each row's signature."""
         self.inverse[order] = np.cumsum(new) - 1
 
     def __len__(self) -> int:
@@ -202,7 +205,7 @@ class _Pictures:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Candidates: a window of picture `a` looks like all of picture `b`."""
+    """Candidate pairs: a window of picture `a` looks like the whole picture `b`."""
 
     a: Array
     b: Array
@@ -216,7 +219,7 @@ class _Pairs:
 
 
 def _candidates(queries: _Pictures, targets: _Pictures, advance: Callable[[int], None] | None) -> Iterator[_Pairs]:
-    """Candidates for every picture of `queries`, chunk by chunk, the likeliest of a picture first."""
+    """Candidates for every picture of `queries`, in chunks, the most similar of a picture first."""
     index = _Index(targets)
     for start in range(0, len(queries), _CHUNK):
         chosen = np.arange(start, min(start + _CHUNK, len(queries)))
@@ -239,7 +242,7 @@ def _candidates(queries: _Pictures, targets: _Pictures, advance: Callable[[int],
 
 
 def _best(pairs: _Pairs) -> _Pairs:
-    """Every pair once, with its likeliest window, and of each picture the _KEPT likeliest pairs, in order."""
+    """Each pair once, with its most similar window; for each picture the _KEPT most similar pairs, in order."""
     pairs = pairs.take(np.lexsort((pairs.window, -pairs.likeness, pairs.b, pairs.a)))
     first = np.ones(len(pairs.a), bool)
     first[1:] = (pairs.a[1:] != pairs.a[:-1]) | (pairs.b[1:] != pairs.b[:-1])
@@ -249,12 +252,12 @@ def _best(pairs: _Pairs) -> _Pairs:
 
 
 def _place(key: Array) -> Array:
-    """How many entries of the same key stand before each entry of a sorted array."""
+    """For each entry of a sorted array, the number of equal entries before it."""
     return np.arange(len(key)) - np.searchsorted(key, key)
 
 
 class _Index:
-    """The signs of whole pictures' frequencies, in sorted tables."""
+    """Sorted tables of the signs of whole pictures' frequencies."""
 
     def __init__(self, pictures: _Pictures) -> None:
         compact, codes = [np.empty((0, len(_weights())), np.int8)], [np.empty((_TABLES, 0, len(_FLIPS)), np.uint32)]
@@ -263,8 +266,8 @@ class _Index:
             compact.append(_compact(frequencies))
             codes.append(_flipped(_codes(frequencies), frequencies))
         self.compact = np.concatenate(compact)
-        # Most keys are nobody's, and a table of their first bits says so faster than a search. It is as small as it can
-        # be, since it is touched all over.
+        # Most looked-up keys do not occur. A table of the keys' first bits rules them out faster than a binary search.
+        # It is accessed at random, so it is kept as small as possible.
         self._rest = np.uint32(max(_TIE_BITS, _TIE_BITS + _KEY_BITS - 3 - (len(_FLIPS) * len(pictures)).bit_length()))
         self._tables = []
         for table in range(_TABLES):
@@ -275,12 +278,12 @@ class _Index:
             self._tables.append((code[order], (order // len(_FLIPS)).astype(np.int32), taken))
 
     def look_up(self, frequencies: Array) -> tuple[Array, Array]:
-        """Pairs of (row of `frequencies`, picture) that agree in a key; a pair may come more than once."""
+        """Pairs of (row of `frequencies`, picture) with equal keys; a pair may occur more than once."""
         rows, pictures = [], []
         ties = np.uint32(2**_TIE_BITS - 1)
         for (codes, numbers, taken), every in zip(self._tables, _codes(frequencies), strict=True):
             row = np.flatnonzero(taken[every >> self._rest])
-            row = row[np.argsort(every[row])]  # neighbours are searched one after another: fewer cache misses
+            row = row[np.argsort(every[row])]  # searching in sorted order has fewer cache misses
             wanted = every[row]
             low, high = np.searchsorted(codes, wanted & ~ties), np.searchsorted(codes, wanted | ties, "right")
             crowd = np.flatnonzero(high - low > 2 * _REACH)
@@ -292,13 +295,13 @@ class _Index:
 
 
 def _frequencies(luma: Array, window: int) -> Array:
-    """Cosine coefficients of a window of every thumbnail, lowest frequency first, without the mean; float32 (n, F)."""
+    """Cosine coefficients of one window of each thumbnail, lowest frequency first, without the mean; float32 (n, F)."""
     return luma @ _transforms()[window]
 
 
 @lru_cache(maxsize=1)
 def _transforms() -> Array:
-    """For every window what turns a thumbnail into its frequencies, (W, SIDE², F): whole numbers as float32."""
+    """The matrix of each window from a thumbnail to its frequencies, (W, SIDE², F): integers as float32."""
     u, v = _uv()
     cosines = np.cos(np.pi * np.arange(_HIGHEST + 1)[:, None] * (np.arange(SIDE) + 0.5) / SIDE)
     found = []
@@ -306,7 +309,7 @@ def _transforms() -> Array:
         loss = np.array(sides)
         vertical, horizontal = cosines @ _sampling(1 - loss.sum(1), loss[:, 0] - loss[:, 1])[0]
         found.append(np.einsum("fy,fx->yxf", vertical[u], horizontal[v]).reshape(SIDE**2, -1))
-    # As large as they can be while no sum over a thumbnail leaves the 24 bits that float32 holds exactly.
+    # The largest factor for which no sum over a thumbnail exceeds the 24 bits that float32 holds exactly.
     return np.rint(400 * np.array(found)).astype(np.float32)
 
 
@@ -322,7 +325,7 @@ def _uv() -> tuple[Array, Array]:
 
 @lru_cache(maxsize=1)
 def _weights() -> Array:
-    """Frequencies of photographs fall with 1 / f: what makes them all count the same."""
+    """Weight f of each frequency f: equalises the spectrum of photographs, which falls with 1 / f."""
     return np.hypot(*_uv()).astype(np.float32)
 
 
@@ -340,14 +343,14 @@ def _dot(a: Array, b: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def _choices() -> Array:
-    """For every table the frequencies whose signs are its key, then those that break ties; (tables, bits)."""
-    rng = random.Random(5)  # its random() is the same in every version of Python
+    """The frequencies of each table: those whose signs are the key, then those that break ties; (tables, bits)."""
+    rng = random.Random(5)  # random() gives the same numbers in every version of Python
     orders = [sorted(range(_SIGNS), key=lambda _: rng.random()) for _ in range(_TABLES)]
     return np.array([order[: _KEY_BITS + _TIE_BITS] for order in orders])
 
 
 def _codes(frequencies: Array) -> Array:
-    """The signs that each table takes, as numbers: key in the high bits, ties in the low ones; uint32 (tables, n)."""
+    """The signs for each table as integers: key in the high bits, ties in the low bits; uint32 (tables, n)."""
     signs = (frequencies[:, :_SIGNS] > 0).astype(np.float32)
     parts = []
     for bits in (_choices()[:, :_KEY_BITS], _choices()[:, _KEY_BITS:]):
@@ -358,7 +361,7 @@ def _codes(frequencies: Array) -> Array:
 
 
 def _flipped(codes: Array, frequencies: Array) -> Array:
-    """The codes, and those with the key's least certain signs the other way; uint32 (tables, n, flips)."""
+    """The codes, and variants with the key's least certain signs flipped; uint32 (tables, n, flips)."""
     certain = np.abs(frequencies[:, :_SIGNS] * _weights()[:_SIGNS])
     found = np.empty((*codes.shape, len(_FLIPS)), np.uint32)
     for table, choice in enumerate(_choices()[:, :_KEY_BITS]):
@@ -368,15 +371,15 @@ def _flipped(codes: Array, frequencies: Array) -> Array:
     return found
 
 
-# ------------------------------------------------------------------------------------------------------ proof
+# ----------------------------------------------------------------------------------------------- verification
 
 
-def _proven(
+def _verified(
     ours: _Pictures, theirs: _Pictures, pairs: _Pairs, wanted: Callable[[int, int], bool]
 ) -> Iterator[tuple[int, int]]:
-    """The candidates that are the same picture, as far as they are still wanted when their turn comes.
+    """The candidates that are copies. Skips a pair if `wanted` is False when it comes up.
 
-    Of every picture the likeliest one is tried first: the many pairs within a large group are not all aligned.
+    Tries the best candidate of each picture first, so that not all pairs within a large group are aligned.
     """
     while len(pairs.a):
         chosen = [wanted(a, b) for a, b in zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)]
@@ -390,7 +393,7 @@ def _proven(
 
 
 def _alike_in_colour(a: Array, b: Array) -> Array:
-    """0 for no, 1 for yes, 2 where one picture is gray and the other is not."""
+    """For each pair: 1 if the colours agree, 2 if only one of the two pictures is gray, 0 otherwise."""
 
     def size(values: Array) -> Array:
         return np.sqrt(np.einsum("nc,nc->n", values, values) / values.shape[1])
@@ -400,13 +403,13 @@ def _alike_in_colour(a: Array, b: Array) -> Array:
 
 
 def _same(ours: _Pictures, theirs: _Pictures, pairs: _Pairs) -> Array:
-    """Whether the two pictures of each pair are the same: bool (n,)."""
+    """Whether the two pictures of each pair are copies: bool (n,)."""
     a, b = ours.luma(pairs.a).astype(np.float64), theirs.luma(pairs.b).astype(np.float64)
     colour = _alike_in_colour(ours.colours(pairs.a), theirs.colours(pairs.b))
     a, b = a.reshape(-1, SIDE, SIDE), b.reshape(-1, SIDE, SIDE)
     close = np.sqrt(((a - b) ** 2).mean((1, 2))) <= CLOSE * b.std((1, 2))
     aligned, inside = _align(a, b, pairs.window)
-    inside[:, [0, -1]] = inside[:, :, [0, -1]] = False  # detail is not known at the border
+    inside[:, [0, -1]] = inside[:, :, [0, -1]] = False  # detail is unknown at the border
     (fine_a, broad_a), (fine_b, broad_b) = _details(aligned), _details(b)
     plain = np.minimum(*(((fine * inside) ** 2).sum((1, 2)) for fine in (fine_a, fine_b))) < PLAIN
     lower, higher = np.sort([aligned.std((1, 2)), b.std((1, 2))], axis=0)
@@ -417,8 +420,10 @@ def _same(ours: _Pictures, theirs: _Pictures, pairs: _Pairs) -> Array:
 
 
 def _details(pictures: Array) -> tuple[Array, Array]:
-    """Detail of one pixel and of two to four, divided by how much of it there is nearby: two pictures that have no
-    more than one strong edge in common shall not pass for the same."""
+    """Detail of one pixel and of two to four pixels, divided by its local magnitude.
+
+    Without the division, two pictures that share only one strong edge would count as copies.
+    """
     once = _blur()
     thrice = np.linalg.matrix_power(once, 3)
     blurred = once @ pictures @ once.T
@@ -428,10 +433,9 @@ def _details(pictures: Array) -> tuple[Array, Array]:
 
 
 def _align(a: Array, b: Array, window: Array) -> tuple[Array, Array]:
-    """The part of each a that looks most like b, and which pixels of it lie inside of a; (n, SIDE, SIDE) both.
+    """The part of each a that is most similar to b, and a mask of its pixels that lie inside a; both (n, SIDE, SIDE).
 
-    The part is found by Gauss-Newton steps from the window that the pair was found by. Brightness and contrast are
-    fitted together with its place and size.
+    Gauss-Newton steps start from the window of the candidate. They fit position, size, brightness and contrast together.
     """
     loss = np.array(_WINDOWS)[window]
     scale, shift = 1 - loss.sum(2), loss[:, :, 0] - loss[:, :, 1]  # (n, axis)
@@ -442,7 +446,7 @@ def _align(a: Array, b: Array, window: Array) -> tuple[Array, Array]:
         parts = [down * place[:, None], down, right * place, right, aligned, np.ones_like(aligned)]
         slopes = np.stack(parts, axis=1).reshape(len(a), 6, -1)
         known = (slopes * inside.reshape(len(a), 1, -1)).swapaxes(1, 2)
-        # The unit matrix keeps what a picture without any edge says nothing about where it is.
+        # The identity matrix regularises: a picture without edges does not determine its position.
         solved = np.linalg.solve(slopes @ known + np.eye(6), known.swapaxes(1, 2) @ b.reshape(len(a), -1, 1))[:, :, 0]
         gain = np.copysign(np.maximum(np.abs(solved[:, 4]), 0.2), solved[:, 4])
         step = np.clip(solved[:, :4] / gain[:, None], -0.08, 0.08).reshape(-1, 2, 2)  # (n, axis, size and place)
@@ -452,14 +456,14 @@ def _align(a: Array, b: Array, window: Array) -> tuple[Array, Array]:
 
 
 def _part(a: Array, scale: Array, shift: Array) -> tuple[Array, Array]:
-    """The part of each picture with this size and place along (vertical, horizontal), and which pixels are inside."""
+    """The part of each picture with this size and position along (vertical, horizontal), and a mask of its inside pixels."""
     (vertical, above), (horizontal, beside) = (_sampling(scale[:, axis], shift[:, axis]) for axis in (0, 1))
     return vertical @ a @ horizontal.swapaxes(1, 2), above[:, :, None] & beside[:, None, :]
 
 
 def _sampling(scale: Array, shift: Array) -> tuple[Array, Array]:
-    """What takes SIDE values to those of a part of them (cubic interpolation), and which lie inside; (n, SIDE, SIDE)
-    and (n, SIDE). A part of size 1 at place 0 is the whole, one from the middle to the end has size 0.5, place 0.5."""
+    """Matrices (n, SIDE, SIDE) that resample SIDE values to a part of them by cubic interpolation, and masks (n, SIDE) of
+    the values inside. Size 1 at position 0 is the whole; size 0.5 at position 0.5 is the second half."""
     position = ((scale[:, None] * _centred() + shift[:, None]) + 1) * (SIDE / 2) - 0.5
     away = np.abs(np.clip(position, 0, SIDE - 1)[:, :, None] - np.arange(SIDE))
     near = (1.5 * away - 2.5) * away**2 + 1
@@ -469,18 +473,18 @@ def _sampling(scale: Array, shift: Array) -> tuple[Array, Array]:
 
 
 def _centred() -> Array:
-    """The middles of SIDE pixels on a scale from -1 to 1."""
+    """The centres of SIDE pixels on a scale from -1 to 1."""
     return (2 * np.arange(SIDE) + 1) / SIDE - 1
 
 
 def _blur() -> Array:
-    """What blurs a line of SIDE pixels by (1, 2, 1) / 4."""
+    """The matrix that blurs a line of SIDE pixels with the filter (1, 2, 1) / 4."""
     line = np.eye(SIDE)
     return (line[np.maximum(np.arange(SIDE) - 1, 0)] + 2 * line + line[np.minimum(np.arange(SIDE) + 1, SIDE - 1)]) / 4
 
 
 def _correlation(a: Array, b: Array, where: Array) -> Array:
-    """Correlation of each two pictures over the pixels `where`; 0 for one that is flat."""
+    """Correlation of each pair of pictures over the pixels of a mask; 0 if one is constant."""
     count = np.maximum(where.sum((1, 2)), 1)
     a, b = (np.where(where, x - (x * where).sum((1, 2), keepdims=True) / count[:, None, None], 0) for x in (a, b))
     return (a * b).sum((1, 2)) / np.sqrt(np.maximum((a * a).sum((1, 2)) * (b * b).sum((1, 2)), 1e-9))

@@ -1,4 +1,4 @@
-"""Which images two manifests share: equal files, and copies that were encoded, scaled or cropped anew."""
+"""Find the images that two manifests share: equal files, and re-encoded, scaled or cropped copies."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedImage:
-    """An image of one manifest that the other has too."""
+    """An image that occurs in both manifests."""
 
     one: str
     """Its ref in the first manifest."""
     other: str
-    """Ref of one picture of the second that shows the same."""
+    """Ref of one copy in the second manifest."""
     how: str
     """`equal bytes` or `near-duplicate`."""
 
 
 def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", "val")) -> list[SharedImage]:
-    """Images that are usable in one manifest and occur in the other, usable or not there.
+    """Usable images of one manifest that also occur in another, usable there or not.
 
     Args:
         one: the first manifest.
-        other: the second one.
-        splits: splits of the first that are looked at.
+        other: the second manifest.
+        splits: splits of the first manifest to search.
 
     Returns:
-        One entry for each such image of the first, in its order.
+        One entry for each shared image, in the order of the first manifest.
     """
     import pyarrow.compute as pc
 
@@ -49,7 +49,7 @@ def overlap(one: Manifest, other: Manifest, splits: tuple[str, ...] = ("train", 
         for i, j in enumerate(equal.to_pylist())
         if j is not None
     }
-    # Crops have no signature: they are compared by their bytes alone.
+    # Crops have no signature: only their bytes are compared.
     alone = ours["signature"].is_valid().to_numpy() & ~np.isin(np.arange(len(ours)), list(found))
     left = np.flatnonzero(alone)
     rest, seen = ours.take(left), theirs.filter(pc.is_valid(theirs["signature"]))

@@ -1,7 +1,7 @@
-"""Rows: what a trainer gets, whether a sample was made on the spot, read from a file, or is a benchmark's question.
+"""Rows: the form in which a trainer gets all samples, whether made online, read from a file, or asked by a benchmark.
 
-The dataset knows this form only. Where rows come from is behind `Rows`: a sequence that also shows a few typical rows,
-for checks before training, and says what its content depends on, for checkpoints.
+The dataset sees only `Rows`: a sequence that also gives a few typical rows for preflight, and the state that its content
+depends on for checkpoints.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample, extra_info
 
 PROBES = 4
-"""Rows of each kind that are looked at before a run starts."""
+"""Rows of each kind that are checked before a run starts."""
 
 
 @dataclass(frozen=True)
@@ -27,44 +27,44 @@ class Row:
     """One prompt with its truth, ready for a trainer."""
 
     kind: str
-    """What it is a row of, for messages: `rotation:pair_90`, or a benchmark's name."""
+    """Name for messages: the arm, such as `rotation:pair_90`, or the benchmark."""
     data_source: str
     """The name under which verl groups its metrics: `ssl4rl/<task>` or `bench/<benchmark>/<category>`."""
     prompt: str
     """The user's turn, answer format included, with `<image>` and `<video>` marks."""
     images: tuple[Image.Image, ...]
-    """RGB, at the size they are shown."""
+    """RGB, at the size at which the model sees them."""
     videos: tuple[Clip, ...]
     ground_truth: str
     """JSON for the reward function (`ssl4rl_plugin.training.rewards`)."""
     info: dict[str, Any]
-    """What no prompt shows; the keys of `ssl4rl_plugin.data.samples.extra_info`."""
+    """verl's `extra_info`, with the keys of `ssl4rl_plugin.data.samples.extra_info`. No prompt contains it."""
 
     def pieces(self) -> list[str | Image.Image | Clip]:
-        """The prompt as text, pictures and clips in order. Raises ValueError if the marks do not fit."""
+        """The prompt as text, images and clips in order. Raises ValueError if the numbers of marks do not match."""
         return pieces(self.prompt, self.images, self.videos)
 
 
 class Rows(Protocol):
-    """Rows by number; picklable."""
+    """A sequence of rows; picklable."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Row:
-        """Row `index`, always the same. Raises IndexError outside."""
+        """Row `index`, always the same. Raises IndexError if it is out of range."""
         ...
 
     def probes(self) -> Iterator[Row]:
-        """A few rows of every kind."""
+        """A few rows of each kind."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What the rows depend on, as JSON values: equal states, equal rows."""
+        """Everything that the rows depend on, as JSON values. Equal states mean equal rows."""
         ...
 
 
 def row_of(made: StreamSample) -> Row:
-    """A finished sample as a row."""
+    """The row of a finished sample."""
     return Row(
         kind=made.arm.key,
         data_source=made.arm.data_source,
@@ -77,7 +77,7 @@ def row_of(made: StreamSample) -> Row:
 
 
 class OnlineRows:
-    """Rows made on the spot from a stream of samples."""
+    """Rows made online from a stream of samples."""
 
     def __init__(self, stream: SampleStream) -> None:
         self.stream = stream
@@ -90,23 +90,22 @@ class OnlineRows:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """What the rows are drawn from."""
+        """The arms that the rows are drawn from."""
         return self.stream.settings.arms
 
     def of_arm(self, index: int, arm: int, use: int) -> Row:
-        """Row `index`, from arm number `arm`; images come in the same order whatever the arm, so `use` does not matter."""
+        """Row `index`, from arm number `arm`. The order of the images is the same for all arms, so `use` has no effect."""
         return row_of(self.stream.of_arm(index, self.arms[arm]))
 
     def probes(self) -> Iterator[Row]:
-        """Some of every arm in the validation stream, and as they come in the training stream."""
-        # The val stream holds its arms one after the other; the train stream mixes them.
+        """A few rows of each arm from a validation stream; the first rows of a training stream, which mixes the arms."""
         settings = self.stream.settings
         stride = settings.val_samples if self.stream.split == "val" else PROBES
         numbers = [arm * stride + k for arm in range(len(settings.arms)) for k in range(min(PROBES, stride))]
         return (self[number] for number in numbers if number < len(self))
 
     def held_out(self) -> OnlineRows:
-        """The rows of the validation split; these where it is empty."""
+        """The rows of the validation split; the training rows if it is empty."""
         if self.stream.split == "val" or not self.stream.manifest.items("val"):
             return self
         return OnlineRows(SampleStream(self.stream.settings, self.stream.manifest, "val"))
@@ -119,7 +118,7 @@ class OnlineRows:
 
 
 class JoinedRows:
-    """Several rows one after the other."""
+    """Several `Rows`, concatenated."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self.parts = [part for part in parts if len(part)]

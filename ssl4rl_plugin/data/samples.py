@@ -1,8 +1,8 @@
-"""The stream of samples of a run: sample number i is a pure function of the settings, the manifest and i.
+"""The stream of samples of a run: sample i is a pure function of the settings, the manifest and i.
 
-Nothing here knows about verl or torch, so the online dataset, the preview, the report and the tests all see the same
-samples. An epoch shows every item once, in an order of its own, and no corruption comes twice; since the number alone
-decides, a resumed run goes on with exactly the samples that it would have seen, whatever the number of workers.
+This module imports neither verl nor torch, so the online dataset, the preview, the report and the tests see the same
+samples. Each epoch shows every item once, in a new order and with new corruptions. Samples do not depend on earlier
+samples or on the number of workers, so a resumed run continues with exactly the samples that it would have seen.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from ssl4rl_plugin.data.manifest import Manifest, ManifestItem
 logger = logging.getLogger(__name__)
 
 DRAWS_PER_ITEM = 4
-"""How many corruptions of one item are tried before the next item takes its place."""
+"""Corruptions of one item that are tried before the next item replaces it."""
 ITEMS_PER_SAMPLE = 64
-"""How many items are tried before the run stops: a task that refuses so many does not fit the images."""
+"""Items that are tried before the run stops with an error: a task that refuses 64 in a row does not fit the images."""
 NODES_PER_SAMPLE = 1024
-"""The same for nodes of a graph, which cost next to nothing, and few of which may have what a task asks for."""
+"""The same for nodes of a graph: they are cheap to try, and few of them may fit a task."""
 
 
 class SampleError(UserError):
-    """No item fits a task; the message counts the reasons."""
+    """No item fits a task. The message counts the reasons."""
 
 
 @dataclass(frozen=True)
 class StreamSample:
-    """One finished sample with all that identifies it."""
+    """One finished sample with everything that identifies it."""
 
     index: int
     split: str
@@ -54,27 +54,27 @@ class StreamSample:
     instruction: str
     """How to write the answer: one of the wordings of the run's answer format."""
     refused: tuple[str, ...]
-    """Reasons of the draws that were refused before this one, in order."""
+    """Reasons of the draws that the task refused before this one, in order."""
 
     @property
     def key(self) -> str:
-        """`split:index`, from which `SampleStream` makes the sample again."""
+        """`split:index`. `SampleStream` can make the sample again from it."""
         return f"{self.split}:{self.index}"
 
     @property
     def truth_json(self) -> str:
-        """What the reward function needs, as one JSON string."""
+        """The row's ground truth for the reward function, as JSON; see `encode_truth`."""
         arm = self.arm
         return encode_truth(arm.task.name, arm.level_name, arm.options, self.sample.truth, self.key)
 
     @property
     def prompt(self) -> str:
-        """The whole text of the user's turn: the question and the answer format, with `<image>` marks."""
+        """Text of the user's turn: the question and the answer format, with `<image>` and `<video>` marks."""
         return f"{self.sample.question} {self.instruction}"
 
     @property
     def gold(self) -> str:
-        """The right answer, without tags."""
+        """The correct answer, without tags."""
         return self.arm.task.gold(self.sample.truth, self.arm.level)
 
 
@@ -97,7 +97,7 @@ class SampleStream:
         if split == "train" and settings.source.train_size is not None:
             self.items = _Subset(self.items, settings.source.train_size, settings.seed)
         self.refusals: Counter[str] = Counter()
-        """Refused draws so far in this process, by `task:level: reason`."""
+        """Number of refused draws so far in this process, by `task:level: reason`."""
         if not self.items:
             raise SampleError(
                 f"the {split} split has no images ({len(manifest.items('train'))} in train, {len(manifest.items('val'))} "
@@ -112,7 +112,7 @@ class SampleStream:
                 )
         needed = max(arm.task.others_needed for arm in settings.arms)
         groups: set[str] = set()
-        for item in self.items:  # of a million, only as many as it takes
+        for item in self.items:  # stops early: there may be a million
             if len(groups) > needed or not needed:
                 break
             groups.add(item.group)
@@ -128,7 +128,7 @@ class SampleStream:
         return self.settings.epochs * len(self.items)
 
     def __getitem__(self, index: int) -> StreamSample:
-        """Make sample `index`. Raises IndexError outside of the stream, SampleError if no item fits the task."""
+        """Make sample `index`. Raises IndexError if it is out of range, SampleError if no item fits the task."""
         self._check(index)
         if self.split == "val":
             return self.of_arm(index, self.settings.arms[index // self.settings.val_samples])
@@ -136,7 +136,7 @@ class SampleStream:
         return self.of_arm(index, rng.choices(self.settings.arms, [arm.weight for arm in self.settings.arms])[0])
 
     def of_arm(self, index: int, arm: Arm) -> StreamSample:
-        """Make sample `index` from an arm of the caller's choice, whatever the weights say. Raises as `[]` does."""
+        """Make sample `index` from the given arm instead of a drawn one. Raises the errors of `[]`."""
         self._check(index)
         position = index % self.settings.val_samples if self.split == "val" else index
         epoch, place = divmod(position, len(self.items))
@@ -146,15 +146,15 @@ class SampleStream:
         for step in range(min(tried, len(self.items))):
             row = self.items[order[(place + step) % len(order)]]
             try:
-                data = self._data(row)
-            except ImageError as error:  # was good when indexed: the file changed or the disk failed
+                data = self._open(row)
+            except ImageError as error:  # readable when indexed: the file changed or the disk failed
                 refused.append(error.reason)
                 logger.warning("%s could not be read: %s", row.id, error)
                 continue
             item = Item(row.id, data, row.group)
             for attempt in range(DRAWS_PER_ITEM):
                 draw = epoch * DRAWS_PER_ITEM + attempt
-                # A stand-in item must not repeat the sample that it gives at its own place.
+                # An item that replaces another must not repeat the sample that it gives at its own index.
                 rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, index + 1 if step else 0)
                 if arm.task.others_needed:
                     item = replace(item, others=self._others(arm, row, rng, refused))
@@ -178,12 +178,13 @@ class SampleStream:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 -- the stream lives as long as its run
     def _order(self, epoch: int) -> list[int]:
-        """The order of the items in an epoch."""
+        """Permutation of the items for one epoch."""
         order = list(range(len(self.items)))
         rng_for(self.settings.seed, self.split, "order", epoch).shuffle(order)
         return order
 
-    def _data(self, row: ManifestItem | GraphItem) -> Image.Image | RGBD | Clip | GraphNode:
+    def _open(self, row: ManifestItem | GraphItem) -> Image.Image | RGBD | Clip | GraphNode:
+        """The `Item.data` of a row. Raises ImageError."""
         if isinstance(self.manifest, GraphManifest):
             assert isinstance(row, GraphItem)
             return self.manifest.open(row)
@@ -193,7 +194,7 @@ class SampleStream:
     def _others(
         self, arm: Arm, row: ManifestItem | GraphItem, rng: random.Random, refused: list[str]
     ) -> tuple[Item, ...]:
-        """Items of other groups, each of another one, drawn uniformly; an unreadable one is noted and passed over."""
+        """Uniformly drawn items of other groups, all groups distinct. Skips unreadable items and adds them to `refused`."""
         found: list[Item] = []
         groups = {row.group}
         for _ in range(ITEMS_PER_SAMPLE * max(1, arm.task.others_needed)):
@@ -203,7 +204,7 @@ class SampleStream:
             if other.group in groups:
                 continue
             try:
-                found.append(Item(other.id, self._data(other), other.group))
+                found.append(Item(other.id, self._open(other), other.group))
                 groups.add(other.group)
             except ImageError as error:
                 refused.append(error.reason)
@@ -214,9 +215,9 @@ class SampleStream:
 
 
 class _Subset(Sequence[ManifestItem | GraphItem]):
-    """`size` of the items (a share or a number), in their order; for one seed a smaller subset is part of a larger one.
+    """A random subset of the items, in their order. For one seed, smaller subsets are contained in larger ones.
 
-    Raises SampleError if there are fewer.
+    `size` is a number of items (int) or a share (float). Raises SampleError if there are fewer items.
     """
 
     def __init__(self, items: Sequence[ManifestItem | GraphItem], size: int | float, seed: int) -> None:
@@ -244,7 +245,7 @@ class _Subset(Sequence[ManifestItem | GraphItem]):
 
 
 def extra_info(made: StreamSample) -> dict[str, Any]:
-    """What a row carries beside its prompt and truth; the same keys for every task. No prompt sees it."""
+    """verl's `extra_info` of a row: the same keys for every task. No prompt contains it."""
     return {
         "index": made.index,
         "split": made.split,

@@ -1,7 +1,7 @@
-"""Shards: rows as parquet files that verl reads, each one either whole and as planned, or not there at all.
+"""Shards: rows in parquet files that verl reads. A partial shard never exists.
 
-A file is written aside, synced and renamed. Its footer says which shard of which plan it is, and its pages carry
-checksums, so a finished shard is recognised by what it holds and not by its name.
+Each file is written under a temporary name, synced and renamed. Its footer names its plan and its number, and its pages
+have checksums, so a finished shard is recognised by its content, not by its name.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STORES = ("bytes", "path", "reference")
-"""How a row carries its pictures: inside of it; as files beside it; or not at all, to be made again when read."""
+"""How a row stores its pictures: encoded in the row; as files beside the shards; or as a reference, to be made again when
+read."""
 FORMATS = ("jpeg", "png")
 METADATA_KEY = b"ssl4rl.shard"
 
 
 class ShardError(UserError):
-    """A shard that cannot be read as what it should be."""
+    """A shard cannot be read, or is not the expected one."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Shard:
     number: int
     of: int
     start: int
-    """First row of the split that it holds."""
+    """Number of its first row in the split."""
     stop: int
-    """Row behind its last one."""
+    """Number of its last row, plus 1."""
 
     @property
     def name(self) -> str:
@@ -58,20 +59,20 @@ class Shard:
 
 @dataclass(frozen=True)
 class Codec:
-    """How pictures are encoded; all pictures of all rows alike, so that no file property tells an answer."""
+    """How pictures are encoded. The codec is the same for all pictures, so that no property of a file reveals an answer."""
 
     format: str = "jpeg"
-    """`jpeg`, or `png` where not a single pixel may change."""
+    """`jpeg`, or `png` for lossless pictures."""
     quality: int = 90
-    """Of JPEG, 1 to 100."""
+    """JPEG quality, 1 to 100."""
 
     def encode(self, image: Image.Image) -> bytes:
-        """An RGB picture as a file."""
+        """The encoded file of an RGB picture."""
         file = io.BytesIO()
         if self.format == "jpeg":
-            image.save(file, "JPEG", quality=self.quality, subsampling="4:4:4")  # colours as sharp as the rest
+            image.save(file, "JPEG", quality=self.quality, subsampling="4:4:4")  # colour at full resolution
         else:
-            image.save(file, "PNG", compress_level=1)  # a fifth of the default's time for a few per cent of its size
+            image.save(file, "PNG", compress_level=1)  # a fifth of the default's time, files a few per cent larger
         return file.getvalue()
 
 
@@ -80,14 +81,14 @@ _COUNTED = ("rows", "refused", "answers")
 
 @dataclass
 class Tally:
-    """What one shard, or several, hold."""
+    """Counts of the content of one or several shards."""
 
     rows: Counter[str] = field(default_factory=Counter)
-    """By kind: `task:level`, or a benchmark's name."""
+    """Number of rows by kind: `task:level`, or a benchmark's name."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Draws that a task refused on the way, by `task:level: reason`."""
+    """Number of draws that tasks refused, by `task:level: reason`."""
     answers: Counter[str] = field(default_factory=Counter)
-    """Right answers, by `task:level: answer`; of tasks with few of them."""
+    """Number of correct answers by `task:level: answer`, for tasks with few different answers."""
     pictures: int = 0
     picture_bytes: int = 0
     pixels: int = 0
@@ -95,7 +96,7 @@ class Tally:
     """Pixels along the longest side of any picture."""
 
     def add(self, other: Tally) -> None:
-        """Count what another one holds too."""
+        """Add the counts of `other`."""
         for name in _COUNTED:
             getattr(self, name).update(getattr(other, name))
         for name in ("pictures", "picture_bytes", "pixels"):
@@ -113,7 +114,7 @@ class Tally:
 
 
 def schema() -> pa.Schema:
-    """Columns of a shard: what verl's `RLHFDataset` reads, the same for every task."""
+    """Columns of a shard, as verl's `RLHFDataset` reads them; the same for every task."""
     import pyarrow as pa
 
     text = pa.string()
@@ -139,11 +140,11 @@ def picture_name(data: bytes, format: str) -> str:
 
 
 def row_from(values: dict[str, Any], folder: Path) -> Row:
-    """A row as it was written; its prompt is the user's turn. `folder` has its links resolved.
+    """The row of a shard, decoded; its prompt is the user's turn. `folder` must be a real path, without links.
 
     Raises:
-        ShardError: the row is of another form.
-        ImageError: a picture cannot be read, or does not lie in the folder.
+        ShardError: the row does not follow the schema.
+        ImageError: a picture cannot be read, or lies outside the folder.
     """
     try:
         truth = json.loads(values["reward_model"]["ground_truth"])
@@ -162,12 +163,12 @@ def row_from(values: dict[str, Any], folder: Path) -> Row:
             info=values["extra_info"],
         )
     except (AttributeError, KeyError, TypeError, StopIteration, json.JSONDecodeError) as error:
-        raise ShardError(f"no row that `ssl4rl build` wrote: {type(error).__name__}: {error}") from error
+        raise ShardError(f"not a row written by `ssl4rl build`: {type(error).__name__}: {error}") from error
 
 
 def _decoded(picture: dict[str, Any], folder: Path) -> Image.Image:
     if picture["bytes"] is not None:
         return open_rgb(picture["bytes"])
     path = inside(os.fsencode(folder), os.fsencode(picture["path"]), picture["path"])
-    file_stamp(path, picture["path"])  # refuses what is no regular file
+    file_stamp(path, picture["path"])  # raises unless it is a regular file
     return open_rgb(read_file(path, picture["path"]))

@@ -1,6 +1,6 @@
-"""A source lists pictures (or RGB-D pairs, or videos) and reads them one at a time; it decides nothing about them.
+"""Sources: a source lists pictures (or RGB-D pairs, or videos) and reads them one at a time. It does not filter them.
 
-Sources are found by entry point (group `ssl4rl.sources`), so another package can add one without a change here.
+Sources are found by entry point (group `ssl4rl.sources`), so another package can add one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ssl4rl_plugin.data.images import ImageInfo, PixelBox, decode
 
 
 class SourceError(UserError):
-    """A source or a manifest cannot be used at all; the message says what is wrong, where, and what to do."""
+    """A source or a manifest cannot be used. The message says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,132 +30,136 @@ class Record:
     """One picture of a source."""
 
     ref: str
-    """Where the bytes are; stable, unique in the source, valid UTF-8. It is also the item's id."""
+    """Where the bytes are: stable, unique in the source, valid UTF-8. It is also the item's id."""
     split: str | None = None
-    """The source's own name of the split; None leaves the choice to the manifest."""
+    """The source's own name for the split; None if the manifest chooses."""
     group: str | None = None
-    """Records that show the same thing share a group; None leaves the choice to the manifest."""
+    """Records that show the same thing share a group; None if the manifest chooses."""
     box: PixelBox | None = None
     """The part of the decoded, upright picture that is the item; None for all of it."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One labelled question of a benchmark: for validation only, no training sample ever sees it."""
+    """One labelled question of a benchmark. It is used only for validation, never for training."""
 
     id: str
-    """Unique in its source; the benchmark's own index where it has one."""
+    """Unique in its source; the benchmark's own index if it has one."""
     refs: tuple[str, ...]
     """Refs of its pictures, in order."""
     text: str
-    """What is asked. With several pictures it may hold an `<image>` mark for each; without marks they come first."""
+    """The question. It has one `<image>` mark for each picture, or no marks: then the pictures come first."""
     options: tuple[str, ...]
-    """Texts of the options A, B, C, ... in order; empty for a question that is answered freely."""
+    """Texts of the options A, B, C, ... in order; empty for a free answer."""
     answer: str | None
-    """The letter of the right option, or the right text of a free question; None where the benchmark withholds it."""
+    """Letter of the correct option, or the correct text of a free answer; None if the benchmark withholds it."""
     hint: str | None = None
-    """What the benchmark says before the question."""
+    """Text that the benchmark puts before the question."""
     category: str | None = None
     """Finest category, as the benchmark spells it."""
     l2_category: str | None = None
     """Coarser category above `category`."""
     split: str | None = None
-    """The benchmark's own name of the split."""
+    """The benchmark's own name for the split."""
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Where the files are on the Hugging Face Hub, for `--download`."""
+    """Location of the files on the Hugging Face Hub, for `--download`."""
 
     repo: str
     """`owner/name` of a dataset repository."""
     files: tuple[str, ...] = ("*",)
-    """Which of its files are needed, as shell patterns."""
+    """Shell patterns of the files that are needed."""
 
 
 class Source(ABC):
-    """Raw pictures at one place. Subclasses set the class attributes and implement `records`, `stamp` and `read`.
+    """Raw pictures in one place. Subclasses set the class attributes and implement `records`, `stamp` and `read`.
 
-    Instances are small and can be pickled: data-loader workers and other machines read through copies of them.
-    Listing and reading are kept apart, so that a million records are listed without opening one.
+    Instances are small and picklable: data-loader workers and other machines read through copies. Listing does not open
+    files, so a million records are listed quickly.
 
     Args:
-        path: where the files are; None for a source that knows.
-        options: the source's own settings, with every default filled in; JSON values.
+        path: where the files are; None for a source that needs no path.
+        options: the source's own settings, with all defaults filled in; JSON values.
 
     Raises:
-        SourceError: from the constructor, when there is nothing to read at `path` or an option makes no sense.
+        SourceError: from the constructor, if there is nothing to read at `path` or an option is invalid.
     """
 
     name: ClassVar[str]
     """Registry name, snake_case."""
     kind: ClassVar[str] = "image"
-    """What its items are: `image`, `rgbd`, `video` or `graph`."""
+    """Kind of its items: `image`, `rgbd`, `video` or `graph`."""
     summary: ClassVar[str]
     """One line: what this source reads."""
     schema: ClassVar[str]
-    """What the files must look like."""
+    """Required layout of the files."""
     splits: ClassVar[tuple[str, ...]] = ()
-    """The splits that the source itself defines; empty where the manifest divides it."""
+    """The splits that the source itself defines; empty if the manifest divides it."""
     licence: ClassVar[str]
-    """What a user should know about the rights in the pictures."""
+    """Licence of the pictures, and what a user should know about it."""
     where: ClassVar[str]
     """Where a user gets the files."""
     hub: ClassVar[Hub | None] = None
-    """A copy on the Hugging Face Hub, in a layout that the source reads; None where there is none."""
+    """A copy on the Hugging Face Hub in a layout that the source reads; None if there is none."""
 
     def __init__(self, path: str | Path | None, **options: Any) -> None:
         try:
             self.path = None if path is None else Path(path).expanduser().resolve()
         except (OSError, RuntimeError, ValueError) as error:  # a loop of links, no home folder, a null byte
-            raise SourceError(f"source {self.name!r}: {path!r} is no usable path: {error}") from error
+            raise SourceError(f"source {self.name!r}: {path!r} is not a usable path: {error}") from error
         self.options = options
 
     @abstractmethod
     def records(self) -> Iterator[Record]:
-        """Every picture, in a fixed order, without decoding any. Raises SourceError if there is none at all."""
+        """Every picture, in a fixed order, without decoding. Raises SourceError if there are none."""
 
     @abstractmethod
     def stamp(self, ref: str) -> tuple[int, int]:
-        """Size in bytes and modification time in ns of what `ref` points to: unchanged means that it need not be read
-        again. Raises ImageError(`unreadable`, ...) if it cannot be told."""
+        """Size in bytes and modification time in ns of the file of `ref`. If both are unchanged, it is not read again.
+
+        Raises ImageError (`unreadable`).
+        """
 
     @abstractmethod
     def read(self, ref: str) -> bytes:
-        """The encoded picture; of an item of several files all that decides its content, as one string of bytes.
+        """The encoded picture. For an item of several files, all bytes that determine its content, concatenated.
 
         Raises:
-            ImageError: this picture cannot be read; it is skipped and counted by reason.
+            ImageError: the picture cannot be read. The caller skips it and counts the reason.
             SourceError: `ref` does not belong to this source.
         """
 
     def questions(self) -> Iterator[Question]:
-        """The benchmark's questions, in a fixed order; none for a source of mere pictures.
+        """The benchmark's questions, in a fixed order; none if the source is no benchmark.
 
-        Raises SourceError where the file has questions in another form than `schema` says.
+        Raises SourceError if the questions do not follow `schema`.
         """
         return iter(())
 
     def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
-        """What the manifest measures: the picture, or one picture that stands for the item, after every check that
-        makes an item unfit for good. `data` is what `read` gave. Raises ImageError with the reason."""
+        """The picture that the manifest measures: the item's own, or one that represents the item.
+
+        Checks everything that makes an item permanently unusable. `data` is the result of `read`. Raises ImageError.
+        """
         return decode(data, max_source_pixels=max_source_pixels)
 
     def item(self, ref: str, picture: Callable[[], Image.Image], max_pixels: int | None) -> Image.Image | RGBD | Clip:
-        """What a task gets as `Item.data`.
+        """The `Item.data` for tasks.
 
         Args:
-            ref: which item.
-            picture: gives the item's picture, upright RGB, its box cut out, at most `max_pixels` pixels.
-            max_pixels: limit for whatever else is made.
+            ref: ref of the item.
+            picture: returns the item's picture: upright RGB, its box cut out, at most `max_pixels` pixels.
+            max_pixels: limit for other images of the item, such as frames and depth maps.
 
         Raises:
-            ImageError: it was good when it was indexed, but cannot be read now.
+            ImageError: the item was readable when it was indexed, but is not now.
         """
         return picture()
 
     def existing_path(self) -> Path:
-        """`path`, checked to be given and to exist. Raises SourceError."""
+        """`path`. Raises SourceError if it is not given or does not exist."""
         if self.path is None:
             raise SourceError(f"source {self.name!r} needs a path: {self.where}")
         try:
@@ -171,14 +175,14 @@ _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "te
 
 
 def stated_split(path: str) -> str | None:
-    """The split that a path states: a folder `train`, or a file name like `train-00000-of-00005.parquet`."""
+    """The split named in a path: by a folder `train`, or by a file name like `train-00000-of-00005.parquet`."""
     *folders, name = path.lower().split("/")
     return next((part for part in (*folders, re.split(r"[-_.]", name)[0]) if part in _SPLITS), None)
 
 
 def splits_used(wanted: bool | None, names: Iterable[str | None]) -> bool:
-    """Whether a source's splits of such names hold: `wanted`, or where it is None, whether there is something to train
-    on and something to hold out. (Benchmarks call all that they have `test`.)"""
+    """Whether to use a source's own splits: `wanted`, or if it is None, whether `names` has both a training split and
+    another one. (Some benchmarks put all their data into `test`.)"""
     sides = {name.startswith("train") for name in names if name is not None}
     return len(sides) == 2 if wanted is None else wanted
 
@@ -187,14 +191,14 @@ registry: Registry[type[Source]] = Registry("ssl4rl.sources", "source", base=Sou
 
 
 def load_source(name: str, path: str | Path | None = None, **options: Any) -> Source:
-    """The named source, at a path.
+    """The source of that name, at a path.
 
     Raises:
-        RegistryError: no such source, or the package that offers it is broken.
-        SourceError: nothing to read there, or an unknown option.
+        RegistryError: there is no such source, or its package is broken.
+        SourceError: there is nothing to read at the path, or an option is unknown.
     """
     kind = registry.get(name)
-    # Asked of the signature beforehand: a TypeError from inside the constructor must not pass for a bad option.
+    # Checked against the signature first: a TypeError from inside the constructor must not look like a bad option.
     accepted = [p for p in inspect.signature(kind).parameters if p != "path"]
     unknown = sorted(set(options) - set(accepted))
     if unknown:

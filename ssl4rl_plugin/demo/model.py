@@ -1,13 +1,13 @@
-"""A Qwen2.5-VL of under a million parameters with random weights, its tokenizer and its processor; for tasks on graphs a
-Qwen2.5 of the same size, without eyes.
+"""A Qwen2.5-VL with under a million random parameters, its tokenizer and its processor. Tasks on graphs use a Qwen2.5 of
+the same size, without a vision tower.
 
-Every part is the real thing at a small size: the architecture is transformers' own, the tokenizer a byte-level BPE
-trained on the prompts of the run, the processor Qwen's. It loads offline with AutoProcessor, in verl and in vLLM.
+The architecture is transformers' own, the tokenizer a byte-level BPE trained on the run's prompts, the processor Qwen's.
+The model loads offline with AutoProcessor, in verl and in vLLM.
 
-Sizes and initial values were chosen so that policy gradient from scratch works at all (docs/cpu.md has the curves):
+Policy gradient from random weights works with these sizes and initial values (docs/cpu.md has the curves):
 
-- linear layers start with standard deviation 1/sqrt(fan-in) and embeddings with 0.5; with transformers' 0.02 the
-  picture hardly moves the answer, and learning stalls;
+- linear layers start with standard deviation 1/sqrt(fan-in), embeddings with 0.5; with transformers' 0.02 the picture
+  hardly changes the answer, and learning stalls;
 - the vision patches are 28 pixels wide and merged two by two, so a picture of 56 pixels is one visual token, whose four
   patches are the four quadrants.
 """
@@ -27,7 +27,7 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 """Qwen's special tokens; its processor and chat template expect them."""
 TAGS = ("<answer>", "</answer>", "<think>", "</think>")
-"""One token each, but not special: they must stay in the decoded response, where the reward function looks for them."""
+"""One token each, but not special: decoding must keep them for the reward function."""
 
 PATCH = 28
 """Pixels along a vision patch."""
@@ -39,7 +39,7 @@ VISION_HIDDEN, VISION_LAYERS = 64, 1
 
 
 def train_tokenizer(texts: Iterable[str]) -> Any:
-    """A byte-level BPE tokenizer (`PreTrainedTokenizerFast`) that is short on `texts` and complete on any other."""
+    """A byte-level BPE tokenizer (`PreTrainedTokenizerFast`), trained on `texts`; it can encode any text."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -68,13 +68,15 @@ def train_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def chat_template() -> str:
-    """The chat template (Jinja): ChatML turns, pictures where they stand in the content, no system message of its own."""
+    """The chat template (Jinja): ChatML turns, pictures at their place in the content, no default system message."""
     return (files("ssl4rl_plugin.demo") / "chat_template.jinja").read_text()
 
 
 def build_model(tokenizer: Any, seed: int, vision: bool = True) -> Any:
-    """A `Qwen2_5_VLForConditionalGeneration`, or without vision a `Qwen2ForCausalLM`, in float32 with random weights that
-    depend on `seed` alone."""
+    """A `Qwen2_5_VLForConditionalGeneration`, or without vision a `Qwen2ForCausalLM`, in float32.
+
+    The weights are random and depend only on `seed`.
+    """
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
@@ -133,11 +135,11 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True) -> Any:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() < 2:
-                continue  # norms and biases start at transformers' ones and zeros
+                continue  # norms and biases keep transformers' ones and zeros
             if "embed_tokens" in name:
                 std = 0.5
             elif "lm_head" in name:
-                std = 0.02  # every answer starts out equally likely
+                std = 0.02  # all answers are nearly equally likely at the start
             else:
                 std = weight[0].numel() ** -0.5
             weight.normal_(0.0, std, generator=generator)
@@ -150,8 +152,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())
-    settings["tokenizer_class"] = "Qwen2Tokenizer"  # Qwen's processor accepts no other
-    settings.pop("added_tokens_decoder", None)  # they are in tokenizer.json already
+    settings["tokenizer_class"] = "Qwen2Tokenizer"  # the only one that Qwen's processor accepts
+    settings.pop("added_tokens_decoder", None)  # tokenizer.json holds them
     path.write_text(json.dumps(settings, indent=1))
     (folder / "chat_template.jinja").write_text(chat_template())
     if not hasattr(model.config, "vision_config"):

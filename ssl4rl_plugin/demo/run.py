@@ -1,9 +1,9 @@
-"""The demo from end to end: build the model, warm it up, train it with verl, show what came of it.
+"""The demo from end to end: build the model, warm it up, train it with verl, show the results.
 
-Everything goes into one folder. Started again with the same folder, it goes on from the last checkpoint: finished steps
-are not repeated, and the samples are those that an undisturbed run would have seen.
+All files go into one folder. With the folder of an earlier run, the demo resumes from the last checkpoint: it repeats no
+finished step, and sees the same samples as a run without interruption.
 
-    model/            the model as it went into training
+    model/            the model before training
     metrics-K.jsonl   verl's metrics, one file for each start
     train-K.log       verl's output
     rollouts/ validation/  every response with its score (verl's dumps)
@@ -38,7 +38,7 @@ RECIPES = ("cpu_demo", "cpu_learn", "cpu_curriculum", "cpu_videos", "graph_cpu_d
 """Recipes for the tiny model on a machine without a GPU."""
 WARM_UP_STEPS = 100
 START_LIMIT = 600
-"""Seconds without a first metric after which a run counts as stuck: a failed worker can leave verl waiting for ever."""
+"""Seconds without a first metric after which a run counts as stuck: verl can wait forever for a failed worker."""
 STEP_LIMIT = 300
 """Seconds without a new metric after which a run counts as stuck."""
 
@@ -58,12 +58,12 @@ def main(
     """Run the demo in folder `out`.
 
     Args:
-        out: the run's folder; made if it is not there.
+        out: the run's folder; created if it does not exist.
         recipe: one of `RECIPES`: `cpu_learn` trains until the model has visibly learnt, `cpu_curriculum` on levels of one
             task, `cpu_videos` on videos.
-        steps: training steps, if not the recipe's.
-        seed: of the model's weights and of the samples.
-        resume: go on from what `out` holds; otherwise a folder with something in it is an error.
+        steps: training steps; None for the recipe's.
+        seed: seed of the model's weights and of the samples.
+        resume: continue the run in `out`; otherwise a folder that is not empty is an error.
         extra: further Hydra overrides for verl.
 
     Returns:
@@ -88,7 +88,7 @@ def main(
 
 
 def compose(recipe: str, overrides: list[str]) -> Any:
-    """verl's config for a recipe, composed as main_ppo does it."""
+    """verl's config for a recipe, composed as in main_ppo."""
     import verl  # noqa: F401  -- loads the plugin
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
@@ -98,7 +98,7 @@ def compose(recipe: str, overrides: list[str]) -> Any:
 
 
 def prepare_model(config: Any, folder: Path, seed: int) -> None:
-    """Build and warm up the model, unless the folder holds it already."""
+    """Build and warm up the model, unless the folder already holds it."""
     from omegaconf import OmegaConf
 
     from ssl4rl_plugin.data.indexing import load_manifest
@@ -179,7 +179,7 @@ def command(recipe: str, out: Path, overrides: list[str]) -> list[str]:
 
 
 def train(recipe: str, out: Path, overrides: list[str], total: int) -> None:
-    """Run verl's trainer up to step `total`, with progress, time limits, and nothing left behind. Raises DemoError."""
+    """Run verl's trainer up to step `total`, with progress and time limits. Raises DemoError."""
     if reached(out) >= total:
         console.print(f"training: all {total} steps are done already")
         return
@@ -194,7 +194,7 @@ def run_trainer(recipe: str, out: Path, overrides: list[str], total: int) -> Pat
     metrics, log = out / f"metrics-{start}.jsonl", out / f"train-{start}.log"
     arguments = command(recipe, out, overrides)
     console.print(f"training: [dim]{' '.join(arguments[1:5])} ...[/dim]  (output in {log})")
-    # Ray puts sockets below its folder, whose names may have 107 characters at most.
+    # Ray puts sockets below its folder, and their paths may have at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as ray_folder, log.open("w") as output:
         environment = {
             **os.environ,
@@ -219,7 +219,7 @@ def run_trainer(recipe: str, out: Path, overrides: list[str], total: int) -> Pat
 
 
 def reached(out: Path) -> int:
-    """The last step that a checkpoint holds; 0 without one."""
+    """The step of the last checkpoint; 0 if there is none."""
     try:
         return int((out / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
     except (OSError, ValueError):
@@ -227,7 +227,7 @@ def reached(out: Path) -> int:
 
 
 def _follow(process: subprocess.Popen[bytes], metrics: Path, total: int, done: int) -> None:
-    """Show verl's progress until it ends. Raises DemoError when it gets stuck."""
+    """Show verl's progress until it ends. Raises DemoError if it gets stuck."""
     last_change, size = time.monotonic(), 0
     with _progress() as bar:
         task = bar.add_task("starting Ray, vLLM and the trainer", total=total, completed=done)
@@ -255,7 +255,7 @@ def _complete_rows(metrics: Path) -> list[dict[str, Any]]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a run and everything that it started, Ray's daemons included; does nothing to other people's."""
+    """End a run and all processes that it started, Ray's daemons included, and no others."""
     import psutil
 
     try:
@@ -283,7 +283,7 @@ def _shared_memory() -> set[Path]:
 def _remove_unused(segments: set[Path]) -> None:
     """Remove segments that no process uses: the weight transfer leaves two behind in every run."""
     for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):  # the process has ended, or is somebody else's
+        with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
             used = maps.read_text()
             segments = {segment for segment in segments if str(segment) not in used}
     for segment in segments:

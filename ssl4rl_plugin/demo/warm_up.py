@@ -1,11 +1,11 @@
-"""The warm-up before reinforcement: it teaches how an answer is written, and nothing about which one is right.
+"""The warm-up before reinforcement learning: it teaches the form of an answer, and nothing about which one is right.
 
-A model with random weights never writes `<answer>B</answer>` by chance, so that no rollout would ever be rewarded.
-Some supervised steps on the run's own prompts and pictures mend that. The answers in them are drawn uniformly from the
-possible ones WITHOUT looking at the truth, so that accuracy stays at chance; the run's first validation shows it.
+A model with random weights never writes `<answer>B</answer>` by chance, so no rollout would get a reward. The warm-up is
+some supervised steps on the run's own prompts and pictures. Their answers are drawn uniformly from the possible ones
+WITHOUT looking at the truth, so accuracy stays at chance; the run's first validation shows it.
 
-A recipe can ask for a second part (`ssl4rl.warm_up.taught`), which is another matter: supervised steps on the truth of
-some tasks, so that reinforcement starts from a model that can do something already, as a pretrained one can.
+A recipe can add a second part (`ssl4rl.warm_up.taught`): supervised steps on the truth of some tasks. Reinforcement
+learning then starts from a model with some skill, as with a pretrained one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ssl4rl_plugin.training.verl.dataset import messages, processor_inputs, show
 BATCH = 32
 LEARNING_RATE = 1e-3
 TEACHING_LIMIT = 500
-"""Steps after which teaching gives up."""
+"""Largest number of teaching steps."""
 LOOK_BACK = 4
-"""Batches over which the accuracy is averaged while teaching."""
+"""Batches over which teaching averages the accuracy."""
 KEPT = 512
-"""Samples kept in memory: a short stream comes round several times, and clips take long to make."""
+"""Samples cached in memory: a short stream repeats, and clips take long to make."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class WarmUpResult:
     loss: float
     """Mean cross-entropy (nats per token) over the last 10 steps."""
     floor: float
-    """The same for a perfect writer of uniformly random answers, where each possible answer differs in one token."""
+    """The same for a model that writes uniformly random answers perfectly, if answers differ in one token."""
 
 
 def random_response(made: StreamSample, stream: SampleStream, rng: random.Random) -> str:
-    """A response in the run's format with an answer drawn uniformly, blind to the truth."""
+    """A response in the run's format, with an answer drawn uniformly and independently of the truth."""
     grader = made.arm.task.grader(made.arm.level)
     options = [value for value, _ in zip(grader.values(), range(1000), strict=False)]
     return stream.settings.answer_format.render(grader.render(rng.choice(options)))
@@ -54,8 +54,8 @@ def random_response(made: StreamSample, stream: SampleStream, rng: random.Random
 class TeachingResult:
     steps: int
     accuracy: float
-    """Probability that the model gave to the right responses of the last `LOOK_BACK` batches before it learnt from them:
-    the accuracy of sampled answers."""
+    """Mean probability of the right responses in the last `LOOK_BACK` batches, each before the step on it: the expected
+    accuracy of sampled answers."""
 
 
 def warm_up(
@@ -69,11 +69,11 @@ def warm_up(
     """Train `model` in place for `steps` steps of `BATCH` samples on random answers.
 
     Args:
-        model: a Qwen2.5-VL, or a model of text alone.
+        model: a Qwen2.5-VL, or a text model.
         processor: its processor, or its tokenizer.
         stream: the training samples (prompts and pictures; their truths are not read).
         steps: optimisation steps.
-        seed: of the random answers.
+        seed: seed of the random answers.
         progress: called without arguments after every step.
     """
     rng = rng_for(seed, "warm-up")
@@ -89,9 +89,9 @@ def warm_up(
 
 
 def teach(model: Any, processor: Any, stream: SampleStream, accuracy: float, seed: int) -> TeachingResult:
-    """Train `model` in place on the truth of a stream's samples until it gets a share `accuracy` of new ones right.
+    """Train `model` in place on the truth of a stream's samples until it answers a share `accuracy` of new ones right.
 
-    Raises ValueError if that takes more than `TEACHING_LIMIT` steps.
+    Raises UserError if that takes more than `TEACHING_LIMIT` steps.
     """
     recent: deque[float] = deque(maxlen=LOOK_BACK)
     render = stream.settings.answer_format.render
@@ -119,11 +119,11 @@ class _Step:
 def _training(
     model: Any, processor: Any, stream: SampleStream, response: Callable[[StreamSample], str], seed: int
 ) -> Iterator[_Step]:
-    """Optimisation steps of `BATCH` samples on the given responses, without end."""
+    """Endless optimisation steps of `BATCH` samples on the responses that `response` returns."""
     import torch
 
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # matrices this small gain nothing from a second thread, and a busy core makes both wait
+    torch.set_num_threads(1)  # matrices this small gain nothing from a second thread
     end = getattr(processor, "tokenizer", processor).eos_token
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     as_video = shows_video(OnlineRows(stream).held_out(), stream.settings, processor)
@@ -145,7 +145,7 @@ def _training(
 def _cross_entropy(
     model: Any, processor: Any, batch: list[StreamSample], responses: list[str], stream: SampleStream, as_video: bool
 ) -> tuple[Any, int]:
-    """Cross-entropy of each response given its prompt and pictures (a tensor, in nats), and how many tokens they have."""
+    """Cross-entropy of each response given its prompt and pictures (a tensor, in nats), and their number of tokens."""
     import torch
 
     chats = [messages(row_of(made), stream.settings, as_video) for made in batch]

@@ -1,1 +1,1 @@
-"""Graphs with texts at their nodes: how they are held, sampled, put into words, divided, and asked about."""
+"""Text-attributed graphs: dividing into splits, sampling, small-graph algorithms, and description in text."""

@@ -1,8 +1,8 @@
-"""Dividing a graph, once, into edges to show and edges to ask about.
+"""Divide a graph into edges to show and edges to ask about.
 
-The rule against leaks is kept here and nowhere else: **an edge is for showing or for asking, never both**. A hash of its
-two ends decides, so both directions and all relations of a pair of nodes get the same part, and adding an edge moves no
-other one. Each edge in `asked` belongs to one split, and no prompt of any split shows it.
+This module alone enforces the rule against leaks: **an edge is either shown or asked about, never both**. A hash of its
+two ends decides. So both directions and all relations of a pair of nodes get the same part, and adding an edge does not
+move another. Each edge in `asked` belongs to one split, and no prompt of any split shows it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ssl4rl_plugin.core.graph import MAX_NODES, Arcs, GraphError, Ints, RawGraph
 from ssl4rl_plugin.core.seeding import digest
 
 SMALLEST_CELL = 12
-"""Nodes of like degree and text length of which candidates are drawn, at least."""
+"""Least number of nodes in a cell of nodes with similar degree and text length."""
 
 _LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 2048, 4096)
-"""Bytes at which a text counts as longer, and shown neighbours at which a node counts as better linked."""
+"""Bin edges for the lengths of texts in bytes, and for the numbers of shown neighbours."""
 
 
 def divide(
@@ -34,23 +34,23 @@ def divide(
     inductive: bool = False,
     tokenizer: str | None = None,
 ) -> TextGraph:
-    """Check a graph, put right what can be, and divide its nodes and edges.
+    """Check and clean a graph, and divide its nodes and edges into splits.
 
-    Self-loops are left out and edges that are listed twice are kept once, both counted; an undirected graph may list
-    each edge in one direction or in both. Isolated nodes, empty texts and texts of any length are kept.
+    Drops self-loops and repeated edges, and counts both. An undirected graph may list each edge in one direction or in
+    both. Keeps isolated nodes, empty texts, and texts of any length.
 
     Args:
         raw: the graph.
-        seed: changes which nodes and edges are in which split.
-        val_fraction: share of the nodes held out for validation, where the graph itself has no splits.
-        test_fraction: share of the nodes held out for evaluation, where the graph itself has no splits.
-        ask_fraction: share of the edges that training asks about and never shows.
-        edge_fraction: share of the edges held out for validation, and as many again for evaluation.
+        seed: changes the split of each node and edge.
+        val_fraction: share of the nodes held out for validation, if the graph itself has no splits.
+        test_fraction: share of the nodes held out for evaluation, if the graph itself has no splits.
+        ask_fraction: share of the edges that training asks about. No prompt shows them.
+        edge_fraction: share of the edges held out for validation; the same share again is held out for evaluation.
         inductive: prompts of a split show only its own nodes and those of the splits before it.
         tokenizer: see `TextGraph.tokenizer`.
 
     Raises:
-        GraphError: numbers that are out of range or do not fit one another, no edges, no texts.
+        GraphError: numbers are out of range or contradict each other, or there are no edges or no texts.
     """
     nodes = len(raw.texts)
     _check(raw, nodes)
@@ -101,27 +101,27 @@ _CHUNK = 2**20
 
 
 def _check(raw: RawGraph, nodes: int) -> None:
-    """Raises GraphError for what cannot be put right."""
+    """Raise GraphError for anything that cannot be corrected."""
     where = f"graph {raw.name!r}"
     if not 2 <= nodes <= MAX_NODES:
-        raise GraphError(f"{where} has {nodes} nodes; from 2 to {MAX_NODES} are possible")
+        raise GraphError(f"{where} has {nodes} nodes; a graph needs 2 to {MAX_NODES}")
     if len(raw.sources) != len(raw.targets):
-        raise GraphError(f"{where}: {len(raw.sources)} edges start and {len(raw.targets)} end")
+        raise GraphError(f"{where}: {len(raw.sources)} edges have a start and {len(raw.targets)} have an end")
     if not len(raw.sources):
         raise GraphError(f"{where} has no edges: there is nothing to ask about")
     for ends in (raw.sources, raw.targets):
         if ends.dtype.kind not in "iu":
-            raise GraphError(f"{where}: edges must be whole numbers of nodes, got {ends.dtype}")
+            raise GraphError(f"{where}: the ends of edges must be integers, got {ends.dtype}")
         for place in (int(ends.argmin()), int(ends.argmax())):
             if not 0 <= int(ends[place]) < nodes:
-                raise GraphError(f"{where}: edge {place} names node {int(ends[place])}, and nodes are 0 to {nodes - 1}")
+                raise GraphError(f"{where}: edge {place} names node {int(ends[place])}; the nodes are 0 to {nodes - 1}")
     for what, values, names in (
         ("relation", raw.relations, raw.relation_names),
         ("label", raw.labels, raw.label_names),
     ):
         if values is not None and len(values) and not -1 <= int(values.min()) <= int(values.max()) < len(names):
             raise GraphError(
-                f"{where}: {what}s are numbered {values.min()} to {values.max()}, and {len(names)} are named"
+                f"{where}: {what}s are numbered {values.min()} to {values.max()}, and there are names for {len(names)}"
             )
     for what, values, count in (
         ("relations", raw.relations, len(raw.sources)), ("labels", raw.labels, nodes), ("splits", raw.roles, nodes),
@@ -130,20 +130,20 @@ def _check(raw: RawGraph, nodes: int) -> None:
             raise GraphError(f"{where}: {len(values)} {what} for {count} {'edges' if what == 'relations' else 'nodes'}")
     if not int(raw.texts.offsets[-1]):
         raise GraphError(
-            f"{where}: every text is empty. A task needs words at the nodes: give texts, or features with names "
+            f"{where}: all texts are empty. Tasks need texts at the nodes: give texts, or features with names "
             "(a vocabulary), or attributes"
         )
 
 
 def _arc_keys(raw: RawGraph, nodes: int, kinds: int, counted: Counter[str]) -> Ints:
-    """Every edge seen from both ends as one number, (from, to, kind), ascending and without repetitions (int64)."""
+    """Two integers for each edge, one from each of its ends, that encode (from, to, kind); sorted and unique (int64)."""
     if nodes * nodes * kinds > 2**63 - 1:
         raise GraphError(f"graph {raw.name!r}: {nodes} nodes with {kinds // 2} relations are too many")
     loops = raw.sources == raw.targets
     count = len(loops) - int(np.count_nonzero(loops))
     counted["self_loops"] += len(loops) - count
     if not count:
-        raise GraphError(f"graph {raw.name!r} has no edges but self-loops: there is nothing to ask about")
+        raise GraphError(f"graph {raw.name!r} has only self-loops as edges: there is nothing to ask about")
     kept = slice(None) if count == len(loops) else ~loops
     keys = np.empty(2 * count, np.int64)
     for half, start, end, against in (
@@ -164,13 +164,13 @@ def _arc_keys(raw: RawGraph, nodes: int, kinds: int, counted: Counter[str]) -> I
     distinct = int(np.count_nonzero(first))
     if kinds > 1:
         counted["repeated_edges"] += count - distinct // 2
-    elif distinct != count:  # an undirected graph that lists each edge in both directions has just `count`
+    elif distinct != count:  # equal if an undirected graph lists each edge in both directions: nothing is repeated
         counted["repeated_edges"] += max(0, count - distinct // 2 if distinct > count else count - distinct)
     return keys if distinct == len(keys) else keys[first]
 
 
 def _arcs(keys: Ints, nodes: int, kinds: int) -> Arcs:
-    """Sorted numbers of `_arc_keys` as rows."""
+    """The rows of sorted keys made by `_arc_keys`."""
     kind = (keys % kinds).astype(np.int32) if kinds > 1 else None
     pairs = keys // kinds if kinds > 1 else keys
     indptr = np.zeros(nodes + 1, np.int64)
@@ -179,7 +179,7 @@ def _arcs(keys: Ints, nodes: int, kinds: int) -> Arcs:
 
 
 def _hashed(values: Ints, what: str, seed: int) -> Ints:
-    """32 bits that depend on each value, the purpose and the seed (SplitMix64; Steele et al., OOPSLA 2014)."""
+    """A 32-bit hash of each value with a purpose and a seed (SplitMix64; Steele et al., OOPSLA 2014)."""
     salt = np.uint64(int.from_bytes(digest("graph", what, seed)[:8], "big"))
     x = values.astype(np.uint64) ^ salt
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -188,7 +188,7 @@ def _hashed(values: Ints, what: str, seed: int) -> Ints:
 
 
 def _roles(raw: RawGraph, nodes: int, seed: int, val_fraction: float, test_fraction: float) -> Ints:
-    """The graph's own splits, or those that a hash of the node's number gives; the hash also fills a missing one in."""
+    """The split of each node: the graph's own, or by a hash of its number. The hash also fills a split without nodes."""
     roles = np.zeros(nodes, np.int8) if raw.roles is None else raw.roles.astype(np.int8)
     drawn = _hashed(np.arange(nodes), "node", seed)
     below = 0.0
@@ -201,7 +201,7 @@ def _roles(raw: RawGraph, nodes: int, seed: int, val_fraction: float, test_fract
 
 
 def _cells(degrees: Ints, lengths: Ints) -> tuple[Ints, Ints]:
-    """Nodes in order of degree and text length, and where stretches of like ones start; short stretches are joined."""
+    """All nodes sorted by degree and text length, and the start of each cell. Merges cells below SMALLEST_CELL."""
     steps = np.array(_LENGTHS)
     keys = np.searchsorted(steps, degrees, "right") * (len(steps) + 1) + np.searchsorted(steps, lengths, "right")
     order = np.argsort(keys, kind="stable").astype(np.int32)
@@ -210,14 +210,14 @@ def _cells(degrees: Ints, lengths: Ints) -> tuple[Ints, Ints]:
         if start - starts[-1] >= SMALLEST_CELL:
             starts.append(start)
     if len(starts) > 1:
-        starts[-1] = len(order)  # what is left at the end joins the last one
+        starts[-1] = len(order)  # the nodes left at the end join the last cell
     else:
         starts.append(len(order))
     return order, np.array(starts, np.int32)
 
 
 def _repeated(texts: Texts) -> Ints:
-    """Which texts are not the only ones of their kind."""
+    """Whether each text occurs more than once (bool)."""
     data, ends = texts.data, texts.offsets.tolist()
     marks = np.fromiter(
         (

@@ -1,7 +1,7 @@
-"""Cut a small piece out of a graph: the neighbourhood of some nodes, or where a random walk leads.
+"""Sample a small piece of a graph: the neighbourhood of some nodes, or the nodes of a random walk.
 
-PyTorch Geometric's own loader needs pyg-lib, which PyPI does not carry. Everything here costs what the piece has, however
-large the graph is and however many neighbours a node has.
+PyTorch Geometric's own loader needs pyg-lib, which is not on PyPI. The cost here depends only on the size of the piece,
+not on the size of the graph or the degrees of its nodes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ssl4rl_plugin.core import GraphNode
 
 RESTART = 0.2
-"""Probability with which a walk goes back to where it began, at every step."""
+"""Probability that a random walk returns to its start, at each step."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,17 @@ class Piece:
     """Some nodes of a graph with the shown edges between them."""
 
     nodes: tuple[int, ...]
-    """Numbers in the graph, in the order in which they were found."""
+    """Numbers of the nodes in the graph, in the order in which they were found."""
     edges: tuple[tuple[int, int, int], ...]
-    """Place of the start in `nodes`, place of the end, relation; in order."""
+    """(position of the start in `nodes`, position of the end, relation) of each edge, sorted."""
 
     def neighbours(self) -> list[list[int]]:
-        """For each place the places next to it, in order, whatever the direction."""
+        """Sorted positions of the neighbours of each node, in either direction."""
         return adjacency(len(self.nodes), self.edges)
 
 
 def adjacency(count: int, edges: Iterable[Sequence[int]]) -> list[list[int]]:
-    """For each of `count` nodes those next to it, in order, each once; of an edge the first two entries count."""
+    """The sorted, distinct neighbours of each of `count` nodes. The first two entries of an edge are its ends."""
     found: list[set[int]] = [set() for _ in range(count)]
     for a, b, *_ in edges:
         found[a].add(b)
@@ -40,7 +40,7 @@ def adjacency(count: int, edges: Iterable[Sequence[int]]) -> list[list[int]]:
 
 
 def piece_of(place: GraphNode, nodes: Sequence[int]) -> Piece:
-    """Some nodes with all shown edges between them."""
+    """The piece of the given nodes, with all shown edges between them."""
     return Piece(tuple(nodes), tuple(place.graph.shown.among(nodes)))
 
 
@@ -54,16 +54,16 @@ def around(
     most: int = 30,
     without: Iterable[int] = (),
 ) -> list[int]:
-    """The seeds and what lies up to `hops` shown edges from them, nearest first.
+    """The seeds and nodes up to `hops` shown edges away from them, nearest first.
 
     Args:
-        place: the graph, and the split that decides what may be seen.
+        place: the graph, and the split that decides which nodes are visible.
         seeds: nodes to start from.
-        rng: decides.
-        hops: how far.
-        fanout: neighbours of one node at most.
-        most: nodes at most.
-        without: nodes that are left out.
+        rng: random generator.
+        hops: largest distance from the seeds, in edges.
+        fanout: most neighbours of one node.
+        most: most nodes.
+        without: nodes to exclude.
     """
     found = dict.fromkeys(seeds)
     banned = [*without]
@@ -82,7 +82,7 @@ def around(
 
 
 def walked(place: GraphNode, rng: random.Random, most: int, without: Iterable[int] = ()) -> list[int]:
-    """Up to `most` nodes that a random walk with restarts meets, in the order in which it does."""
+    """Up to `most` nodes that a random walk with restarts visits, in the order of the first visit."""
     banned = [*without]
     found = dict.fromkeys([place.node])
     here = place.node

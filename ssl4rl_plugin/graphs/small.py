@@ -1,6 +1,6 @@
-"""What is true of a small graph: distances, shortest paths, parts, and in how many ways one graph is another.
+"""Properties of small graphs: distances, shortest paths, connected components, isomorphisms.
 
-Graphs are lists of neighbours by number (see `sampling.adjacency`), with a few dozen nodes at most.
+A graph is a list of the neighbours of each node (see `sampling.adjacency`), with a few dozen nodes at most.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ Neighbours = Sequence[Sequence[int]]
 
 
 def distances(graph: Neighbours, start: int) -> list[int]:
-    """Steps from `start` to every node; -1 where none lead there."""
+    """Distance from `start` to each node in edges; -1 if there is no path."""
     found = [-1] * len(graph)
     found[start] = 0
     frontier = [start]
@@ -27,7 +27,7 @@ def distances(graph: Neighbours, start: int) -> list[int]:
 
 
 def shortest_paths(graph: Neighbours, start: int, end: int, limit: int) -> list[tuple[int, ...]]:
-    """The shortest paths between two nodes, in order; `limit` of them at most, none if they are not connected."""
+    """The shortest paths between two nodes, sorted; at most `limit`, none if the nodes are not connected."""
     left = distances(graph, end)
     if left[start] < 0:
         return []
@@ -39,7 +39,7 @@ def shortest_paths(graph: Neighbours, start: int, end: int, limit: int) -> list[
 
 
 def parts(graph: Neighbours) -> list[list[int]]:
-    """The connected components, each in order, by their first nodes."""
+    """The connected components, each sorted, in order of their first nodes."""
     found: list[list[int]] = []
     seen: set[int] = set()
     for node in range(len(graph)):
@@ -50,15 +50,15 @@ def parts(graph: Neighbours) -> list[list[int]]:
 
 
 def matches(one: Neighbours, other: Neighbours, limit: int) -> list[tuple[int, ...]]:
-    """In which ways one graph is the other: entry a of a match is the node of `other` that is node a of `one`.
+    """The isomorphisms from one graph to another: entry a is the node of `other` that node a of `one` maps to.
 
-    At most `limit` matches; none if the graphs differ. A graph's matches with itself are its automorphisms.
+    Returns at most `limit`; none if the graphs differ. The isomorphisms from a graph to itself are its automorphisms.
     """
     ours, theirs = (_colours(graph) for graph in (one, other))
     if sorted(ours) != sorted(theirs):
         return []
     near = [set(ends) for ends in other]
-    # The rarest nodes first: they leave the least to try.
+    # Start with the rarest colours: they leave the fewest choices.
     order = sorted(range(len(one)), key=lambda node: (ours.count(ours[node]), node))
     found: list[tuple[int, ...]] = []
 
@@ -81,7 +81,7 @@ def matches(one: Neighbours, other: Neighbours, limit: int) -> list[tuple[int, .
 
 
 def _colours(graph: Neighbours) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """For each node how many nodes lie at each distance, and the degrees next to it: equal for nodes that match."""
+    """For each node, the number of nodes at each distance, and its neighbours' degrees. Isomorphisms preserve both."""
     found = []
     for node in range(len(graph)):
         steps = distances(graph, node)

@@ -1,4 +1,4 @@
-"""Put a piece of a graph into words: nodes under numbers of this sample's own, edges in random order, texts cut to size.
+"""Describe a piece of a graph in text: nodes numbered at random, edges in random order, texts cut to a number of tokens.
 
 edges       1-4, 2-4                                       1-cites->4
 sentences   Node 1 is linked to nodes 4 and 6.             1 cites 4.
@@ -21,25 +21,25 @@ from ssl4rl_plugin.core.graph import TextGraph
 
 NOTATIONS = ("edges", "sentences", "json")
 BYTES_PER_TOKEN = 16
-"""Bytes of a text that are looked at for each token that may be shown."""
+"""Bytes of a text that are read for each token that may be shown."""
 
 _WORD = re.compile(r"\S+")
 _MARKS = re.compile(r"<(?:image|video)>|<\||\|>|</?(?:answer|think)>")
-"""What a prompt must not take from a node: places for pictures, special tokens, answer tags."""
+"""Parts of a node's text that must not get into a prompt: image marks, special tokens, answer tags."""
 
 
 @dataclass(frozen=True)
 class GraphLevel(AnyLevel):
-    """What every level of every graph task has; a task's own level adds fields."""
+    """Base of the levels of all graph tasks. A task's own level adds fields."""
 
     nodes: int = 10
-    """Nodes of the graph that is shown, at most or exactly, as the task says."""
+    """Number of nodes shown, or the largest number; it depends on the task."""
     notation: str = "any"
     """How edges are written: `edges`, `sentences`, `json`, or `any` of them, drawn for each sample."""
     tokens: int = 24
-    """Tokens of each node's text at most; 0 shows no texts."""
+    """Most tokens of a node's text; 0 shows no texts."""
     budget: int = 640
-    """Tokens of all texts of a prompt at most; if they are many, each gets its share."""
+    """Most tokens of all texts in a prompt, divided equally between them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,25 +51,25 @@ class GraphLevel(AnyLevel):
             raise ValueError(f"expected 0 <= tokens <= budget <= 8192, got {self.tokens} and {self.budget}")
 
     def share(self, texts: int) -> int:
-        """Tokens that each of so many texts may have."""
+        """Most tokens of each text if a prompt has `texts` of them."""
         return min(self.tokens, self.budget // max(1, texts))
 
 
 def tokens_in(word: str) -> int:
-    """What a word counts for where no tokenizer is given: one token for every four bytes that it begins.
+    """Estimated tokens of a word if no tokenizer is given: one for each four bytes, rounded up.
 
-    On the safe side for English, where a token of a large model has more; a letter of another script counts by its bytes.
+    This overestimates for English, where tokens of large models are longer. Letters of other scripts count by their bytes.
     """
     return (len(word.encode()) + 3) // 4
 
 
 def plain(text: str) -> str:
-    """A text on one line, without anything that a prompt could take for its own."""
+    """A text on one line, without image marks, special tokens and answer tags."""
     return " ".join(_MARKS.sub(" ", text).split())
 
 
 def cut(graph: TextGraph, node: int, tokens: int) -> str:
-    """A node's text, ended behind the last word that fits; `...` says that there was more. Its cost is that of `tokens`."""
+    """A node's text, cut after the last word that fits into `tokens`; `...` marks a cut. Does not read the whole text."""
     limit = tokens * BYTES_PER_TOKEN
     text = plain(graph.texts.start(node, limit))
     whole = int(graph.texts.offsets[node + 1] - graph.texts.offsets[node]) <= limit
@@ -83,7 +83,7 @@ def cut(graph: TextGraph, node: int, tokens: int) -> str:
         for word in _WORD.finditer(text):
             spent += tokens_in(word[0])
             if spent > tokens:
-                if not end:  # one word that is longer than all that may be shown
+                if not end:  # the first word alone has more than `tokens`
                     end = len(word[0].encode()[: 4 * tokens].decode("utf-8", "ignore"))
                 break
             end = word.end()
@@ -94,29 +94,29 @@ def cut(graph: TextGraph, node: int, tokens: int) -> str:
 
 
 def _token_ends(tokenizer: str, text: str) -> list[int]:
-    """Where each token of a text ends."""
+    """The end of each token of a text, in characters."""
     offsets = load_tokenizer(tokenizer)(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     return [end for _, end in offsets]
 
 
 @lru_cache(maxsize=4)
 def load_tokenizer(name: str) -> Any:
-    """The fast tokenizer of a model, by hub name or folder."""
+    """The fast tokenizer of a model, by hub name or folder. Raises UserError if there is no fast one."""
     from transformers import AutoTokenizer
 
     found = AutoTokenizer.from_pretrained(name)
     if not found.is_fast:
-        raise UserError(f"tokenizer {name!r} cannot say where its tokens end: it has no fast version")
+        raise UserError(f"tokenizer {name!r} has no fast version, which is needed for the positions of tokens")
     return found
 
 
 def numbered(count: int, rng: random.Random) -> list[int]:
-    """For each of `count` nodes a number from 1, drawn for this sample: a number tells nothing."""
+    """A random permutation of 1 to `count`, the numbers of the nodes in a prompt: a number carries no information."""
     return rng.sample(range(1, count + 1), count)
 
 
 def notation(level: GraphLevel, rng: random.Random) -> str:
-    """The level's notation, or one that is drawn."""
+    """The level's notation; a random one for `any`."""
     drawn = rng.choice(NOTATIONS)
     return drawn if level.notation == "any" else level.notation
 
@@ -129,15 +129,15 @@ def graph_text(
     graph: TextGraph | None = None,
     texts: Sequence[str] = (),
 ) -> str:
-    """A piece of a graph in words.
+    """Describe a piece of a graph.
 
     Args:
-        edges: start, end and relation, by place.
-        names: what the node at each place is called.
+        edges: (start, end, relation) of each edge; the ends are positions in `names`.
+        names: name of each node.
         how: one of `NOTATIONS`.
-        rng: shuffles the edges, and the ends of those without direction.
-        graph: says whether edges have a direction, and names the relations; None for bare edges.
-        texts: what stands at the node at each place; none to leave texts out.
+        rng: shuffles the edges, and the ends of undirected edges.
+        graph: tells whether edges are directed, and names the relations; None for undirected edges without relations.
+        texts: text of each node; empty to leave texts out.
     """
     directed, relations = (graph.directed, graph.relation_names) if graph else (False, ())
     links = []
@@ -163,7 +163,7 @@ def graph_text(
 def _sentences(
     links: Sequence[tuple[int | str, int | str, str]], names: list[int | str], directed: bool, rng: random.Random
 ) -> list[str]:
-    """A sentence for each node, about the nodes that it is linked to or points to."""
+    """One sentence for each node, which lists the nodes that it is linked to or points to."""
     ends: dict[int | str, list[str]] = {name: [] for name in names}
     for a, b, _ in links:
         ends[a].append(str(b))
@@ -179,5 +179,5 @@ def _sentences(
 
 
 def opening(graph: TextGraph, count: int) -> str:
-    """How a prompt introduces a graph of so many nodes."""
+    """First sentence of a prompt about a graph of `count` nodes."""
     return f"A {'directed graph' if graph.directed else 'graph'} has {count} nodes, numbered 1 to {count}."

@@ -1,4 +1,4 @@
-"""The pretext tasks, one file each, and the registry that finds them and everybody else's by entry point.
+"""The pretext tasks, one file each, and the registry that finds tasks of all packages by entry point.
 
 A package adds a task with one line:
 
@@ -17,7 +17,7 @@ registry: Registry[type[Task[Any]]] = Registry("ssl4rl.tasks", "task")
 
 
 def get_task(name: str) -> Task[Any]:
-    """The task of that name. Raises RegistryError that lists the known tasks for an unknown one."""
+    """The task of that name. Raises RegistryError for an unknown name; the message lists the known ones."""
     found = registry.get(name)
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise RegistryError(
@@ -27,6 +27,9 @@ def get_task(name: str) -> Task[Any]:
 
 
 def resolve(name: str, level: str | None = None, options: dict[str, Any] | None = None) -> tuple[Task[Any], Any]:
-    """A task and one of its levels, with options changed. Raises ValueError with what there is."""
+    """A task and one of its levels, with `options` applied.
+
+    Raises UserError for an unknown task, level or option; the message lists the known ones.
+    """
     task = get_task(name)
     return task, task.level(level, **(options or {}))

@@ -1,4 +1,4 @@
-"""Training rows of which a curriculum says what they are drawn from."""
+"""Training rows whose arms a curriculum chooses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class SteeredRows:
-    """Rows whose arms a schedule decides.
+    """Rows whose arms come from a schedule.
 
     Args:
-        rows: made on the spot, or built.
-        settings: the curriculum, for checkpoints.
+        rows: the run's own rows, made on the fly or built.
+        settings: the curriculum, saved in checkpoints.
         decisions: the schedule.
     """
 
@@ -38,7 +38,7 @@ class SteeredRows:
         return self.rows.of_arm(index, drawn.arm, drawn.use)
 
     def probes(self) -> Iterator[Row]:
-        """A few rows, as they come without a curriculum."""
+        """A few rows, drawn as without a curriculum."""
         return self.rows.probes()
 
     def state(self) -> dict[str, Any]:
@@ -46,9 +46,9 @@ class SteeredRows:
 
 
 def steered(rows: OnlineRows | StoredRows, settings: CurriculumSettings, seed: int) -> SteeredRows:
-    """Rows that follow the sampler of this process.
+    """Rows that follow the schedule of this process's sampler.
 
-    Where there is none (outside of a training run), they follow what the curriculum would start with.
+    Without a sampler (outside of a training run), they follow the curriculum's first decision.
     """
     decisions = schedule.current()
     if decisions is None:

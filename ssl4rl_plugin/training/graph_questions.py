@@ -1,7 +1,7 @@
 """Evaluation on a graph's held-out nodes and edges, as rows: node classification and link prediction.
 
-Labels are read here and nowhere else. Contexts are those of the test split: shown edges alone, so that no edge that is
-asked about can be read off any prompt.
+Pretext tasks never read labels. Prompts show the test split's context, without held-out edges: no prompt gives away the
+answer about an edge.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from ssl4rl_plugin.grading.formats import AnswerFormat
 from ssl4rl_plugin.graphs.sampling import around, piece_of
 from ssl4rl_plugin.graphs.words import GraphLevel, cut, graph_text, notation, numbered, opening, plain
 from ssl4rl_plugin.tasks.graph.link_prediction import LinkPrediction, LinkPredictionLevel
-from ssl4rl_plugin.training.questions import MAX_OPTIONS
+from ssl4rl_plugin.training.questions import ASK_FOR_LETTER, MAX_OPTIONS, listed
 
 YES_NO = ("yes", "no")
 DRAWS = 8
-"""Strangers that are tried for a held-out edge."""
+"""Draws until the question about a node's held-out edge is not rejected."""
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question, made when it is looked at."""
+    """A question, made when its row is read."""
 
     sort: str
     node: int
@@ -43,8 +43,8 @@ class GraphQuestionRows:
 
     Args:
         manifest: the graph.
-        answer_format: how answers are asked for.
-        limit: questions of each sort at most, drawn by a hash of their nodes.
+        answer_format: the format that the prompts ask for.
+        limit: largest number of questions of each sort, drawn by a hash of their nodes.
     """
 
     def __init__(self, manifest: GraphManifest, answer_format: AnswerFormat, limit: int) -> None:
@@ -55,7 +55,7 @@ class GraphQuestionRows:
         order = sorted(test.tolist(), key=lambda node: digest("graph question", name, node))
         labelled = [] if graph.labels is None else [node for node in order if graph.labels[node] >= 0]
         self.asked = [_Asked("node_classification", node) for node in labelled[:limit]]
-        # An edge is held out whatever the splits of its ends: any node with such an edge is asked about.
+        # Edges are held out independently of the splits of their nodes, so nodes of all splits are asked about.
         asked = sorted(
             (int(node) for node in (graph.asked["test"].indptr[1:] != graph.asked["test"].indptr[:-1]).nonzero()[0]),
             key=lambda node: digest("graph question", name, node),
@@ -68,7 +68,7 @@ class GraphQuestionRows:
         return len(self.asked)
 
     def __getitem__(self, index: int) -> Row:
-        """Question `index`. Raises IndexError outside."""
+        """Question `index`. Raises IndexError out of range."""
         if not 0 <= index < len(self):
             raise IndexError(f"question {index} of {len(self)}")
         asked, name = self.asked[index], self.manifest.graph.name
@@ -94,7 +94,7 @@ class GraphQuestionRows:
         )  # fmt: skip
 
     def _label(self, node: int) -> tuple[str, tuple[str, ...], str]:
-        """Which label a node has; of more than there are letters, the right one and others that are drawn."""
+        """The question for a node's label; with more classes than letters, the right one and others drawn at random."""
         graph = self.manifest.graph
         assert graph.labels is not None
         rng = rng_for("graph question", graph.name, "node_classification", node)
@@ -109,31 +109,26 @@ class GraphQuestionRows:
         names = numbered(len(nodes), rng)
         texts = [cut(graph, other, level.share(len(nodes))) for other in nodes]
         text = graph_text(piece_of(place, nodes).edges, names, notation(level, rng), rng, graph, texts)
-        marks = letters(len(options))
-        listed = "\n".join(f"{mark}. {option}" for mark, option in zip(marks, options, strict=True))
         question = (
-            f"{opening(graph, len(nodes))}\n{text}\nTo which of these classes does node {names[0]} belong?\n{listed}\n"
-            "Answer with the letter of the right option."
+            f"{opening(graph, len(nodes))}\n{text}\nTo which of these classes does node {names[0]} belong?\n"
+            f"{listed(options)}\n{ASK_FOR_LETTER}"
         )
-        return question, options, marks[numbers.index(right)]
+        return question, options, letters(len(options))[numbers.index(right)]
 
     def _link(self, node: int) -> tuple[str, tuple[str, ...], str] | None:
-        """Whether a node has an edge to another one: the pretext task's question, asked about a held-out edge."""
+        """The pretext task's question about a held-out edge of a node; None if every draw is rejected."""
         graph = self.manifest.graph
         item = Item(f"node {node}", GraphNode(graph, node, "test"))
         for draw in range(DRAWS):
             rng = rng_for("graph question", graph.name, "link_prediction", node, draw)
             made = LinkPrediction().generate(item, LinkPredictionLevel(), rng)
             if isinstance(made, Sample):
-                marks = "\n".join(f"{mark}. {option}" for mark, option in zip("AB", YES_NO, strict=True))
-                text = made.question.replace(
-                    "Answer with one of: yes, no.", f"\n{marks}\nAnswer with the letter of the right option."
-                )
+                text = made.question.replace("Answer with one of: yes, no.", f"\n{listed(YES_NO)}\n{ASK_FOR_LETTER}")
                 return text.replace("? \n", "?\n"), YES_NO, "AB"[YES_NO.index(made.truth)]
         return None
 
     def probes(self) -> Iterator[Row]:
-        """A few of each sort."""
+        """A few rows of each sort."""
         step = max(1, len(self) // (2 * PROBES))
         return (self[index] for index in range(0, len(self), step))
 

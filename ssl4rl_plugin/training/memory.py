@@ -1,8 +1,8 @@
 """How much GPU memory a run will take, estimated from its config alone.
 
-Parameters are counted exactly: the model is built on PyTorch's meta device from its config, which costs no memory. The
+Parameters are counted exactly: the model is built from its config on PyTorch's meta device, which takes no memory. The
 rest follows formulas from the literature, at the largest sizes that the config allows (every prompt and response at its
-limit), and one assumption: `RESERVE`. It is an estimate: fragmentation and kernels' workspaces are not in it.
+limit), and one assumption: `RESERVE`. Fragmentation and kernels' workspaces are not counted.
 
 Bytes per GPU, with P parameters of which T are trained, N GPUs, b bytes for each number (`fsdp_config.model_dtype`):
 
@@ -29,7 +29,7 @@ from ssl4rl_plugin.core.errors import UserError
 
 GIB = 2**30
 RESERVE = 2.0
-"""GiB of each GPU that are taken before anything is loaded: CUDA's context, NCCL's buffers. An assumption."""
+"""GiB of each GPU that CUDA's context and NCCL's buffers take. An assumption."""
 PATCHES_PER_TOKEN = 4
 """Patches that the vision towers of Qwen2.5-VL and Qwen3-VL merge into one visual token."""
 
@@ -76,12 +76,12 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Qwen/Qwen2.5-3B-Instruct": ("qwen2", {**_text(2048, 36, 16, 2, 11008), "tie_word_embeddings": True}),
 }
-"""Configs of the models that recipes name, for a machine that has not downloaded them: what decides sizes, no more."""
+"""Configs of the recipes' models, for machines without a download; only what decides sizes."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What memory depends on."""
+    """The sizes of a model that decide its memory."""
 
     name: str
     """The model's class."""
@@ -90,11 +90,11 @@ class ModelSize:
     linear: dict[str, tuple[int, int]]
     """Inputs and outputs of every linear layer that can have an adapter, by name."""
     layer_parameters: int
-    """Of the largest layer of the text model."""
+    """Parameters of the text model's largest layer."""
     layers: int
     hidden: int
     inner: int
-    """Of the gated MLP."""
+    """Inner size of the gated MLP."""
     kv_heads: int
     head_size: int
     vocabulary: int
@@ -108,7 +108,7 @@ class ModelSize:
 
     @property
     def layer_bytes(self) -> int:
-        """Bytes for one token that a layer of the text model keeps for its gradient in half precision."""
+        """Bytes per token that a layer of the text model keeps for the backward pass in half precision."""
         return 24 * self.hidden + 8 * self.inner
 
     def adapters(self, rank: int, exclude: str | None) -> int:
@@ -118,10 +118,10 @@ class ModelSize:
 
 
 def model_size(path: str) -> ModelSize:
-    """The size of a model: of a local folder, of a download in Hugging Face's cache, or of a name in `KNOWN`.
+    """The size of a model: a local folder, a download in Hugging Face's cache, or a name in `KNOWN`.
 
     Raises:
-        UnknownModel: it is none of these.
+        UnknownModel: `path` is none of these.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
@@ -169,15 +169,15 @@ def model_size(path: str) -> ModelSize:
 
 @dataclass(frozen=True)
 class Phase:
-    """One part of a training step, and what is on each GPU meanwhile."""
+    """One part of a training step, and the memory on each GPU meanwhile."""
 
     name: str
     parts: Mapping[str, float]
-    """GiB, by what they are for."""
+    """GiB by purpose."""
 
     @property
     def total(self) -> float:
-        """GiB in all, with the reserve."""
+        """GiB in total, with the reserve."""
         return sum(self.parts.values()) + RESERVE
 
 
@@ -191,15 +191,15 @@ class Estimate:
     gpus: int
     phases: tuple[Phase, ...]
     kv_cache: float | None
-    """GiB of each vLLM engine's KV cache on one GPU; None where the size of the GPU is not known."""
+    """GiB of each vLLM engine's KV cache on one GPU; None if the GPU's size is not known."""
     kv_sequences: float | None
-    """Sequences of full length that fit into an engine's KV cache at once."""
+    """Sequences of full length that fit into an engine's KV cache together."""
     host: float
-    """GiB of each node's own memory that hold what is offloaded."""
+    """GiB of each node's main memory for offloaded tensors."""
 
     @property
     def peak(self) -> Phase:
-        """The phase that takes most."""
+        """The phase with the most memory."""
         return max(self.phases, key=lambda phase: phase.total)
 
 
@@ -223,7 +223,7 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
     moments = 2 * trained * number / shards / GIB
     gathered = 2 * 2 * model.layer_parameters / GIB if shards > 1 else 0.0
     with_ref = (actor.use_kl_loss or config.algorithm.use_kl_in_reward) and not lora
-    # FSDP1 keeps the reference model in the machine's memory, whatever the config says (verl/workers/engine/fsdp).
+    # FSDP1 always keeps the reference model in main memory (verl/workers/engine/fsdp).
     ref_on_host = actor.strategy == "fsdp" or ref.fsdp_config.param_offload
     reference = 4 * model.parameters / shards / GIB if with_ref else 0.0
     memory = config.ssl4rl.gpu_memory
@@ -254,7 +254,7 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
     kept = 2 * (model.layers * update * model.hidden + model.vision_layers * patches * model.vision_hidden) / GIB
     layer = update * model.layer_bytes / GIB
     if not config.actor_rollout_ref.model.enable_gradient_checkpointing:
-        kept = model.layers * layer  # the vision tower's too, but it is small in comparison
+        kept = model.layers * layer  # without the vision tower's, which are small in comparison
     phases = (
         Phase("rollout", {**resting, "vLLM": claimed}),
         Phase(

@@ -1,7 +1,7 @@
 """Checks on the driver, before Ray starts.
 
-The base recipe names `Preflight` under `hydra.callbacks`, Hydra's own hook for code that runs when a job starts. What
-would fail minutes later inside a Ray worker fails here at once, in one readable message and with exit code 2.
+The base recipe names `Preflight` under `hydra.callbacks`, Hydra's hook for code that runs when a job starts. Mistakes that
+would fail minutes later inside a Ray worker fail here at once, with one readable message and exit code 2.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ if TYPE_CHECKING:
 
 LISTED = 10
 """Pairs of equal images that a message names."""
-
-
 SAMPLER = ("pkg://ssl4rl_plugin.training.verl.sampler", "build_sampler")
+"""What a curriculum needs in trainer.v1.sampler.custom_sampler: (path, name)."""
 CALLBACK = "ssl4rl_plugin.training.verl.sampler.SaveJournal"
+"""What a curriculum needs in trainer.checkpoint_callback_class."""
 
 
 class PreflightError(UserError):
-    """A run that cannot work, found before it starts; the message says what to change."""
+    """A run that cannot work; the message says what to change."""
 
 
 class Preflight(Callback):
-    """Hydra callback of every ssl4rl recipe. Ends the process if the run cannot work: exit code 2 and one
-    message for what the user can correct, exit code 1 and the traceback for anything else."""
+    """Hydra callback of every ssl4rl recipe. Ends the process if the run cannot work.
+
+    A UserError ends with one message and exit code 2, any other exception with its traceback and exit code 1.
+    """
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra with the composed config, on the driver only, for each job of a sweep too."""
+        """Hydra calls this on the driver, with the composed config, once for each job (of a sweep, too)."""
         try:
             check(config)
         except Exception as error:
-            # Hydra turns an Exception of a callback into a warning and goes on; SystemExit it lets pass.
+            # Hydra turns an Exception of a callback into a warning, and continues; it does not catch SystemExit.
             if not isinstance(error, UserError):
                 traceback.print_exc()
                 print("\nssl4rl: cannot start: the check before the run failed with the error above", file=sys.stderr)
@@ -53,11 +55,11 @@ class Preflight(Callback):
 
 
 def check(config: DictConfig) -> None:
-    """Everything about a run that can be known before Ray starts. Indexes the images if that is not done yet.
+    """Check all of a run that can be checked before Ray starts. Indexes the images if they have no index yet.
 
     Raises UserError (SettingsError, SourceError, SampleError, PreflightError, ...) with the remedy.
     """
-    # Imported here: this module is loaded by Hydra while it composes the config of every run.
+    # Imported here, because Hydra imports this module whenever it composes a config.
     from ssl4rl_plugin.training.settings import Settings
 
     if config.ssl4rl.get("data") is None and OmegaConf.is_missing(config.ssl4rl.source, "path"):
@@ -92,7 +94,7 @@ def check(config: DictConfig) -> None:
 
 
 def check_online(settings: Settings) -> OnlineRows:
-    """The training rows of a run that makes its samples; says which images are left out."""
+    """The training rows of a run that makes its samples on the fly. Prints the number of images left out, by reason."""
     from ssl4rl_plugin.data.graphs import GraphManifest
     from ssl4rl_plugin.data.indexing import load_manifest
     from ssl4rl_plugin.data.rows import OnlineRows
@@ -106,15 +108,15 @@ def check_online(settings: Settings) -> OnlineRows:
     if isinstance(manifest, GraphManifest) and not (settings.transductive or manifest.graph.inductive):
         raise PreflightError(
             "training prompts would show the texts of nodes that are evaluated (never their labels, and no held-out edge): "
-            "say ssl4rl.transductive=true if that is meant, as in the paper, or leave those nodes out with "
+            "set ssl4rl.transductive=true if that is intended, as in the paper, or leave those nodes out with "
             "+ssl4rl.source.options.inductive=true"
         )
-    SampleStream(settings, manifest, "val")  # says what is wrong with it
+    SampleStream(settings, manifest, "val")  # raises if the validation split does not fit
     return OnlineRows(SampleStream(settings, manifest, "train"))
 
 
 def check_built(settings: Settings, folder: Path) -> StoredRows:
-    """The training rows of a run on what `ssl4rl build` wrote."""
+    """The training rows of a run on a folder that `ssl4rl build` wrote."""
     from ssl4rl_plugin.training.stored_rows import StoredRows
 
     train = StoredRows(folder, "train")
@@ -127,7 +129,7 @@ def check_built(settings: Settings, folder: Path) -> StoredRows:
     if built.system_prompt != settings.system_prompt:
         raise PreflightError(
             f"{folder} was built with system prompt {built.system_prompt!r}, and ssl4rl.system_prompt is "
-            f"{settings.system_prompt!r}: set it to the same, or build anew"
+            f"{settings.system_prompt!r}: set it to the same, or build again"
         )
     if not len(StoredRows(folder, "val")) + len(StoredRows(folder, "questions")):
         raise PreflightError(f"{folder} holds no validation rows: build it with `--set source.val_fraction=0.1`")
@@ -135,7 +137,7 @@ def check_built(settings: Settings, folder: Path) -> StoredRows:
 
 
 def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows | StoredRows) -> None:
-    """Refuse a curriculum that could not work, and say where one would be without effect."""
+    """Raise PreflightError or PolicyError if the curriculum cannot work; print a note if part of it has no effect."""
     from ssl4rl_plugin.training.curriculum.director import Director
     from ssl4rl_plugin.training.settings import curriculum_arms
     from ssl4rl_plugin.training.stored_rows import StoredRows
@@ -152,7 +154,7 @@ def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows |
     Director(settings.curriculum, arms, int(config.actor_rollout_ref.rollout.n), settings.seed).probabilities()
     if isinstance(train, StoredRows):
         for number in range(len(arms)):
-            train.of_arm(0, number, 0)  # says which arm has no rows
+            train.of_arm(0, number, 0)  # raises if the arm has no rows
     notes = []
     if len(arms) == 1:
         notes.append(f"it has one arm only, {arms[0].key}, and nothing to choose")
@@ -162,19 +164,19 @@ def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows |
         and config.algorithm.norm_adv_by_std_in_grpo
     ):
         notes.append(
-            "`balance` changes nothing, since GRPO divides by each group's own spread (norm_adv_by_std_in_grpo)"
+            "`balance` changes nothing, since GRPO divides by each group's standard deviation (norm_adv_by_std_in_grpo)"
         )
     if config.trainer.checkpoint_callback_class != CALLBACK:
         notes.append(
-            f"checkpoints will not hold its journal, since trainer.checkpoint_callback_class is not {CALLBACK} (a run is "
-            "resumed from the one in trainer.default_local_dir)"
+            f"checkpoints will not hold its journal, since trainer.checkpoint_callback_class is not {CALLBACK} (a resumed "
+            "run reads the one in trainer.default_local_dir)"
         )
     for note in notes:
         print(f"ssl4rl: curriculum: {note}", file=sys.stderr)
 
 
 def check_overlap(settings: Settings) -> None:
-    """Refuse to train on images of a benchmark that is validated on, unless the run says that it does so."""
+    """Raise PreflightError if training images are also images of a benchmark, unless the run is transductive."""
     from ssl4rl_plugin.data.build_plan import MANIFEST
     from ssl4rl_plugin.data.graphs import GraphManifest
     from ssl4rl_plugin.data.indexing import load_manifest
@@ -200,13 +202,13 @@ def check_overlap(settings: Settings) -> None:
         listed = "\n  ".join(f"{pair.one} shows the same as {pair.other}" for pair in shared[:LISTED])
         more = f"\n  and {len(shared) - LISTED} more (`ssl4rl overlap` lists all)" if len(shared) > LISTED else ""
         raise PreflightError(
-            f"{what}, which is validated on:\n  {listed}{more}\nTake them out, or say ssl4rl.transductive=true if that "
-            "is meant, as in the paper"
+            f"{what}, which is validated on:\n  {listed}{more}\nTake them out, or set ssl4rl.transductive=true if that "
+            "is intended, as in the paper"
         )
 
 
 def check_data_keys(config: DictConfig) -> None:
-    """Refuse verl settings that would quietly undo what the online dataset promises."""
+    """Raise PreflightError for verl settings that do not work with this package's dataset or rollouts."""
     built = config.ssl4rl.get("data") is not None
     if not built and config.trainer.get("total_epochs") != 1:
         raise PreflightError(
@@ -224,13 +226,13 @@ def check_data_keys(config: DictConfig) -> None:
     by_group = "group_rollout" in str(config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class"))
     if by_group and (config.algorithm.filter_groups.enable or config.actor_rollout_ref.rollout.multi_turn.enable):
         raise PreflightError(
-            "group rollouts know neither algorithm.filter_groups nor multi_turn: set "
+            "group rollouts support neither algorithm.filter_groups nor multi_turn: set "
             "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null"
         )
 
 
 def check_reward(config: DictConfig, answer_format: str) -> None:
-    """Refuse reward settings that would be ignored, or that score another format than the prompts ask for."""
+    """Raise PreflightError for unknown reward settings, or another answer format than the prompts ask for."""
     given = config.reward.custom_reward_function.get("reward_kwargs") or {}
     known = {"answer_format", "format_weight", "partial_credit"}
     if unknown := sorted(set(given) - known):
@@ -253,7 +255,7 @@ def check_reward(config: DictConfig, answer_format: str) -> None:
 
 
 def check_batches(config: DictConfig) -> None:
-    """Refuse sizes that do not divide; verl finds out in its first step, after all workers have started."""
+    """Raise PreflightError for batch sizes that do not divide; verl would fail only in its first step."""
     actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
     gpus = trainer.n_gpus_per_node * trainer.nnodes // (actor.get("ulysses_sequence_parallel_size") or 1)
     for prompts, key, micro in (
@@ -273,7 +275,7 @@ def check_batches(config: DictConfig) -> None:
 
 
 def check_model(path: str) -> None:
-    """If the model is a local folder, make sure that verl will find a processor for it."""
+    """Raise PreflightError if the model is a local folder without a model or a processor that verl knows."""
     folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         if path.startswith((".", "/", "~")):

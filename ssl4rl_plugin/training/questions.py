@@ -1,7 +1,7 @@
-"""Questions of a benchmark as rows: what a run validates on beside its own pretext tasks.
+"""Questions of a benchmark as rows: a run validates on them beside its own pretext tasks.
 
-Labels are used here and nowhere else. Questions that cannot be asked (a picture that does not decode, no answer given)
-are left out and counted by reason.
+Only this module and `graph_questions` read labels. Questions that cannot be asked (a picture that does not decode, no
+answer) are left out and counted by reason.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from ssl4rl_plugin.grading import letters, question_grader
 from ssl4rl_plugin.grading.formats import AnswerFormat
 
 SHOWABLE = ("blank", "too_small", "aspect", "duplicate_of_validation")
-"""Reasons for which a picture is no good for pretext tasks, and a question about it can be asked all the same."""
+"""Reasons to reject a picture for pretext tasks that do not matter for a question about it."""
 
 MAX_OPTIONS = 26
 """One for each letter."""
+ASK_FOR_LETTER = "Answer with the letter of the right option."
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ class QuestionVariant:
     """A question in one order of its options."""
 
     question: Question
-    """With the options as they are shown, and the answer's letter among them."""
+    """With the options in this order, and the answer's letter in it."""
     rotation: int = 0
-    """By how many places the benchmark's own order is rotated."""
+    """Places by which the benchmark's own order is rotated."""
     rotations: int = 1
-    """In how many orders the question is asked."""
+    """Number of orders in which the question is asked."""
 
 
 def rotated(question: Question, by: int) -> Question:
     """A question with its options rotated `by` places: option `by` comes first, and the right letter moves along.
 
-    A question without options is as it was. Raises ValueError if the answer is none of the options' letters.
+    A question without options stays unchanged. Raises ValueError if the answer is none of the options' letters.
     """
     count = len(question.options)
     if not count:
@@ -59,15 +60,15 @@ def rotated(question: Question, by: int) -> Question:
 
 
 class QuestionRows:
-    """The questions of an indexed benchmark, in the benchmark's order; none of a source of mere pictures.
+    """The questions of an indexed benchmark, in the benchmark's order; empty if the source has no questions.
 
     Args:
         manifest: the benchmark, indexed.
-        answer_format: how answers are asked for.
+        answer_format: the format that the prompts ask for.
         max_pixels: larger pictures are shrunk to this many pixels.
-        limit: so many questions, drawn by a hash of their ids; None for all.
+        limit: number of questions, drawn by a hash of their ids; None for all.
         circular: ask each question once for every rotation of its options, as MMBench's CircularEval does (Liu et al.,
-            arXiv 2307.06281): rows `id#0`, `id#1`, ... one after the other. Row `id#0` is the question as it is.
+            arXiv 2307.06281): rows `id#0`, `id#1`, ... in a row. `id#0` has the benchmark's own order.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class QuestionRows:
         """Questions that cannot be asked, by reason."""
         self.questions = self._chosen(limit)
         self.asked = [row for question in self.questions for row in self._orders(question)]
-        """What each row asks."""
+        """The question of each row."""
         self._counts = Counter(self._data_source(row) for row in self.asked)
 
     def _orders(self, question: Question) -> list[QuestionVariant]:
@@ -94,7 +95,7 @@ class QuestionRows:
         return [QuestionVariant(rotated(question, by), by, count) for by in range(count)]
 
     def _data_source(self, asked: QuestionVariant) -> str:
-        """Rotated options are grouped apart, so that verl's accuracy of a category means the same with and without."""
+        """Rotations form groups of their own, so that a category's accuracy in verl is the same with and without them."""
         name = self.manifest.source.name + ("_rotated" if asked.rotation else "")
         return f"bench/{name}/{(asked.question.category or 'all').replace('/', ' ')}"
 
@@ -102,7 +103,7 @@ class QuestionRows:
         name = self.manifest.source.name
         questions = self.manifest.source.questions()
         if (first := next(questions, None)) is None:
-            return []  # before a column is looked at: there may be a million pictures
+            return []  # before the table is read: there may be a million pictures
         table = self.manifest.table
         reasons = dict(zip(table["ref"].to_pylist(), table["reason"].to_pylist(), strict=True))
         found = []
@@ -122,12 +123,12 @@ class QuestionRows:
         return len(self.asked)
 
     def __getitem__(self, index: int) -> Row:
-        """Row `index`. Raises IndexError outside, SourceError if a picture cannot be read any more."""
+        """Row `index`. Raises IndexError out of range, SourceError if a picture can no longer be read."""
         if not 0 <= index < len(self):
             raise IndexError(f"question {index} of {len(self)}")
         asked, name = self.asked[index], self.manifest.source.name
         question = asked.question
-        # Of the question, not of the row: rotations differ in nothing but the options' order.
+        # Seeded by the question, not by the row: rotations differ only in the options' order.
         instruction = rng_for("question", name, question.id).choice(self.answer_format.instructions)
         sample = f"{name}:{question.id}" + (f"#{asked.rotation}" if self.circular else "")
         assert question.answer is not None
@@ -157,12 +158,12 @@ class QuestionRows:
             return open_rgb(self.manifest.source.read(ref), max_pixels=self.max_pixels)
         except ImageError as error:
             raise SourceError(
-                f"question {question.id} of {self.manifest.source.name}: {ref} was good when it was indexed, and now is not "
-                f"({error}); put it back, or index it again"
+                f"question {question.id} of {self.manifest.source.name}: {ref} could be read when it was indexed, and now "
+                f"cannot ({error}); put it back, or index it again"
             ) from error
 
     def probes(self) -> Iterator[Row]:
-        """A few, spread over the benchmark."""
+        """A few rows, spread over the benchmark."""
         step = max(1, len(self) // PROBES)
         return (self[index] for index in range(0, len(self), step)[:PROBES])
 
@@ -172,7 +173,7 @@ class QuestionRows:
 
 
 def _unanswerable(question: Question) -> str | None:
-    """Why no answer could be graded; None if one can."""
+    """The reason why no answer could be graded; None if answers can."""
     if question.answer is None:
         return "no_answer"
     if not question.options:
@@ -183,24 +184,26 @@ def _unanswerable(question: Question) -> str | None:
 
 
 def prompt_of(question: Question) -> str:
-    """The user's turn without the answer format: pictures, hint, question, options, how to name one."""
+    """The user's turn without the answer format: pictures, hint, question, options, how to answer."""
     text = question.text
     if text.count("<image>") != len(question.refs):
         text = "<image>" * len(question.refs) + "\n" + text.replace("<image>", "")
-    # Marks that the benchmark's own words happen to hold are no pictures.
-    hint, options = (_unmarked(part) for part in (question.hint or "", "\n".join(_listed(question.options))))
+    # Marks inside the benchmark's own texts stand for no picture.
+    hint, options = (_unmarked(part) for part in (question.hint or "", listed(question.options)))
     parts = [text.replace("<video>", ""), options]
     if hint:
         parts.insert(1, f"Hint: {hint}")
     if question.options:
-        parts.append("Answer with the letter of the right option.")
+        parts.append(ASK_FOR_LETTER)
     else:
         parts.append("Answer with a single word, number or short phrase.")
     return "\n".join(part for part in parts if part)
 
 
-def _listed(options: Sequence[str]) -> list[str]:
-    return [f"{mark}. {option}" for mark, option in zip(letters(len(options)), options, strict=True)] if options else []
+def listed(options: Sequence[str]) -> str:
+    """The options, one per line, each behind its letter; empty without options."""
+    marks = letters(len(options)) if options else ()
+    return "\n".join(f"{mark}. {option}" for mark, option in zip(marks, options, strict=True))
 
 
 def _unmarked(text: str) -> str:
@@ -208,7 +211,7 @@ def _unmarked(text: str) -> str:
 
 
 def questions_digest(questions: Sequence[Question]) -> str:
-    """SHA-256 of everything the questions say, in hex."""
+    """SHA-256 over all fields of the questions, in hex."""
     found = hashlib.sha256()
     for question in questions:
         found.update(repr(question).encode("utf-8", "backslashreplace"))

@@ -3,9 +3,9 @@
     reward.custom_reward_function.path = pkg://ssl4rl_plugin.training.rewards
     reward.custom_reward_function.name = compute_score
 
-verl calls it once per rollout, from several threads. It returns the same keys for every task, because verl turns each
-into a metric and cannot mix rows with different ones. It never raises (verl would lose the prompt): something that
-cannot be scored is worth 0, and says why under `error`.
+verl calls it once per rollout, from several threads. It returns the same keys for every task, because verl makes a metric
+of each and needs them in all rows. It never raises (verl would lose the prompt): a response that cannot be scored gets 0,
+with the reason under `error`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SHOWN = 128
 
 @dataclass(frozen=True)
 class _Judged:
-    """What a response is worth, and what the log says about it."""
+    """The score of a response, and the values that are logged with it."""
 
     score: Score = INVALID
     form: float = 0.0
     """1.0 if the form is exact and the answer valid."""
     agrees: bool | None = None
-    """Whether the last value named in the reasoning is the answer; None where there is nothing to compare."""
+    """Whether the last value named in the reasoning is the answer; None if one of the two is missing."""
     answer: str = ""
-    """The answer in canonical form; empty for none that is possible."""
+    """The answer in canonical form; empty if it is not valid."""
     lenient: bool = False
     """The lenient reading is the truth."""
     lenient_valid: bool = False
@@ -65,25 +65,25 @@ def compute_score(
             inside it; the dataset and `ssl4rl evaluate` find it out from the tokenizer's own template.
         answer_format: one of `ssl4rl_plugin.grading.formats.FORMATS`.
         format_weight: share of the reward paid for the exact structure around one valid answer, in [0, 1).
-        partial_credit: what a close but wrong answer can get at most, in [0, 1); 0 is all or nothing.
+        partial_credit: largest accuracy of a close but wrong answer, in [0, 1); 0 is all or nothing.
 
     Returns:
         score: the reward in [0, 1]; exactly 1.0 only for a correct answer in exact form.
         acc: 1.0 if the answer is correct, else 0.0.
         format: 1.0 if the structure is exact and the answer valid, else 0.0.
-        valid: 1.0 if the answer is a possible one, else 0.0.
+        valid: 1.0 if the answer is one of the possible ones, else 0.0.
         similarity: graded closeness to the truth in [0, 1], before chance correction.
         consistent: 1.0 if the last possible answer that the reasoning names is the answer given, else 0.0.
-        inconsistent: 1.0 if it is another one, else 0.0. Both are 0.0 where there is nothing to compare: no valid answer,
-            or a reasoning that names none.
+        inconsistent: 1.0 if it is another one, else 0.0. Both are 0.0 without a valid answer, or if the reasoning names
+            none.
         repetition: share of the response's n-grams that are repeats, in [0, 1).
         degenerate: 1.0 if more than half of them are, else 0.0.
         failed: 1.0 if the response could not be scored at all (see `error`), else 0.0.
-        questions: of a benchmark's row, how many questions its data source has in this validation; None otherwise, which
-            verl leaves out of its means.
+        questions: for a benchmark's row, the number of questions of its data source in this validation; otherwise None,
+            which verl leaves out of its means.
         lenient: 1.0 if the lenient reading (`ssl4rl_plugin.grading.lenient`) is correct, else 0.0. Never paid.
         lenient_only: 1.0 if only the lenient reading finds a possible answer, else 0.0.
-        answer: the answer in canonical form ("" for none that is possible), from which the diversity of answers is counted.
+        answer: the answer in canonical form ("" if not valid); the curriculum computes the diversity of answers from it.
         level, sample, error: strings ("" for none), for verl's rollout dumps.
     """
     level = sample = error = ""
@@ -97,7 +97,7 @@ def compute_score(
         repeated = repetition(solution_str)
         thinking = bool((extra_info or {}).get("thinking"))
         judged = _judge(solution_str, truth, answer_format, partial_credit, thinking)
-    except Exception as problem:  # verl drops the prompt if a reward function raises, whatever the reason
+    except Exception as problem:  # verl drops the prompt if a reward function raises any exception
         error = f"{type(problem).__name__}: {problem}"[:200]
     score, form = judged.score, judged.form
     reward = 1.0 if score.correct and form else format_weight * form + (1.0 - format_weight) * score.value
@@ -142,7 +142,7 @@ def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credi
 
 
 def _grader(truth: dict[str, Any]) -> Grader[Any]:
-    """What grades a row: its task's grader, or that of a benchmark's question."""
+    """The grader of a row: its task's, or that of a benchmark's question."""
     if "benchmark" in truth:
         return question_grader(tuple(truth["choices"]))
     task, level = _task_at(truth["task"], truth["level"], json.dumps(truth.get("options", {}), sort_keys=True))

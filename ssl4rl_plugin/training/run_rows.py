@@ -1,4 +1,4 @@
-"""The rows of a run: its own samples, made or stored, and the questions that it validates on."""
+"""The rows of a run: its own samples, made on the fly or built, and the questions that it validates on."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 def own_rows(settings: Settings, split: str) -> OnlineRows | StoredRows:
-    """The rows of a split (`train` or `val`) of a run, without benchmarks. Raises SourceError, SampleError, BuiltError."""
+    """The rows of a split (`train` or `val`) of a run, without benchmarks.
+
+    Raises SourceError, SampleError, PlanError or StoredRowsError.
+    """
     if settings.data is not None:
         return StoredRows(Path(settings.data), split)
     return OnlineRows(SampleStream(settings, load_manifest(settings), split))
 
 
 def graph_questions(own: OnlineRows | StoredRows) -> list[GraphQuestionRows]:
-    """What a run on a graph is asked beside its pretext tasks: labels of held-out nodes, and held-out edges."""
+    """The questions of a run on a graph beside its pretext tasks: labels of held-out nodes, and held-out edges."""
     if not isinstance(own, OnlineRows) or not isinstance(manifest := own.stream.manifest, GraphManifest):
         return []
     limit = int(manifest.source.options["questions"])
@@ -33,8 +36,8 @@ def graph_questions(own: OnlineRows | StoredRows) -> list[GraphQuestionRows]:
 
 
 def questions(own: OnlineRows | StoredRows, settings: Settings) -> list[Rows]:
-    """What is validated on beside a run's own samples: questions about its graph or of the benchmark that it was built
-    from, and those of the benchmarks that it names."""
+    """The validation rows beside a run's own samples: the questions about its graph or in its build, and those of
+    `ssl4rl.benchmarks`."""
     built = [StoredRows(own.folder, "questions")] if isinstance(own, StoredRows) else graph_questions(own)
     return [*built, *benchmark_rows(settings)]
 

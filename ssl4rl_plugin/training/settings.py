@@ -1,7 +1,7 @@
 """The `ssl4rl:` section of the config, checked and typed.
 
-One place knows which keys there are, what they may be, and what to say if they are wrong; the dataset, the preflight
-check and the command line all read the config through `Settings`.
+The `...Section` models list the keys and their ranges. The dataset, the check before a run and the command line read
+the config through `Settings`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,96 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from pydantic import Field, field_validator
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import Arm, SourceSettings, StreamSettings
-from ssl4rl_plugin.grading.formats import answer_format
+from ssl4rl_plugin.grading.formats import AnswerFormat, answer_format
 from ssl4rl_plugin.tasks import get_task
+from ssl4rl_plugin.training.config_model import ConfigModel, Options
 from ssl4rl_plugin.training.curriculum.director import CurriculumSettings
 from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, ladder
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SettingsError(UserError):
     """A wrong setting: the message names the key, what was given, and what is possible."""
+
+
+class SourceSection(ConfigModel):
+    """`ssl4rl.source`; see `SourceSettings`."""
+
+    name: str
+    path: str | None = None
+    options: Options = {}
+    manifest: str | None = None
+    val_fraction: Share = 0.1
+    max_pixels: Annotated[int, Field(ge=28 * 28)]
+    train_size: int | float | None = None
+
+    @field_validator("train_size", mode="plain")
+    @classmethod
+    def _size(cls, value: Any) -> int | float | None:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value is None or whole or (isinstance(value, float) and 0 < value <= 1):
+            return value
+        raise ValueError(f"must be a share in (0, 1] (0.25) or a number from 1, got {value!r}")
+
+
+class TaskSection(ConfigModel):
+    """An entry of `ssl4rl.tasks`."""
+
+    task: str
+    """`TASK` or `TASK:LEVEL`."""
+    level: str | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    options: Options = {}
+    """Fields of the level."""
+
+
+class BenchmarkSection(ConfigModel):
+    """An entry of `ssl4rl.benchmarks`; see `BenchmarkSettings`."""
+
+    name: str
+    path: str | None = None
+    options: Options = {}
+    limit: Count | None = None
+    circular: bool = False
+
+
+class Section(ConfigModel):
+    """All keys of `ssl4rl:`; see `Settings`. Keys of type Any have a check of their own."""
+
+    seed: Annotated[int, Field(ge=0)]
+    tasks: Any
+    options: Options = {}
+    """Fields of the levels, for all tasks; null leaves a field as the level has it."""
+    source: Any
+    answer_format: AnswerFormat
+    format_weight: Share = 0.1
+    partial_credit: Share = 0.5
+    epochs: Count
+    val_samples: Count
+    system_prompt: str | None = None
+    videos_as: Literal["auto", "video", "images"] = "auto"
+    data: str | None = None
+    benchmarks: list[Any] | None = None
+    transductive: bool = False
+    curriculum: Any = None
+    gpu_memory: Any = None
+    """Read by `ssl4rl doctor`."""
+    warm_up: Any = None
+    """Read by `ssl4rl demo`."""
+
+    @field_validator("answer_format", mode="plain")
+    @classmethod
+    def _format(cls, value: Any) -> AnswerFormat:
+        return answer_format(value)
 
 
 @dataclass(frozen=True)
@@ -29,7 +107,7 @@ class BenchmarkSettings:
 
     source: SourceSettings
     limit: int | None
-    """So many of its questions; None for all."""
+    """Number of questions; None for all."""
     circular: bool = False
     """Each question is asked once for every rotation of its options."""
 
@@ -39,7 +117,7 @@ class Settings(StreamSettings):
     """All of the `ssl4rl:` section."""
 
     data: str | None = None
-    """Folder made by `ssl4rl build` whose rows are used in place of samples made on the spot."""
+    """Folder made by `ssl4rl build`, whose rows take the place of samples made on the fly."""
     benchmarks: tuple[BenchmarkSettings, ...] = ()
     """What is validated on beside the pretext tasks."""
     transductive: bool = False
@@ -49,45 +127,24 @@ class Settings(StreamSettings):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
-        """Read the section (a plain mapping or an OmegaConf node). Raises SettingsError."""
-        section = _plain(config)
-        source = section.get("source") or {}
-        try:
-            fmt = answer_format(section["answer_format"])
-        except UserError as error:
-            raise SettingsError(f"ssl4rl.answer_format: {error}") from error
-        fraction = source.get("val_fraction", 0.1)
-        if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
-            raise SettingsError(f"ssl4rl.source.val_fraction must be in [0, 1), got {fraction!r}")
-        for key, low in (("format_weight", 0.0), ("partial_credit", 0.0)):
-            value = section.get(key, low)
-            if not isinstance(value, int | float) or not low <= value < 1:
-                raise SettingsError(f"ssl4rl.{key} must be in [0, 1), got {value!r}")
-        curriculum = CurriculumSettings.from_config(section.get("curriculum"))
+        """Read the section (a plain mapping or an OmegaConf node). Raises SettingsError or PolicyError."""
+        plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else dict(config)
+        section = Section.read(plain, "ssl4rl", SettingsError)
+        source = SourceSection.read(section.source, "ssl4rl.source", SettingsError)
+        curriculum = CurriculumSettings.from_config(section.curriculum)
+        options = {key: value for key, value in section.options.items() if value is not None}
         return cls(
-            seed=_integer(section, "seed", 0),
-            arms=parse_arms(
-                section["tasks"],
-                {k: v for k, v in (section.get("options") or {}).items() if v is not None},
-                every_level=curriculum is not None,
-            ),
-            source=SourceSettings(
-                name=source["name"],
-                path=source.get("path"),
-                options=dict(source.get("options") or {}),
-                manifest=source.get("manifest"),
-                val_fraction=float(fraction),
-                max_pixels=_integer(source, "max_pixels", 28 * 28, "ssl4rl.source."),
-                train_size=_size(source.get("train_size")),
-            ),
-            answer_format=fmt,
-            epochs=_integer(section, "epochs", 1),
-            val_samples=_integer(section, "val_samples", 1),
-            system_prompt=section.get("system_prompt"),
-            videos_as=_one_of(section, "videos_as", ("auto", "video", "images")),
-            data=section.get("data"),
-            benchmarks=parse_benchmarks(section.get("benchmarks") or [], source),
-            transductive=bool(section.get("transductive", False)),
+            seed=section.seed,
+            arms=parse_arms(section.tasks, options, every_level=curriculum is not None),
+            source=SourceSettings(**dict(source)),
+            answer_format=section.answer_format,
+            epochs=section.epochs,
+            val_samples=section.val_samples,
+            system_prompt=section.system_prompt,
+            videos_as=section.videos_as,
+            data=section.data,
+            benchmarks=parse_benchmarks(section.benchmarks or [], dict(source)),
+            transductive=section.transductive,
             curriculum=curriculum,
         )
 
@@ -124,31 +181,26 @@ def parse_arms(
     """The arms that `ssl4rl.tasks` names.
 
     Each entry is `rotation` (its default level; every level, if `every_level`), `rotation:pair_45`, `rotation:*` (every
-    level), or a mapping with `task`, and perhaps `level`, `weight` (0 or more) and `options` (fields of the level).
-    `common_options` apply to every arm whose level has such a field. Raises SettingsError.
+    level), or a mapping with the keys of `TaskSection`. `common_options` apply to every arm whose level has such a
+    field. Raises SettingsError.
     """
     if isinstance(entries, str):
         entries = [entries]
-    if not entries:
-        raise SettingsError("ssl4rl.tasks is empty: name at least one task, e.g. ssl4rl.tasks=[rotation]")
+    if not isinstance(entries, Sequence) or not entries:
+        raise SettingsError(f"ssl4rl.tasks must list at least one task, e.g. [rotation], got {entries!r}")
     arms: list[Arm] = []
-    for entry in entries:
-        spec: dict[str, Any] = {"task": entry} if isinstance(entry, str) else dict(entry)
-        unknown = sorted(set(spec) - {"task", "level", "weight", "options"})
-        if unknown or not isinstance(spec.get("task"), str):
-            raise SettingsError(f"ssl4rl.tasks: {entry!r} must be a name or have keys task, level, weight, options")
-        name, _, level = spec["task"].partition(":")
-        level = spec.get("level") or level
-        weight = spec.get("weight", 1.0)
-        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise SettingsError(f"ssl4rl.tasks: weight of {name!r} must be a number from 0, got {weight!r}")
+    for number, entry in enumerate(entries):
+        entry = {"task": entry} if isinstance(entry, str) else entry
+        section = TaskSection.read(entry, f"ssl4rl.tasks.{number}", SettingsError)
+        name, _, level = section.task.partition(":")
+        level = section.level or level
         try:
             task = get_task(name)
             every = level == "*" or (every_level and not level)
             for level_name in task.levels if every else (level or task.default_level,):
                 fields = {field.name for field in dataclasses.fields(task.level(level_name))}
                 shared = {key: value for key, value in (common_options or {}).items() if key in fields}
-                arm = Arm(task, level_name, shared | dict(spec.get("options") or {}), float(weight))
+                arm = Arm(task, level_name, shared | section.options, section.weight)
                 task.grader(arm.level)  # an impossible combination fails here and not in the middle of a run
                 arms.append(arm)
         except ValueError as error:
@@ -166,64 +218,26 @@ def parse_arms(
     return tuple(arms)
 
 
-def parse_benchmarks(entries: Any, images: Mapping[str, Any]) -> tuple[BenchmarkSettings, ...]:
-    """The benchmarks that `ssl4rl.benchmarks` names: mappings with `name` (a source with questions), `path`, and perhaps
-    `options` (of the source), `limit` and `circular`. `images` is `ssl4rl.source`, for the pixel limit. Raises
-    SettingsError.
+def parse_benchmarks(entries: Sequence[Any], images: Mapping[str, Any]) -> tuple[BenchmarkSettings, ...]:
+    """The benchmarks that `ssl4rl.benchmarks` names: mappings with the keys of `BenchmarkSection`.
+
+    `images` is `ssl4rl.source`, for the pixel limit. Raises SettingsError.
     """
     found: list[BenchmarkSettings] = []
-    for entry in entries:
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-            raise SettingsError(f"ssl4rl.benchmarks: {entry!r} must be a mapping with name and path")
-        if unknown := sorted(set(entry) - {"name", "path", "options", "limit", "circular"}):
-            raise SettingsError(f"ssl4rl.benchmarks: {entry['name']!r} has unknown {', '.join(map(repr, unknown))}")
-        if entry.get("path") == "???":
-            raise SettingsError(f"say where {entry['name']} is: ssl4rl.benchmarks.{len(found)}.path=...")
+    for number, entry in enumerate(entries):
+        section = BenchmarkSection.read(entry, f"ssl4rl.benchmarks.{number}", SettingsError)
+        if section.path == "???":
+            raise SettingsError(f"say where {section.name} is: ssl4rl.benchmarks.{number}.path=...")
         source = SourceSettings(
-            name=entry["name"],
-            path=entry.get("path"),
-            options=dict(entry.get("options") or {}),
+            name=section.name,
+            path=section.path,
+            options=section.options,
             manifest=None,
-            val_fraction=0.0,  # a benchmark is held out as a whole, by what it is used for
-            max_pixels=_integer(images, "max_pixels", 28 * 28, "ssl4rl.source."),
+            val_fraction=0.0,  # a benchmark is held out as a whole
+            max_pixels=images["max_pixels"],
         )
-        limit = None if entry.get("limit") is None else _integer(entry, "limit", 1, "ssl4rl.benchmarks: ")
-        if not isinstance(circular := entry.get("circular", False), bool):
-            raise SettingsError(
-                f"ssl4rl.benchmarks: circular of {entry['name']!r} must be true or false, got {circular!r}"
-            )
-        found.append(BenchmarkSettings(source, limit, circular))
+        found.append(BenchmarkSettings(source, section.limit, section.circular))
     names = [benchmark.source.name for benchmark in found]
     if len(set(names)) < len(names):
         raise SettingsError("ssl4rl.benchmarks names a benchmark twice")
     return tuple(found)
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The section as plain Python values, interpolations resolved."""
-    from omegaconf import OmegaConf
-
-    if OmegaConf.is_config(config):
-        config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return dict(config)
-
-
-def _one_of(section: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
-    value = section.get(key, choices[0])
-    if value not in choices:
-        raise SettingsError(f"ssl4rl.{key} must be one of {', '.join(choices)}, got {value!r}")
-    return str(value)
-
-
-def _size(value: Any) -> int | float | None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    if value is None or whole or (isinstance(value, float) and 0 < value <= 1):
-        return value
-    raise SettingsError(f"ssl4rl.source.train_size must be a share in (0, 1] (0.25) or a number from 1, got {value!r}")
-
-
-def _integer(section: Mapping[str, Any], key: str, low: int, prefix: str = "ssl4rl.") -> int:
-    value = section.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise SettingsError(f"{prefix}{key} must be an integer from {low}, got {value!r}")
-    return value

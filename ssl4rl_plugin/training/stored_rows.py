@@ -1,8 +1,8 @@
-"""Rows read from a folder that `ssl4rl build` wrote, by number, with little in memory.
+"""Random access to the rows of a folder that `ssl4rl build` wrote, with little memory.
 
-verl's own `RLHFDataset` reads the same files, if they carry their pictures (`bytes`); this reader also takes pictures
-beside the rows (`path`) and none at all (`reference`: they are made again, and must come out the same), holds one row
-group in memory instead of all rows, and sends no encoded copy of a picture along with the picture.
+verl's own `RLHFDataset` can read the same files if they contain the pictures (`bytes`). This reader also supports pictures
+in files beside the rows (`path`) and no stored pictures (`reference`: the rows are made again and must be equal). It holds
+one row group in memory instead of all rows, and yields no encoded copy beside each decoded picture.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
 
 GROUPS = 8
-"""Row groups in memory at most, where a curriculum jumps between arms."""
+"""Largest number of row groups in memory, for a curriculum that jumps between arms."""
 
 
 def plan_settings(plan: BuildPlan) -> Settings:
-    """The settings that a build's rows are made with; the source's path is that of the manifest."""
+    """The settings of a build's rows. They hold no paths; the manifest has those of the images."""
     return Settings.from_config(plan.section)
 
 
 def remade_rows(plan: BuildPlan, split: str, folder: Path) -> Rows:
-    """The rows of a split, made again (not read) from the manifest in the build's folder.
+    """The rows of a split, made again from the manifest in the build's folder instead of read.
 
     Raises SourceError or SampleError.
     """
@@ -63,19 +63,19 @@ def _manifest(path: Path) -> Manifest:
 
 
 class StoredRowsError(UserError):
-    """Files of a build are missing, damaged, or no longer what they were; says which, and what to do."""
+    """Files of a build are missing, damaged or changed; the message says which, and what to do."""
 
 
 class StoredRows:
     """The rows of one split of a build.
 
     Args:
-        folder: what `ssl4rl build` wrote.
-        split: `train`, `val` or `questions`; rows may be none.
+        folder: the folder that `ssl4rl build` wrote.
+        split: `train`, `val` or `questions`; it may be empty.
 
     Raises:
-        PlanError: there is no build.
-        StoredRowsError: it is not finished.
+        PlanError: the folder holds no build.
+        StoredRowsError: the build is not finished, or other package versions made it.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -87,7 +87,7 @@ class StoredRows:
             changed = [name for name in installed if self.plan.made_with.get(name) != installed[name]]
             raise StoredRowsError(
                 f"{self.folder} was built with other versions of {', '.join(changed)}, which may make other pictures: build "
-                "anew, or with --store bytes"
+                "again, or with --store bytes"
             )
         self._shards = [shard for shard in self.plan.shards() if shard.split == split]
         missing = [shard.name for shard in self._shards if not (self.folder / shard.name).is_file()]
@@ -99,13 +99,13 @@ class StoredRows:
         self._open: tuple[int, pq.ParquetFile, list[int]] | None = None
         self._kept = 1
         self._groups: dict[tuple[int, int], pa.Table] = {}
-        """Row groups that were read last, by shard and place."""
+        """The row groups read last, by shard number and place in the shard."""
 
     def __len__(self) -> int:
         return self.plan.rows.get(self.split, 0)
 
     def __getitem__(self, index: int) -> Row:
-        """Row `index`. Raises IndexError outside, StoredRowsError if it cannot be read as it was written."""
+        """Row `index`. Raises IndexError out of range, StoredRowsError if the row cannot be read or has changed."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         number, place = divmod(index, self.plan.shard_rows)
@@ -119,7 +119,7 @@ class StoredRows:
             if (row.ground_truth, row.prompt, row.info) != written:
                 raise StoredRowsError(
                     f"row {place} of {shard.name} comes out differently now: its images or the package have changed since "
-                    "it was built; build anew"
+                    "it was built; build again"
                 )
             return row
         except (ShardError, ImageError, SourceError, SampleError, OSError) as error:
@@ -133,7 +133,7 @@ class StoredRows:
         path = self.folder / self._shards[number].name
         try:
             if self._open is None or self._open[0] != number:
-                # Not memory-mapped: pages that were read would count as this process's memory.
+                # Not memory-mapped: the mapped pages would count as this process's memory.
                 file = pq.ParquetFile(path)
                 groups = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
                 self._open = number, file, list(accumulate(groups))
@@ -141,7 +141,7 @@ class StoredRows:
             group = bisect_right(ends, place)
             if group == len(ends):
                 raise StoredRowsError(
-                    f"{path} has {ends[-1] if ends else 0} rows, row {place} is missing; build it anew"
+                    f"{path} has {ends[-1] if ends else 0} rows, row {place} is missing; build it again"
                 )
             table = self._groups.pop((number, group), None)
             if table is None:
@@ -157,16 +157,16 @@ class StoredRows:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings that the rows were made with."""
+        """The settings of the rows."""
         return plan_settings(self.plan)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """What the rows were drawn from."""
+        """The arms of the rows."""
         return self.settings.arms
 
     def of_arm(self, index: int, arm: int, use: int) -> Row:
-        """Row number `use` of those from arm number `arm`, from the first again behind the last.
+        """Row number `use` of arm number `arm`; behind the arm's last row, its first follows again.
 
         Raises StoredRowsError if the build has none.
         """
@@ -175,7 +175,7 @@ class StoredRows:
             raise StoredRowsError(
                 f"{self.folder} has no {self.split} rows of {self.arms[arm].key}: build more rows, or without it"
             )
-        # Each arm is at a place of its own.
+        # Each arm reads in another row group.
         self._kept = min(len(self._by_arm), GROUPS)
         return self[int(numbers[use % len(numbers)])]
 
@@ -195,16 +195,16 @@ class StoredRows:
 
     @cached_property
     def _made(self) -> Rows:
-        """The same rows, to be made again from the images."""
+        """The same rows, made again from the images."""
         return remade_rows(self.plan, self.split, self.folder)
 
     def probes(self) -> Iterator[Row]:
-        """Some rows spread over the split: several of every kind, where their weights are alike."""
+        """Some rows spread over the split; several of every kind, if the arms have similar weights."""
         step = max(1, len(self) // (PROBES * max(1, len(self.settings.arms))))
         return (self[index] for index in range(0, len(self), step))
 
     def held_out(self) -> StoredRows:
-        """The rows of the validation split; these where it is empty."""
+        """The rows of the validation split; `self` if it is empty."""
         if self.split == "val" or not self.plan.rows["val"]:
             return self
         return StoredRows(self.folder, "val")
@@ -213,5 +213,5 @@ class StoredRows:
         return {"data": self.plan.id}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files stay behind; a loader's worker opens its own.
+        # Open files cannot be pickled; each worker of a loader opens its own.
         return self.__dict__ | {"_open": None, "_groups": {}}

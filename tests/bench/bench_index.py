@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import imagehash
 import numpy as np
 import pytest
 from photos import photographs
@@ -36,14 +35,13 @@ def folder() -> Iterator[Path]:
 
 
 def bare(folder: Path) -> None:
-    """Nothing but what has to be done: SHA-256, perceptual hash, signature, entropy and contrast."""
+    """Nothing but what has to be done: SHA-256, signature, entropy and contrast."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             data = path.read_bytes()
             hashlib.sha256(data).hexdigest()
             image = Image.open(io.BytesIO(data)).convert("RGB")
             image = image.reduce(max(1, math.isqrt(image.width * image.height // 65_536)))
-            str(imagehash.phash(image))
             signature(image)
             gray = image.convert("L")
             gray.entropy()

@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import imagehash
 import numpy as np
 from PIL import Image
 
@@ -122,13 +121,10 @@ def recall(folder: Path) -> None:
     chosen = np.array([hashlib.sha256(path.name.encode()).digest()[0] % 2 == 0 for path in paths])
     shrunk = [small(photo) for photo in photos]
     start = time.process_time()
-    hashes = [imagehash.phash(image) for image in shrunk]
-    hashing = (time.process_time() - start) / n
-    start = time.process_time()
     originals = signatures(shrunk)
     signing = (time.process_time() - start) / n
     print(f"{n} photos, {chosen.sum()} of them in the chosen half; 95 % Wilson intervals\n")
-    print(f"{'copy':32} {'all: same group':>23} {'chosen':>8} {'other':>8} {'merged':>7} {'matched':>8} {'phash':>7}")
+    print(f"{'copy':32} {'all: same group':>23} {'chosen':>8} {'other':>8} {'merged':>7} {'matched':>8}")
     tables = [originals]
     for name, make in (REQUIRED | FURTHER).items():
         copies = [
@@ -140,10 +136,9 @@ def recall(folder: Path) -> None:
         same, merged = grouped(np.concatenate([originals, table]), n)
         same = same[n:]
         matched = sum(i == j for i, j in matches(table, originals))
-        by_hash = np.mean([imagehash.phash(c) - h <= 4 for c, h in zip(copies, hashes, strict=True)])
         print(
             f"{name:32} {share(same)} {same[chosen].mean():8.2%} {same[~chosen].mean():8.2%} {len(merged) / n:7.2%} "
-            f"{matched / n:8.2%} {by_hash:7.2%}",
+            f"{matched / n:8.2%}",
             flush=True,
         )
     one, other = (
@@ -165,7 +160,7 @@ def recall(folder: Path) -> None:
     print(f"group; {len(merged)} photos in one with another photo: {len(merged) / n:.2%}")
     for photo in sorted(merged):
         print(f"    {paths[photo].name}")
-    print(f"\nper picture: signature {signing * 1e3:.2f} ms, imagehash.phash {hashing * 1e3:.2f} ms")
+    print(f"\nper picture: signature {signing * 1e3:.2f} ms")
     tiles = [small(tile) for photo in photos for tile in cut(photo, 4)]
     tiles = [tile for tile in tiles if contrast(tile) >= 0.04]
     _, merged = grouped(signatures(tiles), len(tiles))

@@ -13,7 +13,7 @@ from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.demo import run as demo
 from ssl4rl_plugin.training.curriculum.journal import NAME
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group("curriculum")]
 
 STEPS, SAVED = 6, 2
 PROMPTS = 16

@@ -1,15 +1,11 @@
 """`ssl4rl evaluate` on a checkpoint of a real run: the run's own validation again, after a kill, and plain transformers.
 
-One short training on the CPU whose validation has questions in MMBench's layout, and four starts of vLLM after it.
+The run is the one that all tests share (conftest.py); there are four starts of vLLM after it.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import os
-import random
 import shutil
 import signal
 import subprocess
@@ -20,69 +16,22 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pictures import photo
+from shared_run import ASKED, QUESTIONS
 
 from ssl4rl_plugin.analysis.evaluation import predictions
 from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.analysis.statistics import wilson
-from ssl4rl_plugin.demo import run as demo
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500), pytest.mark.xdist_group("shared run")]
 
 STEPS = 2
-QUESTIONS = 48
-ROWS = QUESTIONS + 4 * 8
-ASKED = {
-    "turn": ("orientation", "How many degrees is the picture turned clockwise?", ("0", "90", "180", "270")),
-    "pair": ("comparison", "Do they show the same thing or different things?", ("same", "different")),
-    "place": ("orientation", "Which quadrant is it?", ("top-left", "top-right", "bottom-left", "bottom-right")),
-    "patch": ("comparison", "Which part is gray?", ("one", "two", "three", "four")),
-}
-"""Category -> l2-category, question, options. Most options are answers that the tiny model has been warmed up to give."""
-
-
-def mmbench(path: Path) -> Path:
-    """Questions in MMBench's layout, two about each picture."""
-    rng = random.Random(0)
-    lines = ["index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\tl2-category\tsplit\timage"]
-    for number in range(QUESTIONS):
-        category = list(ASKED)[number % len(ASKED)]
-        parent, text, options = ASKED[category]
-        shown = [*rng.sample(options, len(options)), *[""] * (4 - len(options))]
-        jpeg = io.BytesIO()
-        photo(100 + number // 2, 56 + 28 * (number // 2 % 3), 56).save(jpeg, "JPEG", quality=90)
-        image = base64.b64encode(jpeg.getvalue()).decode()
-        answer = "ABCD"[rng.randrange(len(options))]
-        fields = [str(number), f"{text} Case {number}.", "", *shown, answer, category, parent, "dev", image]
-        lines.append("\t".join(fields))
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> None:
-    """The run and every evaluation share what was indexed."""
-    os.environ["SSL4RL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+"""The checkpoint that is evaluated: the run validated and saved at this step."""
+ROWS = QUESTIONS + 5 * 8
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with greedy validations before and after two large steps."""
-    folder = tmp_path_factory.mktemp("runs")
-    questions = mmbench(folder / "mmbench.tsv")
-    extra = (
-        "ssl4rl.tasks=[altered_patch,rotation,position,contrastive]", "ssl4rl.val_samples=8",
-        f"ssl4rl.benchmarks=[{{name: mmbench, path: {questions}}}]",
-        "data.train_batch_size=8", "actor_rollout_ref.actor.ppo_mini_batch_size=8",
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=32", "actor_rollout_ref.actor.optim.lr=2e-3",
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=32",
-        "actor_rollout_ref.rollout.val_kwargs.do_sample=false", "actor_rollout_ref.rollout.val_kwargs.temperature=0",
-        "trainer.save_freq=2", "trainer.test_freq=2",
-    )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "WARM_UP_STEPS", 60)  # valid answers are enough
-        assert demo.main(folder / "run", steps=STEPS, extra=extra) == 0
-    return folder / "run"
+def run(undisturbed: Path) -> Path:
+    return undisturbed
 
 
 def command(*arguments: object) -> list[str]:
@@ -198,9 +147,9 @@ class RowsOfRun:
     """The pictures that the lines name, made again, and the chat that their prompts say."""
 
     def __init__(self, run: Path) -> None:
-        from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest, exam_of_run
+        from ssl4rl_plugin.analysis.evaluation.evaluation_set import EvaluationRequest, set_of_run
 
-        self.rows = exam_of_run(run, EvaluationRequest()).rows
+        self.rows = set_of_run(run, EvaluationRequest()).rows
 
     def images(self, line: dict) -> list:
         return list(self.rows[line["row"]].images)

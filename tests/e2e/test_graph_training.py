@@ -10,7 +10,7 @@ import pytest
 from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.demo import run as demo
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group("graph")]
 
 STEPS = 2
 SMALL = (

@@ -1,4 +1,4 @@
-"""Attention drawn on the picture that the model saw; of several models side by side, in the same colours."""
+"""Draw attention on the picture that the model saw; several models side by side, on one colour scale."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ssl4rl_plugin.analysis.attention.traces import ImageBox, Trace
-from ssl4rl_plugin.analysis.report.page import readable
+from ssl4rl_plugin.analysis.attention.traces import AttentionTrace, ImageBox
+from ssl4rl_plugin.analysis.report.page import readable, write_output
 
 PANEL = 4.6
-"""Inches along the longer side of a picture."""
+"""Longer side of a picture in inches."""
 
 
-def draw(shown: Sequence[tuple[str, Trace, np.ndarray]], box: ImageBox | None, out: Path) -> None:
-    """Write the overlay as a PNG: title, trace and heat (`Trace.heat`) of each model.
+def draw(shown: Sequence[tuple[str, AttentionTrace, np.ndarray]], box: ImageBox | None, out: Path) -> None:
+    """Write the overlay as a PNG: title, trace and heat (`AttentionTrace.heat`) of each model.
 
-    Heat is drawn as a multiple of its mean over the picture, so that 1 is attention spread evenly, whatever the grid and
-    however much of the attention goes to the text. All panels share the scale.
+    Heat is drawn as a multiple of its mean over the picture. So 1 is evenly spread attention, independent of the grid and of
+    the attention to the text. All panels share the scale.
 
-    Raises OSError: the file cannot be written.
+    Raises WriteError: the file cannot be written.
     """
     relative = [heat / heat.mean() if heat.mean() > 0 else heat for _, _, heat in shown]
     norm = Normalize(0.0, max(2.0, *(float(heat.max()) for heat in relative)))
@@ -37,9 +37,9 @@ def draw(shown: Sequence[tuple[str, Trace, np.ndarray]], box: ImageBox | None, o
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (title, trace, _), heat in zip(panels, shown, relative, strict=True):
-        extent = (0, width, height, 0)  # in pixels of the image that was given
+        extent = (0, width, height, 0)  # in pixels of the input image
         axes.imshow(trace.seen, extent=extent)
-        # Where nobody looks the picture is dark, where somebody looks it shines through the colour.
+        # The picture is dark where attention is low.
         axes.imshow(heat, extent=extent, cmap="inferno", norm=norm, alpha=0.6, interpolation="nearest")
         if box is not None:
             corner, size = (box.x0, box.y0), (box.x1 - box.x0, box.y1 - box.y0)
@@ -52,5 +52,4 @@ def draw(shown: Sequence[tuple[str, Trace, np.ndarray]], box: ImageBox | None, o
     bar = figure.colorbar(ScalarMappable(norm, "inferno"), ax=list(panels), shrink=0.85)
     bar.set_label("attention, as a multiple of its mean over the picture", fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150, format="png")
+    write_output(out, lambda file: figure.savefig(file, dpi=150, format="png"))

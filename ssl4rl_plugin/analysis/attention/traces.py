@@ -1,8 +1,8 @@
-"""Attention from the tokens of an answer to the tokens of a picture, read off a model of the Qwen-VL family.
+"""Attention from the tokens of an answer to the tokens of a picture, in a model of the Qwen-VL family.
 
-One forward pass over prompt and answer with transformers' eager attention. A hook on every layer keeps no more than the
-rows of the answer's tokens, summed where they are not about the picture, so that memory does not grow with the number
-of layers times the square of the length (within one layer eager attention holds that square for each head).
+Runs one forward pass over prompt and answer with transformers' eager attention. A hook on every layer keeps only the rows of
+the answer's tokens, with all columns outside of the picture summed into one. So memory does not grow with the number of
+layers times the square of the length; within one layer, eager attention holds that square for each head.
 
 The picture's tokens lie on a grid (`image_grid_thw` divided by the merge size), row by row from the top left.
 """
@@ -21,15 +21,16 @@ from ssl4rl_plugin.grading.formats import FORMATS
 
 Method = Literal["raw", "rollout"]
 METHODS: tuple[Method, ...] = ("raw", "rollout")
+"""The methods of `trace`."""
 
 
 class AttentionError(UserError):
-    """Attention cannot be shown; the message says why and what to do."""
+    """Attention cannot be traced or shown; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class ImageBox:
-    """A rectangle in pixels of the upright image, x to the right and y down; x1 and y1 are outside of it."""
+    """A rectangle in pixels of the upright image, x to the right and y down; x1 and y1 are exclusive."""
 
     x0: float
     y0: float
@@ -58,33 +59,33 @@ class ImageBox:
 
 @dataclass(frozen=True)
 class BoxShare:
-    """How much of the attention to the picture falls into a box."""
+    """The share of the attention to the picture that falls into a box."""
 
     attention: float
-    """Share of the attention to the picture, in [0, 1]; a token that the box cuts counts by the area inside."""
+    """Share of the attention to the picture, in [0, 1]; a token cut by the box counts with its area inside."""
     area: float
-    """Share of the picture's area, in (0, 1]: what attention spread evenly would give."""
+    """Share of the picture's area, in (0, 1]: the value for evenly spread attention."""
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What one model did with a picture and a question, and where its answer's tokens looked."""
+class AttentionTrace:
+    """The answer of one model to a question about a picture, and the attention of the answer's tokens."""
 
     answer: str
-    """The whole response, without the token that ends it."""
+    """The whole response, without its end token."""
     tokens: tuple[str, ...]
     """The answer's tokens whose attention is averaged."""
     method: Method
     grid: tuple[int, int]
-    """Rows and columns of the picture's tokens."""
+    """(rows, columns) of the picture's tokens."""
     weights: np.ndarray
-    """Of shape (layers, heads, rows * columns + 1), float32: mean attention of the tokens to each of the picture's tokens,
-    and in the last place to everything else. Sums to 1 along the last axis. For `rollout` there is one head, and layer i
-    holds the rollout from the input up to it."""
+    """Shape (layers, heads, rows * columns + 1), float32: mean attention of the tokens to each of the picture's tokens, and
+    in the last column to everything else. Sums to 1 along the last axis. `rollout` has one head, and layer i holds the
+    rollout from the input up to that layer."""
     seen: Image.Image
     """The picture as the model saw it, RGB."""
     size: tuple[int, int]
-    """Width and height of the image that was given."""
+    """(width, height) of the input image."""
 
     def heat(self, layer: int | None = None, head: int | None = None) -> np.ndarray:
         """Attention to the picture, of shape (rows, columns).
@@ -122,7 +123,7 @@ class Trace:
 
 
 def _covered(cells: int, low: float, high: float) -> np.ndarray:
-    """Of each of `cells` equal parts of [0, 1], the share that lies within [low, high]."""
+    """For each of `cells` equal parts of [0, 1], the share that lies within [low, high]."""
     starts = np.arange(cells) / cells
     overlap = np.minimum(starts + 1 / cells, high) - np.maximum(starts, low)
     return np.clip(overlap * cells, 0.0, 1.0)
@@ -133,10 +134,10 @@ def load(model: str, adapter: str | None = None) -> tuple[Any, Any]:
 
     Args:
         model: a folder in Hugging Face's layout, or a name on the hub.
-        adapter: folder of a LoRA adapter, which is merged into the weights.
+        adapter: folder of a LoRA adapter to merge into the weights; None for none.
 
     Raises:
-        AttentionError: it cannot be loaded, or takes no pictures.
+        AttentionError: the model cannot be loaded, or takes no pictures.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
@@ -175,28 +176,27 @@ def trace(
     method: Method = "raw",
     whole_response: bool = False,
     max_tokens: int = 512,
-) -> Trace:
-    """Let a model answer a question about a picture, and read off where the answer's tokens look.
+) -> AttentionTrace:
+    """Let a model answer a question about a picture, and record the attention of the answer's tokens.
 
-    The rows are those of the positions that produce the answer's tokens: token k is drawn from the state of the token
-    before it. They are averaged. `raw` is the softmax of each head. `rollout` multiplies the layers, half of each being
-    the residual connection: R_0 = I, R_l = (A_l + I) / 2 R_(l-1), with A_l the mean over heads (S. Abnar and W. Zuidema,
-    "Quantifying attention flow in transformers", ACL 2020, arXiv:2005.00928). Only the columns that are asked for are
-    carried along, which is exact.
+    Averages the attention rows of the positions that produce the answer's tokens: token k comes from the state of the
+    token before it. `raw` is the softmax of each head. `rollout` multiplies the layers, with half weight for the residual
+    connection: R_0 = I, R_l = (A_l + I) / 2 R_(l-1), with A_l the mean over heads (S. Abnar and W. Zuidema, "Quantifying
+    attention flow in transformers", ACL 2020, arXiv:2005.00928). Only the needed columns are computed, which is exact.
 
     Args:
         model: from `load`, with eager attention.
         processor: its processor.
         image: RGB.
         question: the user's turn, without the picture.
-        answer: text to take as the response; None lets the model write one, always taking the likeliest token.
+        answer: text to use as the response; None lets the model write one with greedy decoding.
         method: `raw` or `rollout`.
         whole_response: average over all tokens of the response. Otherwise over those of its last answer block
-            (`<answer>`, `\\boxed{}`), or all where it has none.
-        max_tokens: length of the response at most.
+            (`<answer>`, `\\boxed{}`), or over all if it has none.
+        max_tokens: maximum length of the response.
 
     Raises:
-        AttentionError: the model has no picture tokens, writes nothing, or its attention cannot be read.
+        AttentionError: the prompt has no picture tokens, the response is empty, or the attention cannot be read.
     """
     content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     text = processor.apply_chat_template(
@@ -212,9 +212,7 @@ def trace(
         response = processor.tokenizer(answer, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
         response = response[:max_tokens].to(prompt.device)
     if not len(response):
-        raise AttentionError(
-            "there is no answer whose attention could be shown: the model ended at once; give --answer"
-        )
+        raise AttentionError("the model's response is empty, so there is no attention to show: give --answer")
     ids = response.tolist()
     said = processor.tokenizer.decode(ids, skip_special_tokens=False)
     chosen = range(len(ids)) if whole_response else answer_tokens(ids, processor.tokenizer)
@@ -225,7 +223,7 @@ def trace(
         if name in inputs:
             tail = torch.full_like(response, int(name == "attention_mask"), dtype=inputs[name].dtype)[None]
             full[name] = torch.cat([inputs[name], tail], dim=1)
-    reader = _Reader(columns, rows, full["input_ids"].shape[1], method)
+    reader = _AttentionHook(columns, rows, full["input_ids"].shape[1], method)
     layers = getattr(model.get_decoder(), "layers", [])
     modules = [layer.self_attn for layer in layers if hasattr(layer, "self_attn")]
     if not modules or len(modules) != len(layers):
@@ -236,7 +234,7 @@ def trace(
     finally:
         for hook in hooks:
             hook.remove()
-    return Trace(
+    return AttentionTrace(
         answer=said,
         tokens=tuple(processor.tokenizer.decode([ids[k]]) for k in chosen),
         method=method,
@@ -248,14 +246,14 @@ def trace(
 
 
 def picture_tokens(inputs: Any, token: int, merge: int) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Positions of the picture's tokens in the prompt, and the rows and columns that they form.
+    """Positions of the picture's tokens in the prompt, and their (rows, columns).
 
     Args:
-        inputs: what the processor made of one prompt with one picture: `input_ids` and `image_grid_thw`.
-        token: id of the token that stands for a part of a picture.
-        merge: vision patches along a token.
+        inputs: the processor's output for one prompt with one picture, with `input_ids` and `image_grid_thw`.
+        token: id of the picture token.
+        merge: vision patches along each side of a token.
 
-    Raises AttentionError: there are none, or not as many as the grid has.
+    Raises AttentionError if there are none, or their number differs from the grid's.
     """
     places = (inputs["input_ids"][0] == token).nonzero()[:, 0]
     if "image_grid_thw" not in inputs or not len(places):
@@ -271,13 +269,13 @@ def picture_tokens(inputs: Any, token: int, merge: int) -> tuple[torch.Tensor, t
 
 
 def picture_seen(pixel_values: torch.Tensor, grid: tuple[int, int], image_processor: Any) -> Image.Image:
-    """The picture that the vision part gets, put together from its patches.
+    """The input picture of the vision tower, put together from its patches.
 
     Args:
         pixel_values: of shape (patches, channels * frames * patch * patch), normalised, in the processor's order: by merged
-            token, and within it row by row.
+            token, then row by row.
         grid: rows and columns of merged tokens.
-        image_processor: with its patch and merge sizes, mean and standard deviation.
+        image_processor: gives the patch and merge sizes, mean and standard deviation.
     """
     patch, merge = image_processor.patch_size, image_processor.merge_size
     parts = pixel_values.float().cpu().reshape(*grid, merge, merge, 3, -1, patch, patch)[:, :, :, :, :, 0]
@@ -287,7 +285,7 @@ def picture_seen(pixel_values: torch.Tensor, grid: tuple[int, int], image_proces
 
 
 def answer_tokens(ids: list[int], tokenizer: Any) -> range:
-    """Which tokens of a response are its answer: those of the last answer block, all if it has none."""
+    """The tokens of a response's last answer block; all tokens if it has none."""
     text = tokenizer.decode(ids)
     for fmt, opening in (("answer_only", "<answer>"), ("boxed", "\\boxed{")):
         found = FORMATS[fmt].find(text).texts
@@ -312,22 +310,22 @@ def _tokens_within(ids: list[int], tokenizer: Any, length: int) -> int:
 
 
 def _length_without_end(ids: list[int], ends: int | list[int] | None) -> int:
-    """How many tokens come before the first that ends the response."""
+    """Number of tokens before the first end token."""
     stops = {ends} if isinstance(ends, int) else set(ends or ())
     return next((place for place, token in enumerate(ids) if token in stops), len(ids))
 
 
-class _Reader:
-    """A forward hook for attention modules, called layer by layer, that keeps what `Trace.weights` holds."""
+class _AttentionHook:
+    """A forward hook for attention modules, called layer by layer, that collects `AttentionTrace.weights`."""
 
     def __init__(self, columns: torch.Tensor, rows: list[int], length: int, method: Method) -> None:
         self.columns = columns
         self.rows = torch.tensor(rows, device=columns.device)
         self.found: list[np.ndarray] = []
-        """For each layer so far an array of shape (heads, picture tokens + 1)."""
+        """One array of shape (heads, picture tokens + 1) for each layer so far."""
         self.rolled: torch.Tensor | None = None
         if method == "rollout":
-            # Rows of R_0 = I; the columns that are no picture tokens are added up.
+            # Rows of R_0 = I, with all columns outside of the picture summed into the last one.
             self.rolled = torch.zeros(length, len(columns) + 1, device=columns.device)
             self.rolled[:, -1] = 1.0
             self.rolled[columns, -1] = 0.0
@@ -339,7 +337,7 @@ class _Reader:
             raise AttentionError("the model gives no attention weights: load it with attn_implementation='eager'")
         if self.rolled is not None:
             mixed = weights[0].float().mean(dim=0)
-            mixed = mixed / mixed.sum(dim=-1, keepdim=True)  # 16-bit rows do not quite sum to 1
+            mixed = mixed / mixed.sum(dim=-1, keepdim=True)  # 16-bit rows do not sum to exactly 1
             self.rolled = (mixed @ self.rolled.to(mixed.device) + self.rolled.to(mixed.device)) / 2
             self.found.append(self.rolled[self.rows].mean(dim=0, keepdim=True).cpu().numpy())
             return

@@ -4,70 +4,71 @@ For every arm (task and level) blind guessers are fitted on samples of one half 
 half: the best constant answers, the distribution of the answers, and trees that see sizes, prompt length, traces of
 compression, border lines, sharpness and colours (`features`, `baselines`).
 
-Two looks keep several hundred guessers from raising false alarms. The first is cheap: each guesser with a p-value of at
-most `SUSPECT` is only suspected. The second draws fresh samples and tests the suspects alone, with Holm's correction
-over all suspects of the run (S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
-of Statistics 6, 1979) at `ALPHA`. So an audit of honest tasks of any number fails by chance with probability `ALPHA` at
-most, and a true finding is not drowned by the number of guessers.
+Two looks keep several hundred guessers from raising false alarms. The first is cheap: it marks each guesser with a
+p-value of at most `SUSPECT` as a suspect. The second draws fresh samples and tests only the suspects, with Holm's
+correction over all suspects of the run (S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+Journal of Statistics 6, 1979) at `ALPHA`. So an audit of any number of honest tasks fails by chance with probability at
+most `ALPHA`, and the number of guessers does not hide a true finding.
 
-A finding is one of three things. The same guessers are fitted on pictures without any content (`control`): what they
-can tell there, the processing has told, and that is a **leak**, unless the task declares the group in `Task.cues`, as a
-question about sharpness must (**declared**). What they can tell on the source's pictures only is **content** of a low
-level, such as a bright sky: reported, no fault. Sizes, prompts, constant answers and the order of answers are never
-content. Where a task refuses pictures without content there is nothing to compare, and a finding counts as a leak.
+The same guessers are also fitted on pictures without content (`control`). There only traces of the processing can give
+the answer away. A finding has one of three verdicts:
+
+- **leak**: the guesser beats chance on pictures without content.
+- **declared**: the task declares the guesser's group in `Task.cues`, as a question about sharpness must.
+- **content**: the guesser beats chance on the source's pictures only, e.g. by a bright sky. Reported, but no fault.
+
+Findings from sizes, prompts, constant answers and the order of answers are always leaks. If a task refuses all pictures
+without content, there is no comparison, and a finding counts as a leak.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ssl4rl_plugin.analysis.audit.baselines import GuesserResult, Key, guess, with_options
-from ssl4rl_plugin.analysis.audit.draw import CONTROL_ITEMS, Batch, ControlPool, Pool, TaskError, draw, halves
+from ssl4rl_plugin.analysis.audit.draw import CONTROL_ITEMS, Batch, ControlPool, ItemPool, TaskError, draw, halves
 from ssl4rl_plugin.analysis.audit.features import GROUPS
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.processes import as_completed
 from ssl4rl_plugin.data.arms import Arm
 
 SUSPECT = 0.01
 """p-value of the first look up to which a guesser gets a second look."""
 PLAIN = 1e-8
-"""p-value of the first look up to which half as many samples will do for the second."""
+"""p-value of the first look up to which the second look needs only half as many samples."""
 ALPHA = 0.01
-"""Probability of any false finding in a whole run of honest tasks, at most."""
+"""Maximum probability of any false finding in a run of honest tasks."""
 FEWEST = 40
-"""Samples of either half below which an arm is not audited."""
+"""Minimum number of samples in each half; an arm with fewer is not audited."""
 
 LEAK, DECLARED, CONTENT, CHANCE = "leak", "declared", "content", "chance"
-PHOTOS, CONTROL = "source", "control"
-
-
+SOURCE, CONTROL = "source", "control"
 _NAMES = {"constant": "constant answer", "order": "distribution of answers"}
 
 
 @dataclass(frozen=True)
 class JudgedGuesser:
-    """One blind guesser of an arm: what it got, and what that means."""
+    """One blind guesser of an arm: its accuracy and the verdict."""
 
     source: GuesserResult | None
-    """On the source's pictures; of a suspect the second look, which the first has not selected."""
+    """On the source's pictures; for a suspect, the second look, on samples that did not select it."""
     control: GuesserResult | None
     """On pictures without content."""
     verdict: str
     """`leak`, `declared`, `content` or `chance`."""
     reason: str
-    """Why, in a sentence; empty for `chance`."""
+    """Reason for the verdict; empty for `chance`."""
     suspected: bool
-    """It had a second look."""
+    """Whether it had a second look."""
 
     @property
     def name(self) -> str:
-        """The guesser in words."""
+        """Readable name of the guesser."""
         kind, group, _ = self.row.key
         if kind in _NAMES:
             return _NAMES[kind]
@@ -77,7 +78,7 @@ class JudgedGuesser:
 
     @property
     def row(self) -> GuesserResult:
-        """Either row; they describe the same guesser."""
+        """The result on the source's pictures, or on the control's if there is none."""
         found = self.source or self.control
         assert found is not None
         return found
@@ -85,7 +86,7 @@ class JudgedGuesser:
 
 @dataclass
 class ArmAudit:
-    """What was found about one arm."""
+    """The audit of one arm."""
 
     key: str
     summary: str
@@ -103,52 +104,53 @@ class ArmAudit:
     control_refused: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     error: str = ""
-    """The task broke its contract: a failure."""
+    """How the task broke its contract, which is a failure; empty if it did not."""
     skipped: str = ""
-    """Why it was not audited, where it was not."""
+    """Why it was not audited; empty if it was."""
 
     def having(self, verdict: str) -> list[JudgedGuesser]:
-        """The guessers of that verdict."""
+        """The guessers with a verdict."""
         return [row for row in self.rows if row.verdict == verdict]
 
     @property
     def failed(self) -> bool:
-        """Whether anything that it must not have was found."""
+        """Whether there is a leak or an error."""
         return bool(self.error or self.having(LEAK))
 
     @property
     def best(self) -> JudgedGuesser | None:
-        """The guesser that is furthest above chance on the source's pictures, of those of the arm's verdict."""
+        """The guesser furthest above chance on the source's pictures, among those with the arm's verdict."""
         rows = [row for row in self.rows if row.source and row.verdict == self.verdict and row.source.kind != "order"]
         return min(rows, key=lambda row: row.source.p if row.source else 1.0, default=None)
 
     @property
     def verdict(self) -> str:
-        """The worst of its guessers' verdicts; `error` or `skipped` where there are none."""
+        """The worst verdict of its guessers; `error` or `skipped` if there are none."""
         if self.error or self.skipped:
             return "error" if self.error else "skipped"
         return next((v for v in (LEAK, DECLARED, CONTENT) if self.having(v)), CHANCE)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An arm and where its items come from."""
+class AuditSubject:
+    """An arm to audit, with the items for it."""
 
     arm: Arm
-    pool: Pool
+    pool: ItemPool
     where: str
+    """Name of the source."""
 
 
 @dataclass(frozen=True)
-class _Job:
+class _LookJob:
     number: int
     arm: Arm
-    pool: Pool
+    pool: ItemPool
     which: str
     count: int
     seed: int
     train: Batch | None = None
-    """Of the first look; None in the first look."""
+    """The training half of the first look; None for a first look."""
     keys: frozenset[Key] = frozenset()
 
 
@@ -164,23 +166,24 @@ class _Look:
 
 
 def audit(
-    subjects: Sequence[Subject],
+    subjects: Sequence[AuditSubject],
     count: int = 600,
     seed: int = 0,
     workers: int = 1,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ArmAudit]:
-    """Audit arms. The same arguments give the same findings, whatever the workers.
+    """Audit arms. The findings do not depend on the number of workers.
 
     Args:
         subjects: the arms.
-        count: samples of each arm, half of them to fit guessers and half to test them; as many again for a second look.
-        seed: of the samples and the halves.
-        workers: processes; 1 stays in this one.
-        advance: called with the number of finished and of known jobs.
+        count: samples of each arm. Half of them fit guessers, half test them. A second look draws as many again.
+        seed: seed of the samples and the halves.
+        workers: number of processes; 1 means this one.
+        advance: called with the numbers of finished and known jobs.
 
     Raises:
-        ValueError: scikit-learn is not installed, or `count` is too small to say anything.
+        UserError: scikit-learn is not installed, or `count` is too small.
+        WorkerDiedError: a process was killed.
     """
     needs_sklearn()
     if count < 2 * FEWEST:
@@ -189,26 +192,25 @@ def audit(
         ArmAudit(s.arm.key, s.arm.task.summary, dict(s.arm.task.cues), s.where, s.arm.task.chance(s.arm.level))
         for s in subjects
     ]
-    pools: dict[str, list[Pool]] = {
-        PHOTOS: [s.pool for s in subjects],
+    pools: dict[str, list[ItemPool]] = {
+        SOURCE: [s.pool for s in subjects],
         CONTROL: [ControlPool(s.arm.task.kind, CONTROL_ITEMS[s.arm.task.kind]) for s in subjects],
     }
-    counts = {PHOTOS: count, CONTROL: max(2 * FEWEST, count // 2)}
+    counts = {SOURCE: count, CONTROL: max(2 * FEWEST, count // 2)}
     jobs = [
-        _Job(number, subject.arm, pools[which][number], which, counts[which], seed)
+        _LookJob(number, subject.arm, pools[which][number], which, counts[which], seed)
         for number, subject in enumerate(subjects)
-        for which in (PHOTOS, CONTROL)
+        for which in (SOURCE, CONTROL)
     ]
     looks: dict[tuple[int, str], _Look] = {}
-    with _Workers(workers) as run:
-        for done, look in enumerate(run(_first, jobs), 1):
-            looks[look.number, look.which] = look
-            advance(done, len(jobs))
-        again = _suspects(jobs, looks)
-        second: dict[tuple[int, str], _Look] = {}
-        for done, look in enumerate(run(_second, again), len(jobs) + 1):
-            second[look.number, look.which] = look
-            advance(done, len(jobs) + len(again))
+    for done, look in enumerate(as_completed(_first, jobs, workers), 1):
+        looks[look.number, look.which] = look
+        advance(done, len(jobs))
+    again = _suspects(jobs, looks)
+    second: dict[tuple[int, str], _Look] = {}
+    for done, look in enumerate(as_completed(_second, again, min(workers, len(again))), len(jobs) + 1):
+        second[look.number, look.which] = look
+        advance(done, len(jobs) + len(again))
     beaten = _holm({(n, w, row.key): row.p for (n, w), look in second.items() for row in look.rows})
     for number, arm in enumerate(found):
         _conclude(arm, number, looks, second, beaten)
@@ -216,7 +218,7 @@ def audit(
 
 
 def needs_sklearn() -> None:
-    """Raises ValueError that says what to install."""
+    """Raises UserError if scikit-learn is not installed."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
@@ -225,8 +227,8 @@ def needs_sklearn() -> None:
         ) from error
 
 
-def _first(job: _Job) -> _Look:
-    """Draw both halves, fit on one, test on the other."""
+def _first(job: _LookJob) -> _Look:
+    """First look: draw both halves, fit on one, test on the other."""
     start = time.perf_counter()
     look = _Look(job.number, job.which, [], Batch(), Batch(), 0.0)
     grader = job.arm.task.grader(job.arm.level)
@@ -246,8 +248,8 @@ def _first(job: _Job) -> _Look:
     return look
 
 
-def _second(job: _Job) -> _Look:
-    """Fit again on the first look's training half, and test the suspects on fresh samples of the other half."""
+def _second(job: _LookJob) -> _Look:
+    """Second look: fit on the first look's training half, test the suspects on fresh samples of the other half."""
     start = time.perf_counter()
     assert job.train is not None
     look = _Look(job.number, job.which, [], job.train, Batch(), 0.0)
@@ -256,7 +258,7 @@ def _second(job: _Job) -> _Look:
         _, test = halves(job.pool, job.seed)
         key = (job.seed, "audit", job.which, "again")
         look.test = with_options(grader, draw(job.arm, job.pool, test, job.count, key))
-        if len(look.test) > 1:  # fewer than are wanted weaken the test; without any a suspect would go free
+        if len(look.test) > 1:  # fewer samples than wanted still give a test, if a weaker one
             look.rows = guess(job.arm.task, job.arm.level, job.train, look.test, set(job.keys))
     except TaskError as error:
         look.error = str(error)
@@ -265,17 +267,17 @@ def _second(job: _Job) -> _Look:
     return look
 
 
-def _suspects(jobs: Iterable[_Job], looks: Mapping[tuple[int, str], _Look]) -> list[_Job]:
-    """The second looks: at every suspect, and at what is suspected on the source's pictures on the control too."""
+def _suspects(jobs: Iterable[_LookJob], looks: Mapping[tuple[int, str], _Look]) -> list[_LookJob]:
+    """The second looks: at every suspect. A suspect on the source's pictures is looked at on the control too."""
     again = []
     for job in jobs:
         mine = {row.key for row in looks[job.number, job.which].rows}
         keys = {row.key for row in looks[job.number, job.which].rows if row.p <= SUSPECT}
         if job.which == CONTROL:
-            keys |= {row.key for row in looks[job.number, PHOTOS].rows if row.p <= SUSPECT and not _never_content(row)}
+            keys |= {row.key for row in looks[job.number, SOURCE].rows if row.p <= SUSPECT and not _never_content(row)}
         if keys & mine:
             look = looks[job.number, job.which]
-            # What is plain already needs no large second look, nor does the control, where no content hides a trace.
+            # A plain finding on the source's pictures needs only half the samples.
             plain = all(row.p < PLAIN for row in look.rows if row.key in keys)
             count = job.count if not plain or job.which == CONTROL else max(2 * FEWEST, job.count // 2)
             again.append(dataclasses.replace(job, count=count, train=look.train, keys=frozenset(keys & mine)))
@@ -303,9 +305,9 @@ def _conclude(
     second: Mapping[tuple[int, str], _Look],
     beaten: set[tuple[int, str, Key]],
 ) -> None:
-    """Fill in what the looks at an arm have shown."""
-    mine = [look for which in (PHOTOS, CONTROL) for look in (looks[number, which], second.get((number, which))) if look]
-    photos, control = looks[number, PHOTOS], looks[number, CONTROL]
+    """Fill in the result of all looks at an arm."""
+    mine = [look for which in (SOURCE, CONTROL) for look in (looks[number, which], second.get((number, which))) if look]
+    photos, control = looks[number, SOURCE], looks[number, CONTROL]
     arm.seconds = sum(look.seconds for look in mine)
     arm.error = next((look.error for look in mine if look.error), "")
     batches = [photos.train, photos.test]
@@ -323,22 +325,22 @@ def _conclude(
         else:
             arm.skipped = "the source has too few groups of pictures to divide in halves"
         return
-    rows = {which: {row.key: row for row in looks[number, which].rows} for which in (PHOTOS, CONTROL)}
+    rows = {which: {row.key: row for row in looks[number, which].rows} for which in (SOURCE, CONTROL)}
     fresh = {
         which: {row.key: row for row in (second[number, which].rows if (number, which) in second else [])}
-        for which in (PHOTOS, CONTROL)
+        for which in (SOURCE, CONTROL)
     }
-    for key in dict.fromkeys([*rows[PHOTOS], *rows[CONTROL]]):
-        on = {which: fresh[which].get(key, rows[which].get(key)) for which in (PHOTOS, CONTROL)}
+    for key in dict.fromkeys([*rows[SOURCE], *rows[CONTROL]]):
+        on = {which: fresh[which].get(key, rows[which].get(key)) for which in (SOURCE, CONTROL)}
         verdict, reason = _verdict(
             arm.cues,
             key,
-            (number, PHOTOS, key) in beaten,
+            (number, SOURCE, key) in beaten,
             (number, CONTROL, key) in beaten,
             key in fresh[CONTROL],
         )
-        suspected = any(key in fresh[which] for which in (PHOTOS, CONTROL))
-        arm.rows.append(JudgedGuesser(on[PHOTOS], on[CONTROL], verdict, reason, suspected))
+        suspected = any(key in fresh[which] for which in (SOURCE, CONTROL))
+        arm.rows.append(JudgedGuesser(on[SOURCE], on[CONTROL], verdict, reason, suspected))
 
 
 def _verdict(cues: Mapping[str, str], key: Key, photos: bool, control: bool, compared: bool) -> tuple[str, str]:
@@ -346,45 +348,32 @@ def _verdict(cues: Mapping[str, str], key: Key, photos: bool, control: bool, com
     if not (photos or control):
         return CHANCE, ""
     if kind == "constant":
-        return LEAK, "one constant answer does better than the grader says is possible"
+        return LEAK, "a constant answer does better than the chance that the grader states"
     if kind == "order":
-        return LEAK, "the answers are not distributed as the grader says"
+        return LEAK, "the distribution of the answers differs from the grader's"
     if group == "layout":
         return LEAK, "sizes, formats or the prompt tell the answer"
     if group in cues:
         return DECLARED, cues[group]
     if group == "halves":
-        return CONTENT, "what lies in which half of the picture is what the picture shows"
+        return CONTENT, "where things lie in the picture is content"
     if control:
         return LEAK, "found on pictures without content: a trace of the processing"
     if not compared:
-        return LEAK, "the task refuses pictures without content, so this cannot be told from a trace of the processing"
+        return LEAK, "the task refuses pictures without content, so this may be a trace of the processing"
     return CONTENT, "found on these pictures, and not on pictures without content"
 
 
-class _Workers:
-    """Runs jobs in this process or in several, and gives their results as they are done."""
-
-    def __init__(self, count: int) -> None:
-        # spawn: a forked child inherits locks that threads of this process may hold.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(count, mp_context=context) if count > 1 else None
-
-    def __enter__(self) -> Callable[[Callable[[_Job], _Look], Sequence[_Job]], Iterator[_Look]]:
-        return self._run
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-    def _run(self, work: Callable[[_Job], _Look], jobs: Sequence[_Job]) -> Iterator[_Look]:
-        if self._pool is None:
-            yield from map(work, jobs)
-            return
-        for future in as_completed([self._pool.submit(work, job) for job in jobs]):
-            yield future.result()
-
-
 __all__ = [
-    "ALPHA", "CHANCE", "CONTENT", "DECLARED", "GROUPS", "LEAK", "SUSPECT", "ArmAudit", "Judged", "Subject", "audit",
+    "ALPHA",
+    "CHANCE",
+    "CONTENT",
+    "DECLARED",
+    "GROUPS",
+    "LEAK",
+    "SUSPECT",
+    "ArmAudit",
+    "AuditSubject",
+    "JudgedGuesser",
+    "audit",
 ]  # fmt: skip

@@ -1,10 +1,9 @@
-"""Pictures without content: what a baseline can still tell on them, the processing itself has told.
+"""Pictures without content. A guesser that beats chance on them uses traces of the processing.
 
-Noise whose power falls as 1/f, like that of photographs, and is alike in all directions: there is no sky, no ground,
-no up and no down, and every place is like every other. Colours are mixed at random. Depth is a smooth field of the same
-kind that has nothing to do with the picture; a video drifts and changes at random, equally likely forwards and
-backwards. All pictures have been through JPEG once, as photographs have, so that a task which handles the right answer's
-blocks in another way shows that too.
+A picture is noise with a 1/f spectrum, as in photographs, but isotropic and stationary: no sky, no ground, no up and down.
+Colours are mixed at random. Depth is a smooth noise field, independent of the picture. A video drifts and changes at
+random, with no direction of time. All pictures are JPEG-compressed once, as photographs are, so that a task which treats
+the blocks of the right answer differently is found.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from ssl4rl_plugin.core.seeding import digest
 from ssl4rl_plugin.graphs.divide import divide
 
 SIZES = ((500, 375), (375, 500), (400, 400), (480, 320), (640, 427), (427, 640))
-"""Width and height, in turn: those of ordinary small photographs."""
+"""(width, height) of the pictures, in turn; typical of small photographs."""
 VIDEO_SIZE = (192, 144)
 VIDEO_FRAMES = 96
 VIDEO_FPS = 8.0
 GRAPH_NODES, GRAPH_LINKS = 160, 5
-"""Nodes of the graph without content, and edges for each."""
+"""Nodes of the graph without content, and edges per node."""
 QUALITY = 90
-"""Of the JPEG that every picture has been through."""
+"""JPEG quality of the pictures."""
 
 _TORUS = 640
 _VIDEO_TORUS = 216
 
 
 def control_data(kind: str, number: int) -> Image.Image | RGBD | Clip | GraphNode:
-    """Item `number` of the content-free items of a kind (one of `core.KINDS`); the same on every machine.
+    """Content-free item `number` of a kind (one of `core.KINDS`); the same on every machine.
 
-    A graph's are the nodes of one whose edges link any two nodes alike, in any relation, with random words for texts.
+    For graphs, the items are nodes of one random graph with uniform edges, random relations and random words as texts.
     """
     if kind == "graph":
         return GraphNode(_graph(), number % GRAPH_NODES, "train")
@@ -75,7 +74,7 @@ def _picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
 
 
 def _field(rng: np.random.Generator, side: int, power: float, planes: int) -> np.ndarray:
-    """Periodic Gaussian fields of shape (planes, side, side) with amplitude f ** -power, alike in all directions."""
+    """Isotropic periodic Gaussian fields of shape (planes, side, side) with amplitude f ** -power."""
     weight = _weight(side, power)
     noise = rng.standard_normal((planes, side, side), dtype=np.float32)
     return np.fft.irfft2(np.fft.rfft2(noise) * weight, s=(side, side)).astype(np.float32)
@@ -84,14 +83,14 @@ def _field(rng: np.random.Generator, side: int, power: float, planes: int) -> np
 @lru_cache(maxsize=8)
 def _weight(side: int, power: float) -> np.ndarray:
     f = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
-    # Nothing beyond the circle: the corners of the square of frequencies would tell how a picture was turned. Nor are
-    # there waves longer than a third of the side, of which a picture shows one half only: a brighter top, say.
+    # Cut to a circle: the corners of the frequency square would reveal how a picture was turned. Waves longer than half
+    # the side are left out too: a picture shows only part of one, e.g. as a brighter top.
     inside = (f < 0.48) & (f > 2.0 / side)
     return np.where(inside, np.maximum(f, 1e-6) ** -power, 0.0).astype(np.float32)
 
 
 def _palette(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A random mixture of three fields into three channels, and the mean colour."""
+    """Mixing matrix of three fields into three channels, and the mean colour."""
     mixture = np.eye(3) * 0.2 + 0.8 * np.ones((3, 3)) / np.sqrt(3) + 0.35 * rng.standard_normal((3, 3))
     return (mixture * rng.uniform(25, 50)).astype(np.float32), rng.uniform(85, 170, 3).astype(np.float32)
 
@@ -109,14 +108,14 @@ def _compressed(image: Image.Image) -> Image.Image:
 
 
 def _video(rng: np.random.Generator) -> Clip:
-    """Every wave of the first field turns at a speed of its own, forwards or backwards: it drifts in no one direction."""
+    """Every wave of the first field turns at its own speed, forwards or backwards, so there is no common direction."""
     side, (width, height) = _VIDEO_TORUS, VIDEO_SIZE
     still = _field(rng, side, 1.0, 3)[:, :height, :width]
     still /= still.std(axis=(1, 2), keepdims=True)
     spectrum = np.fft.rfft2(rng.standard_normal((side, side), dtype=np.float32)) * _weight(side, 1.2)
     angle = rng.normal(0.0, rng.uniform(0.05, 0.3), spectrum.shape)
-    # A real field needs opposite waves to turn in opposite ways. Only those of the first column are stored twice; turned
-    # at random they would fade, and a field that fades has an arrow of time.
+    # In a real field, opposite waves turn in opposite directions. The spectrum stores both only in its first column; with
+    # independent angles these would fade over time, which is an arrow of time.
     angle[0, 0] = 0.0
     angle[1:, 0] = (angle[1:, 0] - angle[:0:-1, 0]) / np.sqrt(2)
     turn = np.exp(1j * angle).astype(np.complex64)

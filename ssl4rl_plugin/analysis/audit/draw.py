@@ -1,7 +1,7 @@
-"""Samples for the audit: many, spread over the pictures, in two halves that share no picture.
+"""Draw samples for the audit, spread over the pictures, in two halves that share no picture.
 
-The training stream (`ssl4rl_plugin.data.samples`) is not used here: an audit must know the halves before the first draw, and
-count every draw that a task refused.
+The training stream (`ssl4rl_plugin.data.samples`) is not used: an audit needs the halves before the first draw, and counts
+every draw that a task refuses.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
 
 DRAWS_PER_ITEM = 4
-"""How many corruptions of one item are tried before the next item takes its place; as in training."""
+"""Corruptions tried on one item before moving to the next one, as in training."""
 MAX_DRAWS = 10
-"""Draws for each sample wanted, after which a task counts as one that does not fit the pictures."""
+"""Maximum number of draws for each wanted sample. A task that needs more does not fit the pictures."""
 CONTROL_ITEMS = {"image": 96, "rgbd": 96, "video": 32, "graph": 160}
-"""Content-free items of each kind. Few make many samples: there is nothing to learn by heart in them."""
+"""Number of content-free items of each kind. Few are enough for many samples: they have nothing to memorise."""
 
 Data = Image.Image | RGBD | Clip | GraphNode
 
 
 class TaskError(UserError):
-    """A task raised an exception, or returned something else than a sample or a refusal."""
+    """A task raised an exception, or returned neither a sample nor a rejection."""
 
 
-class Pool(Protocol):
+class ItemPool(Protocol):
     """Items to draw from; picklable."""
 
     def groups(self) -> Sequence[tuple[str, Sequence[int]]]:
-        """Group id and the numbers of its items."""
+        """Group ids with the numbers of their items."""
         ...
 
     def load(self, number: int) -> tuple[str, Data]:
@@ -80,7 +80,7 @@ class ManifestPool:
 
 
 class GraphPool:
-    """The nodes of a graph, each a group of its own, of the splits that a run trains and validates on."""
+    """The nodes of a graph in the train and val splits; each node is a group."""
 
     def __init__(self, manifest: GraphManifest) -> None:
         self.manifest = manifest
@@ -96,14 +96,14 @@ class GraphPool:
         return item.id, self.manifest.open(item)
 
 
-def pool_of(manifest: Manifest | GraphManifest, max_pixels: int) -> Pool:
-    """The items of a manifest or a graph."""
+def pool_of(manifest: Manifest | GraphManifest, max_pixels: int) -> ItemPool:
+    """The pool of a manifest or a graph."""
     return GraphPool(manifest) if isinstance(manifest, GraphManifest) else ManifestPool(manifest, max_pixels)
 
 
 @dataclass(frozen=True)
 class ControlPool:
-    """Content-free items, each a group of its own."""
+    """Content-free items; each item is a group."""
 
     kind: str
     count: int
@@ -122,12 +122,12 @@ def _control(kind: str, number: int) -> Data:
 
 @dataclass
 class Batch:
-    """Samples of one arm from one half of the pictures, as numbers."""
+    """The features of one arm's samples from one half of the pictures."""
 
     described: list[SampleFeatures] = field(default_factory=list)
     truths: list[Any] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
-    """The group of the item that each sample was made from."""
+    """For each sample the group of its item."""
     draws: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
@@ -137,19 +137,19 @@ class Batch:
         return len(self.truths)
 
 
-def halves(pool: Pool, seed: int) -> tuple[list[tuple[str, Sequence[int]]], list[tuple[str, Sequence[int]]]]:
-    """The pool's groups in two halves, drawn by the seed alone: all that shows the same thing is on one side."""
+def halves(pool: ItemPool, seed: int) -> tuple[list[tuple[str, Sequence[int]]], list[tuple[str, Sequence[int]]]]:
+    """The pool's groups in two halves, which depend only on the seed. Near-duplicates share a group, and so a half."""
     groups = list(pool.groups())
     rng_for(seed, "audit", "halves").shuffle(groups)
     return groups[::2], groups[1::2]
 
 
 def draw(
-    arm: Arm, pool: Pool, groups: Sequence[tuple[str, Sequence[int]]], count: int, key: Sequence[str | int]
+    arm: Arm, pool: ItemPool, groups: Sequence[tuple[str, Sequence[int]]], count: int, key: Sequence[str | int]
 ) -> Batch:
-    """Up to `count` samples of an arm from some groups, in turn; fewer where the task refuses too many draws.
+    """Up to `count` samples of an arm, from the groups in turn; fewer if the task refuses too many draws.
 
-    `key` seeds everything. Raises TaskError where the task breaks its contract.
+    `key` seeds everything. Raises TaskError if the task breaks its contract.
     """
     task, level = arm.task, arm.level
     batch = Batch()
@@ -178,7 +178,7 @@ def draw(
             own = rng_for(*key, arm.key, name, turn, batch.draws)
             try:
                 made = task.generate(Item(name, data, group, others), level, own)
-            except Exception as error:  # a stranger's task may raise anything
+            except Exception as error:  # a task of another package may raise anything
                 raise TaskError(f"generate raised {type(error).__name__}: {error} (item {name})") from error
             if isinstance(made, Rejection):
                 batch.refused[made.reason] += 1
@@ -196,7 +196,7 @@ def draw(
 
 
 def _others(
-    pool: Pool, order: Sequence[tuple[str, Sequence[int]]], group: str, count: int, rng: random.Random
+    pool: ItemPool, order: Sequence[tuple[str, Sequence[int]]], group: str, count: int, rng: random.Random
 ) -> tuple[Item, ...]:
     """Items of `count` other groups of the same half."""
     if not count:

@@ -1,4 +1,4 @@
-"""What the manifest says about duplicates, and a check of it that does not trust it."""
+"""Count the duplicates in a manifest, and check independently that none are in both splits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.near_duplicates import SIGNATURE_BYTES, matches
 
 MAX_COMPARED = 10_000
-"""Pictures that are compared across the splits; of more, so many spread over the source."""
+"""Maximum number of pictures compared across the splits; larger sources are subsampled evenly."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pictures of a source that show the same thing."""
+    """The duplicates of a source."""
 
     train: int
     """Usable pictures in the training split."""
@@ -25,17 +25,17 @@ class Duplicates:
     exact: int
     """Usable pictures with the same bytes as an earlier one of their split."""
     near: int
-    """Usable pictures of nearly the same content as an earlier one of their split, but other bytes (same group)."""
+    """Usable pictures with nearly the same content as an earlier one of their split, but other bytes (same group)."""
     rejected: dict[str, int]
     """Pictures left out when the source was indexed, by reason."""
     straddling: tuple[str, ...]
-    """What is in both splits: must be empty."""
+    """Groups and pictures that are in both splits, in words; must be empty."""
     compared: int
     """Pictures that were compared across the splits."""
 
 
 def duplicates(manifest: Manifest) -> Duplicates:
-    """Count duplicates in the splits, and look for any between them by group, by bytes and by sight."""
+    """Count duplicates within the splits, and find duplicates between them by group, bytes and content."""
     table = manifest.with_signatures()
     names = ("ref", "sha256", "signature", "group", "split", "box", "reason")
     good = [row for row in zip(*(table[name].to_pylist() for name in names), strict=True) if row[-1] is None]
@@ -47,7 +47,7 @@ def duplicates(manifest: Manifest) -> Duplicates:
     whole: list[tuple[str, str, bytes]] = []
     for ref, sha256, signature, group, split, box, _ in good:
         content = (split, sha256, str(box))
-        # Crops of one picture share bytes and group; that they overlap is what the source says.
+        # Crops of one picture share bytes and group, and are no duplicates.
         if content in contents:
             exact += 1
         elif (split, group) in groups and box is None:
@@ -69,7 +69,7 @@ def duplicates(manifest: Manifest) -> Duplicates:
 
 
 def _near(pictures: list[tuple[str, str, bytes]]) -> list[str]:
-    """Near-duplicates across the splits."""
+    """Near-duplicates across the splits, in words."""
     sides = [[entry for entry in pictures if entry[1] == split] for split in ("train", "val")]
     train, val = (
         np.frombuffer(b"".join(entry[2] for entry in side), np.uint8).reshape(-1, SIGNATURE_BYTES) for side in sides

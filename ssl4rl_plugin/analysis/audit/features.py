@@ -1,6 +1,6 @@
-"""What a guesser can see who does not look at what a picture shows: sizes, bytes, border lines, sharpness, colours.
+"""Features of a sample that ignore what its pictures show: sizes, bytes, border lines, sharpness, colours.
 
-Every picture becomes a few dozen numbers, in five groups. Nothing here knows about tasks or answers.
+Every picture becomes a few dozen numbers, in six groups. Nothing here depends on tasks or answers.
 """
 
 from __future__ import annotations
@@ -19,41 +19,42 @@ from ssl4rl_plugin.core import Clip, Sample
 
 GROUPS: Mapping[str, str] = {
     "layout": "number of pictures and clips, width, height, aspect ratio, pixel format, frames, length of the prompt",
-    "codec": "traces of 8x8 blocks, and how many bytes each picture takes as JPEG and PNG",
+    "codec": "traces of 8x8 blocks, and the size of each picture in bytes as JPEG and PNG",
     "border": "the outermost lines: steps towards the next lines, flatness, share of black and white",
-    "sharpness": "energy of the fine detail, alike in all directions",
+    "sharpness": "energy of the fine detail, independent of direction",
     "colour": "mean and spread of each channel and of the saturation, clipped values",
-    "halves": "which half of the picture is brighter, of another colour, or has finer detail",
+    "halves": "differences between halves of the picture in brightness, colour and fine detail",
 }
-"""The groups, and what is in each."""
+"""Groups of features -> description."""
 COMPARED = {"layout": 0, "border": 24, "sharpness": 0, "colour": 0}
-"""The groups by which whole pictures are compared, and how many of the first numbers are left out of that: those that
-belong to one side, corner or direction. By them a picture could be matched to another one that shows the same turned or
-shifted, which is what many tasks ask for; what is left stays the same under turning and mirroring."""
+"""Groups by which whole pictures are compared -> how many of their first numbers the comparison skips.
+
+The skipped numbers belong to one side, corner or direction. They would match a picture to a turned or shifted copy, which is
+what many tasks ask for. The other numbers do not change when a picture is turned or mirrored."""
 
 JPEG_SIDE, PNG_SIDE = 224, 80
-"""Bytes are measured on a central cut of at most so many pixels a side: encoding is slow, and more would say the same."""
+"""Maximum sides of the central crop whose bytes are measured. Encoding is slow, and a larger crop adds nothing."""
 MAX_BLOCKS = 256
-"""8x8 blocks whose cosine transform is looked at."""
+"""Maximum number of 8x8 blocks whose cosine transform is computed."""
 
 FloatArray = np.ndarray
 
 
 @dataclass(frozen=True)
 class SampleFeatures:
-    """One sample as numbers."""
+    """The features of one sample."""
 
     prompt: FloatArray
-    """Of the sample as a whole; part of `layout`."""
+    """Features of the whole sample; part of `layout`."""
     shown: dict[str, FloatArray]
-    """Group -> one row for each picture shown; of a clip its first, middle and last frame."""
+    """Group -> one row for each picture; a clip gives its first, middle and last frame."""
     options: dict[str, FloatArray] | None
-    """Group -> one row for each option; None where the sample names none."""
+    """Group -> one row for each option; None if the sample has no options."""
 
 
 def describe(sample: Sample) -> SampleFeatures:
-    """Everything that a blind guesser may know about a sample."""
-    known: dict[int, dict[str, FloatArray]] = {}  # options are mostly the very pictures that are shown
+    """The features of a sample with pictures."""
+    known: dict[int, dict[str, FloatArray]] = {}  # most options are pictures that are shown
 
     def of(picture: Image.Image) -> dict[str, FloatArray]:
         if id(picture) not in known:
@@ -74,7 +75,7 @@ def describe(sample: Sample) -> SampleFeatures:
     prompt = [
         len(sample.question),
         len(sample.question.split()),
-        zlib.crc32(sample.question.encode("utf-8", "replace")) / 2**32,  # texts of equal length may still differ
+        zlib.crc32(sample.question.encode("utf-8", "replace")) / 2**32,  # tells texts of equal length apart
         len(sample.images),
         len(sample.videos),
     ]
@@ -87,7 +88,7 @@ def describe(sample: Sample) -> SampleFeatures:
 
 
 def of_picture(image: Image.Image) -> dict[str, FloatArray]:
-    """One picture of any size and mode as numbers, by group; always as many."""
+    """The features of one picture of any size and mode, by group. Their number is fixed."""
     layout = [
         image.width,
         image.height,
@@ -98,7 +99,7 @@ def of_picture(image: Image.Image) -> dict[str, FloatArray]:
     ]
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     luma = np.asarray(rgb.convert("L"), np.float32)
-    if min(luma.shape) < 20:  # so that every statistic below has something to look at
+    if min(luma.shape) < 20:  # every statistic below needs 20 pixels a side
         luma = np.pad(luma, [(0, max(0, 20 - side)) for side in luma.shape], mode="edge")
     across, down = np.abs(np.diff(luma, axis=1)), np.abs(np.diff(luma, axis=0))
     columns, rows = across.mean(axis=0), down.mean(axis=1)
@@ -114,7 +115,7 @@ def of_picture(image: Image.Image) -> dict[str, FloatArray]:
         "colour": _colour(rgb),
         "halves": _halves(few, laplacian),
     }
-    # Rounded, so that nothing depends on the order in which a machine adds up.
+    # Rounded: the order of summation differs between machines.
     return {group: np.round(np.array(numbers, np.float32), 3) for group, numbers in found.items()}
 
 
@@ -136,7 +137,7 @@ def _codec(luma: FloatArray, columns: FloatArray, rows: FloatArray, rgb: Image.I
 
 
 def _blocks(steps: FloatArray) -> list[float]:
-    """How far the steps between neighbouring lines stand out at every eighth line: from line 8, and from any."""
+    """How far the steps between neighbouring lines exceed their surroundings at every eighth line: from line 8, and any."""
     excess = steps[1:-1] - (steps[:-2] + steps[2:]) / 2
     phase = np.arange(len(excess)) % 8
     phases = np.bincount(phase, excess, 8) / np.bincount(phase, minlength=8) / (float(steps.mean()) + 0.1)
@@ -145,7 +146,7 @@ def _blocks(steps: FloatArray) -> list[float]:
 
 
 def _cosines(luma: FloatArray) -> list[float]:
-    """Share of vanishing cosine coefficients in three bands, on the 8x8 grid of the corner, and against a shifted grid."""
+    """Share of near-zero cosine coefficients in three bands, on the 8x8 grid from the corner, and minus a shifted grid's."""
     found = []
     for shift in (0, 4):
         part = luma[shift:, shift:]
@@ -163,7 +164,7 @@ _BANDS = [np.isin(_ORDER, list(range(first, last + 1))) for first, last in ((1, 
 
 
 def _bytes(rgb: Image.Image) -> list[float]:
-    """Bytes per pixel as JPEG and as PNG, logarithms."""
+    """Logarithm of the bytes per pixel as JPEG and as PNG."""
     found = []
     for side, form, how in ((JPEG_SIDE, "JPEG", {"quality": 90}), (PNG_SIDE, "PNG", {"compress_level": 1})):
         w, h = min(rgb.width, side), min(rgb.height, side)
@@ -175,7 +176,7 @@ def _bytes(rgb: Image.Image) -> list[float]:
 
 
 def _border(luma: FloatArray, columns: FloatArray, rows: FloatArray) -> list[float]:
-    """For each side, and for the most and the least conspicuous side."""
+    """Six numbers for each side, then their maxima and minima over the sides."""
     spread = float(luma.std()) + 1.0
     usual_row, usual_column = float(np.median(rows)) + 1.0, float(np.median(columns)) + 1.0
     sides = []

@@ -21,7 +21,7 @@ def audit_html(
     count: int,
     seed: int,
 ) -> str:
-    """One self-contained page: the verdict, a table for each arm, refusals, duplicates, and how to read it all."""
+    """One self-contained page: the verdict, how to read it, a table for each arm, refusals, and duplicates."""
     verdicts = [arm.verdict for arm in arms]
     straddling = sum(len(found.straddling) for found in copies.values())
     return render(

@@ -1,6 +1,6 @@
-"""What a guesser can see of a prompt without pictures who does not understand it: lengths, counts, shared words.
+"""Features of a prompt without pictures for a blind guesser: lengths, counts, shared words.
 
-The numbers of nodes are drawn for each sample, so they are looked at by how often they come, not by what they are.
+Node numbers are drawn for each sample, so features use how often a number occurs, not its value.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ssl4rl_plugin.core import Clip, Sample
 
 TEXT_GROUPS: Mapping[str, str] = {
     "length": "characters, words, lines and numbers in the prompt; characters and words of each option",
-    "mentions": "how often the nodes that are asked about or offered are named, and whether side by side as an edge is",
-    "overlap": "words that an option, or the text of a node that is asked about, shares with the rest of the prompt",
+    "mentions": "how often the nodes of the question and of the options are named, and how often side by side as in an edge",
+    "overlap": "words that an option, or the text of a node in the question, shares with the rest of the prompt",
 }
-"""The groups for prompts without pictures, and what is in each."""
+"""Groups of features for prompts without pictures -> description."""
 
 _NAMED = re.compile(r"\bnode (\d+)\b", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]{3,}")
 
 
 def describe_text(sample: Sample) -> SampleFeatures:
-    """Everything that a blind guesser may know about a sample without pictures."""
+    """The features of a sample without pictures."""
     body, _, question = sample.question.rpartition("\n")
     if sample.options:  # the options stand between the question and the last line
         body, question = _before_options(sample.question)
@@ -45,7 +45,7 @@ def describe_text(sample: Sample) -> SampleFeatures:
 
 
 def _before_options(text: str) -> tuple[str, str]:
-    """What stands before the line that asks, and that line: the last one before the options."""
+    """The text before the question line, and that line: the last one before the options."""
     lines = text.split("\n")
     first = next((k for k, line in enumerate(lines) if line.startswith("A: ")), len(lines))
     return "\n".join(lines[: first - 1]), lines[first - 1]
@@ -63,7 +63,7 @@ def _options(options: Sequence[str], asked: Sequence[int], body: str, counts: Co
 
 
 def _mentions(body: str, asked: Sequence[int], counts: Counter[int]) -> list[float]:
-    """How often each of up to two nodes is named, the average, and how often the two are named side by side."""
+    """How often each of up to two nodes is named, the mean over all nodes, and how often the two are named side by side."""
     often = [float(counts[number]) for number in asked] + [0.0, 0.0]
     beside = 0
     if len(asked) == 2:
@@ -74,12 +74,12 @@ def _mentions(body: str, asked: Sequence[int], counts: Counter[int]) -> list[flo
 
 
 def _texts(body: str) -> dict[int, str]:
-    """The text of each node, as far as it stands on a line, or in JSON behind the node's number."""
+    """Node -> its text, where a line or a JSON value gives it after the node's number."""
     return {int(k): text for k, text in re.findall(r'(?:^|")(\d+)"?: "?([^"\n]*)', body, re.MULTILINE)}
 
 
 def _shared(one: str, other: str) -> list[float]:
-    """How many words of a text stand in another one, and which share of its words that is."""
+    """Number of words of a text that occur in another one, and their share of its words."""
     ours, theirs = ({word.casefold() for word in _WORDS.findall(text)} for text in (one, other))
     return [float(len(ours & theirs)), len(ours & theirs) / max(1, len(ours))]
 

@@ -1,4 +1,4 @@
-"""The processes that answer: one vLLM engine on each GPU, or each group of GPUs, and one on a machine without any."""
+"""Start and read the processes that answer: one vLLM engine on each GPU or group of GPUs, or one on the CPU."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssl4rl_plugin.analysis.evaluation.predictions import Line
-from ssl4rl_plugin.analysis.evaluation.worker import Job
+from ssl4rl_plugin.analysis.evaluation import worker
+from ssl4rl_plugin.analysis.evaluation.predictions import Prediction
+from ssl4rl_plugin.analysis.evaluation.worker import EngineJob
 from ssl4rl_plugin.core.errors import UserError
 
 
 class EngineError(UserError):
-    """An engine that could not start or go on; the message says why, and where its log is."""
+    """An engine failed; the message gives the reason and the path of its log."""
 
 
 def environments(tensor_parallel: int, engines: int | None) -> list[dict[str, str]]:
-    """The environment variables of each engine's process, beside those of this one.
+    """The additional environment variables of each engine's process.
 
-    Raises EngineError if there are too few GPUs, or no vLLM that fits the machine.
+    Raises EngineError if there are too few GPUs, or if vLLM is not installed for this machine.
     """
     from ssl4rl_plugin.cpu.platform import ROLLOUT_ENVIRONMENT, torch_has_accelerator
 
@@ -40,7 +41,7 @@ def environments(tensor_parallel: int, engines: int | None) -> list[dict[str, st
         if tensor_parallel > 1:
             raise EngineError("--tensor-parallel needs GPUs: without one, leave it at 1")
         shared = {name: os.environ.get(name, default) for name, default in ROLLOUT_ENVIRONMENT.items()}
-        # Without the last one vLLM's CPU platform overrules the executor `uni`.
+        # Without the last variable vLLM's CPU platform overrides the executor `uni`.
         return [{**shared, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}] * (engines or 1)
     if importlib.util.find_spec("vllm") is None:
         raise EngineError("vLLM is not installed: pip install 'ssl4rl-plugin[gpu]'")
@@ -50,24 +51,24 @@ def environments(tensor_parallel: int, engines: int | None) -> list[dict[str, st
     gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
     if len(gpus) < tensor_parallel * (engines or 1):
         raise EngineError(
-            f"{engines or 1} engine(s) of {tensor_parallel} GPU(s) each were asked for, and there are {len(gpus)} GPUs here"
+            f"{engines or 1} engine(s) with {tensor_parallel} GPU(s) each do not fit on the {len(gpus)} GPUs of this machine"
         )
     groups = [gpus[k : k + tensor_parallel] for k in range(0, len(gpus) - tensor_parallel + 1, tensor_parallel)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups[:engines]]
 
 
-def answers(job: Job, logs: Path, extra: Sequence[Mapping[str, str]]) -> Iterator[list[Line] | None]:
-    """The lines of each row of the job, as they come; None once, when the first engine has loaded its model.
+def answers(job: EngineJob, logs: Path, extra: Sequence[Mapping[str, str]]) -> Iterator[list[Prediction] | None]:
+    """Yield the predictions of each row as they arrive; None once, when the first engine has loaded its model.
 
     Args:
-        job: what is asked; its rows are divided among the engines.
-        logs: folder for what the engines print.
-        extra: for each engine its environment variables.
+        job: the rows to ask; they are divided among the engines.
+        logs: folder for the logs of the engines.
+        extra: the environment variables of each engine.
 
     Raises:
-        EngineError: an engine failed. What came before is good.
+        EngineError: an engine failed. Predictions yielded before are valid.
     """
-    told: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+    messages: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     started: list[subprocess.Popen[bytes]] = []
     shares = [job.numbers[k :: len(extra)] for k in range(len(extra))]
     try:
@@ -76,18 +77,18 @@ def answers(job: Job, logs: Path, extra: Sequence[Mapping[str, str]]) -> Iterato
                 continue
             with (logs / f"engine-{number}.log").open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "ssl4rl_plugin.analysis.evaluation.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=log, env={**os.environ, **variables}, start_new_session=True,
+                    [sys.executable, "-m", worker.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                    env={**os.environ, **variables}, start_new_session=True,
                 )  # fmt: skip
             started.append(process)
-            threading.Thread(target=_listen, args=(number, process, told), daemon=True).start()
+            threading.Thread(target=_listen, args=(number, process, messages), daemon=True).start()
             assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it has ended, and its log says why
+            with contextlib.suppress(BrokenPipeError):  # it has ended; its log has the reason
                 pickle.dump(replace(job, numbers=share), process.stdin)
                 process.stdin.flush()
         ready, running = False, len(started)
         while running:
-            number, message = told.get()
+            number, message = messages.get()
             if message is None or "error" in message:
                 log_file = logs / f"engine-{number}.log"
                 reason = message["error"] if message else _tail(log_file)
@@ -104,15 +105,15 @@ def answers(job: Job, logs: Path, extra: Sequence[Mapping[str, str]]) -> Iterato
             _end(process)
 
 
-def _listen(number: int, process: subprocess.Popen[bytes], told: queue.Queue[tuple[int, Any]]) -> None:
-    """Pass a process's messages on; None if it ends without a last word."""
+def _listen(number: int, process: subprocess.Popen[bytes], messages: queue.Queue[tuple[int, Any]]) -> None:
+    """Put a process's messages into the queue; None if it ends without `done` or `error`."""
     assert process.stdout is not None
     last: dict[str, Any] = {}
     for line in process.stdout:
         last = json.loads(line)
-        told.put((number, last))
+        messages.put((number, last))
     if "done" not in last and "error" not in last:
-        told.put((number, None))
+        messages.put((number, None))
 
 
 def _tail(log: Path) -> str:
@@ -120,7 +121,7 @@ def _tail(log: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process and vLLM's below it; one that is done ends by itself."""
+    """Kill a process and its children, which are vLLM's."""
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""Exams: what a finished run validated on, or benchmarks and pretext tasks that the user names."""
+"""Make an evaluation set: of a run's validation, or of benchmarks and pretext tasks that the user names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, EvaluationSet, Protocol, Sampling
+from ssl4rl_plugin.analysis.evaluation.protocol import (
+    EngineSettings,
+    EvaluationProtocol,
+    EvaluationSet,
+    SamplingSettings,
+)
 from ssl4rl_plugin.analysis.runlog import RunError, RunLog
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.cpu.platform import torch_has_accelerator
@@ -20,7 +25,9 @@ from ssl4rl_plugin.training.settings import Settings, SettingsError, parse_arms,
 from ssl4rl_plugin.training.stored_rows import StoredRows
 
 MAX_PROMPT_TOKENS = 4096
+"""Default limit of a prompt."""
 MAX_RESPONSE_TOKENS = 2048
+"""Default limit of a response."""
 _ENGINE_KEYS = (
     "max_model_len", "max_num_batched_tokens", "max_num_seqs", "enable_chunked_prefill", "enable_prefix_caching",
     "enforce_eager",
@@ -29,18 +36,18 @@ _ENGINE_KEYS = (
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What the user says beside the model; None leaves a thing to the run, or to its default."""
+    """The user's options. None takes the value of the run, or the default."""
 
     benchmarks: Sequence[tuple[str, str]] = ()
-    """Name and path of each."""
+    """(name, path) of each benchmark."""
     tasks: Sequence[str] = ()
     """`task`, `task:level` or `task:*`."""
     limit: int | None = None
-    """Questions of each benchmark."""
+    """Maximum number of questions of each benchmark."""
     circular: bool = False
     """Ask benchmarks' questions in every order of their options."""
     samples: int | None = None
-    """Samples of each task and level."""
+    """Number of samples of each task and level."""
     answer_format: str | None = None
     seed: int | None = None
     temperature: float | None = None
@@ -53,86 +60,88 @@ class EvaluationRequest:
     engines: int | None = None
 
     def benchmark_entries(self) -> list[dict[str, Any]]:
-        """As in `ssl4rl.benchmarks`."""
+        """The benchmarks in the form of `ssl4rl.benchmarks`."""
         return [
             {"name": name, "path": path, "limit": self.limit, "circular": self.circular}
             for name, path in self.benchmarks
         ]
 
 
-def exam_from(
-    wishes: EvaluationRequest, sections: Callable[[Sequence[str]], Sequence[Mapping[str, Any]]]
+def requested_set(
+    request: EvaluationRequest, sections: Callable[[Sequence[str]], Sequence[Mapping[str, Any]]]
 ) -> EvaluationSet:
-    """The exam that a user describes.
+    """The evaluation set that the user's options describe.
 
     Args:
-        wishes: at least one benchmark or task.
-        sections: for tasks the `ssl4rl` sections that a run on them would have, one for each source that they need; for
-            no tasks one section.
+        request: at least one benchmark or task.
+        sections: gives the `ssl4rl` sections of a run on some tasks, one for each source that they need; without tasks,
+            one section.
 
     Raises:
-        SettingsError, SourceError, SampleError, RegistryError: with what to do.
+        SettingsError, SourceError, SampleError, RegistryError: the message says what to do.
     """
-    if not wishes.benchmarks and not wishes.tasks:
+    if not request.benchmarks and not request.tasks:
         raise SettingsError("nothing to ask: name a benchmark (--bench NAME=PATH), a task (--task), or a run (--run)")
-    every = [Settings.from_config({**section, **_given(wishes)}) for section in sections(wishes.tasks)]
-    parts: list[Rows] = [own_rows(settings, "val") for settings in every if wishes.tasks]
+    every = [Settings.from_config({**section, **_given(request)}) for section in sections(request.tasks)]
+    parts: list[Rows] = [own_rows(settings, "val") for settings in every if request.tasks]
     parts += benchmark_rows(every[0])
     reward = {"format_weight": 0.1, "partial_credit": 0.5}  # as in the base recipe
-    # vLLM's CPU build compiles for minutes, and would start a process more.
+    # On a CPU, vLLM would compile for minutes and start another process.
     options = {} if torch_has_accelerator() else {"enforce_eager": True, "distributed_executor_backend": "uni"}
     engine = EngineSettings(options=options)
-    return _exam(parts, every[0], wishes, Sampling(), MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, reward, engine)
+    return _build_set(
+        parts, every[0], request, SamplingSettings(), MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, reward, engine
+    )
 
 
-def _given(wishes: EvaluationRequest) -> dict[str, Any]:
-    """The keys of the `ssl4rl` section that a user set."""
-    found = {"answer_format": wishes.answer_format, "seed": wishes.seed, "val_samples": wishes.samples}
+def _given(request: EvaluationRequest) -> dict[str, Any]:
+    """The keys of the `ssl4rl` section that the user set."""
+    found = {"answer_format": request.answer_format, "seed": request.seed, "val_samples": request.samples}
     given = {key: value for key, value in found.items() if value is not None}
-    return {**given, "benchmarks": wishes.benchmark_entries()}
+    return {**given, "benchmarks": request.benchmark_entries()}
 
 
-def exam_of_run(run: Path, wishes: EvaluationRequest) -> EvaluationSet:
-    """What a run validates on, asked as it asks; what the user says besides goes before.
+def set_of_run(run: Path, request: EvaluationRequest) -> EvaluationSet:
+    """The validation of a run, asked in the same way. The user's options override the run's.
 
-    Named benchmarks or tasks take the place of all of the run's.
+    If the user names benchmarks or tasks, they replace all of the run's.
 
     Raises:
         RunError: there is no run, or no config in its folder.
-        SettingsError, SourceError, SampleError: with what to do.
+        SettingsError, SourceError, SampleError: the message says what to do.
     """
     log = RunLog(run)
     settings = log.settings
     rollout, lengths = log.setting("actor_rollout_ref.rollout"), log.setting("data")
     if not isinstance(rollout, dict) or not isinstance(lengths, dict):
         raise RunError(
-            f"{log.config_file} has no actor_rollout_ref.rollout and data: it is no config of verl's trainer"
+            f"{log.config_file} has no actor_rollout_ref.rollout and data: it is not a config of verl's trainer"
         )
     changed: dict[str, Any] = {}
-    if wishes.answer_format is not None:
-        changed["answer_format"] = _format(wishes.answer_format)
-    if wishes.seed is not None:
-        changed["seed"] = wishes.seed
-    if wishes.samples is not None:
-        changed["val_samples"] = wishes.samples
-    if wishes.tasks:
-        changed |= {"arms": parse_arms(list(wishes.tasks)), "data": None}
-    if wishes.benchmarks:
-        changed["benchmarks"] = parse_benchmarks(wishes.benchmark_entries(), asdict(settings.source))
+    if request.answer_format is not None:
+        changed["answer_format"] = _format(request.answer_format)
+    if request.seed is not None:
+        changed["seed"] = request.seed
+    if request.samples is not None:
+        changed["val_samples"] = request.samples
+    if request.tasks:
+        changed |= {"arms": parse_arms(list(request.tasks)), "data": None}
+    if request.benchmarks:
+        changed["benchmarks"] = parse_benchmarks(request.benchmark_entries(), asdict(settings.source))
     else:
         changed["benchmarks"] = tuple(
-            replace(one, limit=wishes.limit or one.limit, circular=wishes.circular or one.circular)
+            replace(one, limit=request.limit or one.limit, circular=request.circular or one.circular)
             for one in settings.benchmarks
         )
     settings = replace(settings, **changed)
-    everything = not wishes.tasks and not wishes.benchmarks
+    everything = not request.tasks and not request.benchmarks
     parts: list[Rows] = []
     if everything:
         own = own_rows(settings, "val")
         parts = [own, *questions(own, settings)]
     else:
-        parts = [own_rows(settings, "val")] if wishes.tasks else []
-        parts += benchmark_rows(settings) if wishes.benchmarks else []
+        parts = [own_rows(settings, "val")] if request.tasks else []
+        parts += benchmark_rows(settings) if request.benchmarks else []
     val = rollout["val_kwargs"]
     engine = EngineSettings(
         dtype=rollout["dtype"],
@@ -141,13 +150,13 @@ def exam_of_run(run: Path, wishes: EvaluationRequest) -> EvaluationSet:
         options={key: rollout[key] for key in _ENGINE_KEYS if rollout.get(key) is not None}
         | {k: v for k, v in ((rollout.get("engine_kwargs") or {}).get("vllm") or {}).items() if v is not None},
     )
-    sampling = Sampling(val["temperature"], val["top_p"], val["top_k"], val["n"], settings.seed)
+    sampling = SamplingSettings(val["temperature"], val["top_p"], val["top_k"], val["n"], settings.seed)
     reward = log.setting("reward.custom_reward_function.reward_kwargs") or {}
-    exam = _exam(
-        parts, settings, wishes, sampling, lengths["max_prompt_length"], lengths["max_response_length"], reward, engine,
+    evaluation_set = _build_set(
+        parts, settings, request, sampling, lengths["max_prompt_length"], lengths["max_response_length"], reward, engine,
         lengths.get("apply_chat_template_kwargs") or {},
     )  # fmt: skip
-    return replace(exam, run=str(log.folder))
+    return replace(evaluation_set, run=str(log.folder))
 
 
 def _format(name: str) -> Any:
@@ -157,25 +166,25 @@ def _format(name: str) -> Any:
         raise SettingsError(f"--answer-format: {error}") from error
 
 
-def _exam(
+def _build_set(
     parts: Sequence[Rows],
     settings: Settings,
-    wishes: EvaluationRequest,
-    sampling: Sampling,
+    request: EvaluationRequest,
+    sampling: SamplingSettings,
     max_prompt_tokens: int,
     max_response_tokens: int,
     reward: Mapping[str, Any],
     engine: EngineSettings,
     chat_template: Mapping[str, Any] | None = None,
 ) -> EvaluationSet:
-    """The exam, with the user's wishes in place of defaults."""
-    drawn = {name: getattr(wishes, name) for name in ("temperature", "top_p", "n", "seed")}
-    run_as = {name: getattr(wishes, name) for name in ("dtype", "tensor_parallel", "engines")}
-    protocol = Protocol(
+    """The evaluation set, with the user's options in place of defaults."""
+    drawn = {name: getattr(request, name) for name in ("temperature", "top_p", "n", "seed")}
+    run_as = {name: getattr(request, name) for name in ("dtype", "tensor_parallel", "engines")}
+    protocol = EvaluationProtocol(
         settings=settings,
         sampling=replace(sampling, **{name: value for name, value in drawn.items() if value is not None}),
-        max_prompt_tokens=wishes.max_prompt_tokens or max_prompt_tokens,
-        max_response_tokens=wishes.max_response_tokens or max_response_tokens,
+        max_prompt_tokens=request.max_prompt_tokens or max_prompt_tokens,
+        max_response_tokens=request.max_response_tokens or max_response_tokens,
         reward={**reward, "answer_format": settings.answer_format.name},
         chat_template=dict(chat_template or {}),
     )
@@ -195,15 +204,15 @@ def _exam(
     )
 
 
-def pictures_alike(exam: EvaluationSet, refs: Container[str]) -> dict[str, dict[str, str]]:
-    """Kind of row -> reference of a picture -> its group in the manifest, where copies and near-copies share one.
+def picture_groups(evaluation_set: EvaluationSet, refs: Container[str]) -> dict[str, dict[str, str]]:
+    """Kind of row -> reference of a picture -> its group in the manifest, which near-duplicates share.
 
     Args:
-        exam: what was asked; rows that were built beforehand have no manifest at hand, and are left out.
-        refs: the pictures that matter.
+        evaluation_set: its built rows have no manifest here, and are left out.
+        refs: references of the pictures to look up.
     """
     found: dict[str, dict[str, str]] = {}
-    for part in exam.rows.parts:
+    for part in evaluation_set.rows.parts:
         if isinstance(part, QuestionRows):
             manifest, kinds = part.manifest, [part.manifest.source.name]
         elif isinstance(part, OnlineRows) and isinstance(part.stream.manifest, Manifest):

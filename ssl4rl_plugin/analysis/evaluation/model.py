@@ -1,4 +1,4 @@
-"""Which model is meant: a Hugging Face name or folder as it is, a checkpoint of verl after verl's own model merger."""
+"""Find the model that the user named: a Hugging Face name or folder, or a checkpoint of verl, which is merged first."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ssl4rl_plugin.core.files import making_folder
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 ADAPTER = "lora_adapter"
-"""Where verl's merger puts an adapter, beside the weights without it."""
+"""Folder in which verl's merger puts an adapter, beside the base weights."""
 _STEP = re.compile(r"global_step_(\d+)")
 
 
 class ModelError(UserError):
-    """Something that is no model, or cannot be made one; the message says what was looked for."""
+    """There is no model, or it cannot be merged; the message says what was expected."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Model:
     path: str
     """A folder in Hugging Face's layout, or a name on the hub."""
     adapter: str | None
-    """Folder of a LoRA adapter that belongs to it."""
+    """Folder of its LoRA adapter; None if it has none."""
     fingerprint: str
-    """Changes when its files do; of a name on the hub, the name."""
+    """Changes when the model's files change; for a name on the hub, the name."""
 
 
 def resolve(given: str, work: Path, say: Callable[[str], None]) -> Model:
-    """The model that a user means.
+    """Find a model, and merge a checkpoint.
 
     Args:
         given: a name on the Hugging Face Hub; a folder in Hugging Face's layout; verl's `global_step_N` or the `actor`
             folder in it. A checkpoint is merged, unless it holds a Hugging Face copy (`hf_model` in verl's
             `checkpoint.save_contents`), which is more exact: the merger rounds weights to bfloat16.
-        work: where a merged model is put, under `merged/`.
-        say: told in a sentence what is done.
+        work: folder for a merged model, under `merged/`.
+        say: called with a sentence about each step.
 
     Raises:
         ModelError: there is no model.
@@ -76,7 +76,7 @@ def resolve(given: str, work: Path, say: Callable[[str], None]) -> Model:
 
 
 def _what_is_there(folder: Path) -> str:
-    """What a folder that is no model has in place of one, for a message."""
+    """For a message: what a folder that is no model holds, or what a model needs."""
     steps = sorted(int(m[1]) for path in folder.glob("**/global_step_*") if (m := _STEP.fullmatch(path.name)))
     if steps:
         last = next(folder.glob(f"**/global_step_{steps[-1]}"))
@@ -92,17 +92,17 @@ def _weights(folder: Path) -> bool:
 
 
 def _fingerprint(folder: Path) -> str:
-    """A hash of the names, sizes and times of a folder's files: contents of many gigabytes are not read for it."""
+    """Hash of the names, sizes and modification times of a folder's files. Contents are not read: they can be gigabytes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stamps = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
 
 
 def _merge(actor: Path, backend: str, work: Path, say: Callable[[str], None]) -> Path:
-    """Run verl's model merger, unless this checkpoint is merged already. Returns the merged folder."""
+    """Run verl's model merger if this checkpoint is not merged yet. Returns the merged folder."""
     merged = work / "merged" / _fingerprint(actor)
     if merged.is_dir():
-        say(f"merged before: {merged}")
+        say(f"already merged: {merged}")
         return merged
     say(f"merging {actor} with verl's model merger into {merged} (weights become bfloat16)")
     log = merged.with_suffix(".log")

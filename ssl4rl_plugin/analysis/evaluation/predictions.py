@@ -1,6 +1,6 @@
-"""The file with every response: one JSON object a line, written as they come, in order in the end.
+"""The file with every response: one JSON object per line, appended as responses arrive, sorted at the end.
 
-A file that ends in the middle of a line (the evaluation was killed) is read up to there.
+Incomplete lines (the evaluation was killed) are skipped.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ssl4rl_plugin.core.files import write_file
 
 FILE = "predictions.jsonl"
 
-Line = dict[str, Any]
-"""The keys are those of `record`."""
+Prediction = dict[str, Any]
+"""One response with its score; the keys are those of `worker.record`."""
 
 
-def read(path: Path) -> list[Line]:
-    """Every whole line; none where there is no file."""
+def read(path: Path) -> list[Prediction]:
+    """All predictions of a file; none if the file does not exist."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -27,29 +27,29 @@ def read(path: Path) -> list[Line]:
     return list(_whole(text.split(b"\n")))
 
 
-def _whole(lines: Iterable[bytes]) -> Iterator[Line]:
+def _whole(lines: Iterable[bytes]) -> Iterator[Prediction]:
     for line in lines:
         try:
             value = json.loads(line)
-        except ValueError:  # torn, or the empty end
+        except ValueError:  # incomplete, or the empty end
             continue
         if isinstance(value, dict) and isinstance(value.get("row"), int) and isinstance(value.get("draw"), int):
             yield value
 
 
-def complete(lines: Iterable[Line], draws: int) -> list[Line]:
-    """The lines of the questions that have all their draws, in order, none twice."""
-    found: dict[int, dict[int, Line]] = {}
+def complete(lines: Iterable[Prediction], draws: int) -> list[Prediction]:
+    """The predictions of the questions that have all their draws, sorted, without repeats."""
+    found: dict[int, dict[int, Prediction]] = {}
     for line in lines:
         found.setdefault(line["row"], {})[line["draw"]] = line
     return [of[draw] for _, of in sorted(found.items()) if len(of) == draws for draw in sorted(of)]
 
 
-def write(path: Path, lines: Iterable[Line]) -> None:
-    """Replace the file at once. Raises SourceError if it cannot be written."""
+def write(path: Path, lines: Iterable[Prediction]) -> None:
+    """Replace the file atomically. Raises WriteError."""
     write_file(path, lambda file: file.writelines(encoded(line) for line in lines))
 
 
-def encoded(line: Line) -> bytes:
-    """A line as it stands in the file."""
+def encoded(line: Prediction) -> bytes:
+    """A prediction as a line of the file."""
     return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

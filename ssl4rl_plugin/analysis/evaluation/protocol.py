@@ -1,4 +1,4 @@
-"""What is asked and how: the same rows, messages and reward as in training, with the knobs of verl's validation."""
+"""How questions are asked: the rows, messages and reward of training, with the sampling options of verl's validation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ssl4rl_plugin.training.settings import Settings
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How answers are drawn; the names and defaults of verl's `rollout.val_kwargs`."""
+class SamplingSettings:
+    """How answers are sampled, with the names and defaults of verl's `rollout.val_kwargs`."""
 
     temperature: float = 0.0
-    """0 takes the likeliest token each time (greedy decoding). verl's validation reads this too, not `do_sample`."""
+    """0 is greedy decoding. verl's validation too decides by this, not by `do_sample`."""
     top_p: float = 1.0
     top_k: int = -1
     """-1 or 0 for all tokens."""
     n: int = 1
     """Answers to each question."""
     seed: int = 0
-    """Of drawn answers; each question's own seed is derived from it and does not depend on what else is asked."""
+    """Seed of sampled answers. Each question derives its own seed from it, independent of the other questions."""
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= -1 and self.n > 0):
@@ -35,17 +35,17 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How questions are put and answers scored."""
+class EvaluationProtocol:
+    """How questions are asked and answers scored."""
 
     settings: Settings
-    """Its answer format, system prompt and `videos_as` count here."""
-    sampling: Sampling
+    """Only its answer format, system prompt and `videos_as` matter here."""
+    sampling: SamplingSettings
     max_prompt_tokens: int
-    """A longer prompt with pictures is not asked and counts as wrong, as in verl; one of text alone is cut from the left."""
+    """A longer prompt with pictures is skipped and counts as wrong, as in verl. A longer text prompt is cut on the left."""
     max_response_tokens: int
     reward: Mapping[str, Any]
-    """Keywords of `rewards.compute_score`."""
+    """Keyword arguments of `rewards.compute_score`."""
     chat_template: Mapping[str, Any] = field(default_factory=dict)
     """verl's `data.apply_chat_template_kwargs`."""
 
@@ -68,31 +68,31 @@ class EngineSettings:
     """How vLLM runs a model."""
 
     dtype: str = "auto"
-    """`auto` is the model's own."""
+    """`auto` is the model's own dtype."""
     tensor_parallel: int = 1
-    """GPUs of one engine."""
+    """GPUs for each engine."""
     engines: int | None = None
-    """Processes; None for one on each GPU, or each group of `tensor_parallel`."""
+    """Number of engines; None for one on each GPU, or on each group of `tensor_parallel` GPUs."""
     limit_images: int = 32
-    """Pictures in one prompt at most."""
+    """Maximum number of pictures in one prompt."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further keywords of vLLM's `AsyncEngineArgs`."""
+    """More keyword arguments of vLLM's `AsyncEngineArgs`."""
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Rows with the protocol that they are asked by."""
+    """The rows of an evaluation, with its protocol and engine."""
 
     rows: JoinedRows
-    protocol: Protocol
+    protocol: EvaluationProtocol
     engine: EngineSettings
     run: str | None = None
-    """Folder of the run whose validation this repeats; None for none."""
+    """Folder of the run whose validation this repeats; None if the user named benchmarks or tasks."""
     chances: Mapping[str, float] = field(default_factory=dict)
-    """Kind of row -> accuracy of the best blind guesser, where it is known."""
+    """Kind of row -> accuracy of the best blind guesser. Kinds without a known one are missing."""
 
     def identity(self) -> dict[str, Any]:
-        """What two evaluations must share to be compared, and one to be gone on with; names to JSON values."""
+        """What must be equal to compare two evaluations, or to resume one: names to JSON values."""
         return {
             "rows": [part.state() for part in self.rows.parts],
             "number of rows": len(self.rows),

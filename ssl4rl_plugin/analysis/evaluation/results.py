@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl4rl_plugin.analysis.benchmark_results import OVERALL, SCOPES, AnsweredQuestion, answered, circular_accuracy
 from ssl4rl_plugin.analysis.benchmark_results import benchmark_results as results_of_benchmarks
-from ssl4rl_plugin.analysis.evaluation.predictions import Line
+from ssl4rl_plugin.analysis.evaluation.predictions import Prediction
 from ssl4rl_plugin.analysis.statistics import ConfidenceInterval, Proportion, bootstrap, mcnemar, proportion
 from ssl4rl_plugin.core.errors import UserError
 
@@ -18,25 +18,25 @@ MEANS = ("score", "format", "valid", "consistent", "inconsistent", "degenerate")
 
 
 class ResultsError(UserError):
-    """Predictions that cannot be compared; the message says why."""
+    """Predictions cannot be compared; the message says why."""
 
 
 @dataclass(frozen=True)
 class QuestionResult:
-    """One question with all that was answered to it: in every order of its options that was asked, perhaps repeatedly."""
+    """One question with all its answers: in every order of its options that was asked, and all draws."""
 
     kind: str
     """Benchmark, or task and level."""
-    lines: Sequence[Line]
+    lines: Sequence[Prediction]
     answers: Sequence[AnsweredQuestion]
-    """The same lines as answers to a benchmark's question; empty for a pretext task."""
+    """The same predictions as answers to a benchmark's question; empty for a pretext task."""
 
     def name(self, scope: str) -> str | None:
-        """Its category in a scope; empty overall, None where it has none."""
+        """Its category in a scope; empty overall, None if it has none."""
         return "" if scope == OVERALL else self.lines[0].get(scope)
 
     def pictures(self, alike: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-        """What it shares with other questions about the same pictures; itself where there are none.
+        """Key shared by all questions about the same pictures; the question's id if it has no pictures.
 
         `alike` is that of `groups_of`.
         """
@@ -45,8 +45,8 @@ class QuestionResult:
 
     @property
     def accuracy(self) -> float:
-        """1.0 if it is right; the mean of several answers. A question that was asked in every order of its options is
-        right if all answers are (`benchmark_results.circular_accuracy`)."""
+        """1.0 if it is right; the mean over several answers. A question that was asked in every order of its options is
+        right if all its answers are (`benchmark_results.circular_accuracy`)."""
         if self.answers:
             return circular_accuracy(self.answers) or 0.0
         return math.fsum(line["acc"] for line in self.lines) / len(self.lines)
@@ -54,48 +54,50 @@ class QuestionResult:
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """A model against a base model, on the questions that both were asked; of the circular accuracy where there is one."""
+    """A model against a base model on the same questions. Uses the circular accuracy if there is one."""
 
     base: Proportion
     change: ConfidenceInterval
-    """Accuracy minus the base's, questions about the same pictures resampled together."""
+    """Accuracy minus the base's. Questions about the same pictures are resampled together."""
     gained: int
-    """Questions that the base got wrong and the model right; with several answers to each, more often right."""
+    """Questions that the model answered correctly, or more often correctly, than the base."""
     lost: int
+    """The opposite."""
     p: float | None
-    """McNemar's exact test; None with several answers to each question, which it does not know."""
+    """p-value of McNemar's exact test; None with several answers to each question, for which it is not defined."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """One line of the table."""
+class GroupResult:
+    """The results of one benchmark, task or category: a line of the table."""
 
     kind: str
     """Benchmark, or task and level."""
     scope: str
-    """One of `benchmark_results.SCOPES`; tasks have no categories."""
+    """One of `benchmark_results.SCOPES`; `overall` for tasks."""
     name: str
     """The category; empty overall."""
     accuracy: Proportion
-    """With the Wilson interval, which takes questions as independent; several answers to one question count as one. Of a
-    circular evaluation, in the benchmark's own order of options."""
+    """With the Wilson interval, which treats questions as independent; several answers to one question count as one. In a
+    circular evaluation, of the benchmark's own order of options."""
     circular: Proportion | None
-    """Of questions that were asked in every order of their options."""
+    """Circular accuracy; None if only one order of options was asked."""
     by_picture: ConfidenceInterval
-    """The mean (circular where there is that) with the bootstrap interval, questions about the same pictures resampled
-    together."""
+    """The mean accuracy (circular if there is one) with the bootstrap interval. Questions about the same pictures are
+    resampled together."""
     means: Mapping[str, float]
-    """Over all answers."""
+    """Means of `MEANS` over all answers."""
     errors: int
-    """Answers that count as wrong because something failed."""
+    """Answers that count as wrong because of an error."""
     chance: float | None
-    """Of the best blind guesser; None where it is unknown."""
+    """Accuracy of the best blind guesser; None if it is unknown."""
     against: ModelComparison | None
+    """Against the base model; None without one."""
 
 
-def questions_of(lines: Iterable[Line]) -> dict[tuple[str, str], QuestionResult]:
-    """Kind and id -> question, in the order of the lines."""
-    found: dict[tuple[str, str], list[tuple[Line, AnsweredQuestion | None]]] = {}
+def questions_of(lines: Iterable[Prediction]) -> dict[tuple[str, str], QuestionResult]:
+    """Kind and id -> question, in the order of the predictions."""
+    found: dict[tuple[str, str], list[tuple[Prediction, AnsweredQuestion | None]]] = {}
     for line in lines:
         answer = answered(line["ground_truth"], line["acc"])
         key = (line["kind"], line["id"]) if answer is None else (answer.benchmark, answer.question)
@@ -107,24 +109,24 @@ def questions_of(lines: Iterable[Line]) -> dict[tuple[str, str], QuestionResult]
 
 
 def groups_of(
-    lines: Iterable[Line],
-    base: Iterable[Line] | None = None,
+    lines: Iterable[Prediction],
+    base: Iterable[Prediction] | None = None,
     chances: Mapping[str, float] | None = None,
     draws: int = 1,
     alike: Mapping[str, Mapping[str, str]] | None = None,
-) -> list[Group]:
-    """The table: each kind of question, then its l2-categories, then its categories, in the order of their names.
+) -> list[GroupResult]:
+    """The table: each kind of question, then its l2-categories, then its categories, sorted by name.
 
     Args:
         lines: the model's predictions.
-        base: the base model's, of the same evaluation; None for no comparison.
+        base: the base model's predictions of the same evaluation; None for no comparison.
         chances: kind -> accuracy of the best blind guesser.
         draws: answers to each question.
-        alike: kind of row -> reference of a picture -> what pictures of the same thing have in common (the manifest's
-            group). A picture that is not in it is one by itself.
+        alike: kind of row -> reference of a picture -> its group in the manifest, which near-duplicates share. A picture
+            that is not in it is a group of its own.
 
     Raises:
-        ResultsError: the base model was asked something else.
+        ResultsError: the base model was asked other questions.
     """
     mine = questions_of(lines)
     theirs = None if base is None else questions_of(base)
@@ -149,7 +151,7 @@ def groups_of(
         every = [line for question in chosen for line in question.lines]
         pictures = [question.pictures(alike or {}) for question in chosen]
         found.append(
-            Group(
+            GroupResult(
                 *place,
                 accuracy=result.plain if result else proportion(question.accuracy for question in chosen),
                 circular=result.circular if result else None,
@@ -168,13 +170,13 @@ def _check_same(
 ) -> None:
     if mine.keys() != theirs.keys():
         raise ResultsError(
-            f"the base model answered {len(theirs)} questions, and this one {len(mine)}: evaluate it anew"
+            f"the base model answered {len(theirs)} questions, and this one {len(mine)}: evaluate it again"
         )
     for key, question in mine.items():
         for name in ("prompt", "ground_truth"):
             if question.lines[0][name] != theirs[key].lines[0][name]:
                 raise ResultsError(
-                    f"question {key[1]} of {key[0]} has another {name} for the base model: evaluate it anew"
+                    f"question {key[1]} of {key[0]} has another {name} for the base model: evaluate it again"
                 )
 
 
@@ -192,7 +194,7 @@ def _difference(
     )
 
 
-def as_value(group: Group) -> dict[str, Any]:
+def as_value(group: GroupResult) -> dict[str, Any]:
     """A line of the table as JSON: NaN becomes null."""
     value: dict[str, Any] = {
         "kind": group.kind,

@@ -1,8 +1,8 @@
 """One process with one vLLM engine: asks its share of the rows and scores the answers.
 
-Started by `engines`, with a pickled `Job` on stdin and a JSON object a line on stdout. Prompts are made, tokenised and
-generated from as verl's rollout does it, and scored by the same reward function. It ends when stdin closes, whatever
-became of the process that started it.
+`engines` starts it. It reads a pickled `EngineJob` from stdin and writes one JSON object per line to stdout. Prompts,
+tokens and responses are made as in verl's rollout, and scored by the same reward function. It ends when stdin closes, so
+it never outlives its caller.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ssl4rl_plugin.analysis.evaluation.predictions import Line
-from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, Protocol
+from ssl4rl_plugin.analysis.evaluation.predictions import Prediction
+from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, EvaluationProtocol
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import Row, Rows
@@ -29,30 +29,31 @@ from ssl4rl_plugin.training.rewards import compute_score
 from ssl4rl_plugin.training.verl.dataset import media_of, messages, opens_thought
 
 AHEAD = 256
-"""Questions that are with the engine, or being made, at a time."""
+"""Maximum number of questions in flight."""
 WORKER_EXTENSION = "verl.workers.rollout.vllm_rollout.utils.vLLMColocateWorkerExtension"
+"""verl's extension of vLLM's workers, as its rollout uses it."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a worker is started with."""
+class EngineJob:
+    """The input of a worker."""
 
     rows: Rows
-    protocol: Protocol
+    protocol: EvaluationProtocol
     engine: EngineSettings
     model: str
     adapter: str | None
     as_video: bool
-    """How clips are shown (`dataset.shows_video`)."""
+    """Whether clips are sent as videos (`dataset.shows_video`)."""
     numbers: tuple[int, ...]
-    """Rows to ask."""
+    """Indices of the rows to ask."""
 
 
 def main() -> None:
-    """The life of a worker. Messages: {ready}, {row, lines} for each question, {error} or {done} in the end."""
+    """Run a worker. Messages: {ready}, then {row, lines} for each question, then {error} or {done}."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not get between the answers
-    job: Job = pickle.load(sys.stdin.buffer)
+    os.dup2(2, 1)  # keep the output of libraries out of the answers
+    job: EngineJob = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_caller, daemon=True).start()
 
     def tell(message: Mapping[str, Any]) -> None:
@@ -75,7 +76,7 @@ def _end_with_caller() -> None:
     os._exit(1)  # vLLM's processes end with this one
 
 
-async def _work(job: Job, tell: Callable[[Mapping[str, Any]], None]) -> None:
+async def _work(job: EngineJob, tell: Callable[[Mapping[str, Any]], None]) -> None:
     asker = await _Asker.start(job)
     tell({"ready": True})
     left = iter(job.numbers)
@@ -89,27 +90,27 @@ async def _work(job: Job, tell: Callable[[Mapping[str, Any]], None]) -> None:
 
 
 class _Unaskable(ValueError):
-    """A prompt that cannot be put to the model; the question counts as wrong."""
+    """A prompt that the model cannot take; the question counts as wrong."""
 
 
 @dataclass
 class _Asker:
-    """A model in its engine, with what makes prompts for it."""
+    """A model in its engine, with its tokenizer, processor and prompt builder."""
 
-    job: Job
+    job: EngineJob
     tokenizer: Any
     processor: Any
     builder: Any
     engine: Any
     room: int
-    """Tokens of prompt and response together at most."""
+    """Maximum number of tokens of prompt and response together."""
     adapter: Any
     thinking: bool
     """The chat template opens the thought."""
 
     @classmethod
-    async def start(cls, job: Job) -> _Asker:
-        """Load the model. Raises whatever vLLM raises."""
+    async def start(cls, job: EngineJob) -> _Asker:
+        """Load the model. Any exception of vLLM passes through."""
         from transformers import AutoConfig
         from verl.utils import hf_processor, hf_tokenizer
         from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
@@ -136,8 +137,8 @@ class _Asker:
             **options,
         )
         engine = AsyncLLM.from_engine_args(arguments)
-        await engine.reset_mm_cache()  # as verl does: vLLM profiled the engine with made-up pictures
-        # Tokens that verl's rollout never samples: placeholders of pictures, and those that the tokenizer has not.
+        await engine.reset_mm_cache()  # as verl does: vLLM profiles the engine with dummy pictures
+        # Tokens that verl's rollout never samples: picture placeholders, and ids beyond the tokenizer's vocabulary.
         banned = get_vision_placeholder_token_ids(processor)
         await engine.collective_rpc(
             method="monkey_patch_model", kwargs={"vocab_size": len(tokenizer), "banned_token_ids": banned}
@@ -152,8 +153,8 @@ class _Asker:
         thinking = opens_thought(processor or tokenizer, protocol.chat_template)
         return cls(job, tokenizer, processor, builder, engine, room, adapter, thinking)
 
-    async def ask(self, number: int) -> list[Line]:
-        """The lines of a row: one for each answer. Raises SourceError if its pictures are gone."""
+    async def ask(self, number: int) -> list[Prediction]:
+        """The predictions of a row, one for each answer. Raises SourceError if its pictures are gone."""
         loop = asyncio.get_running_loop()
         row = await loop.run_in_executor(_ONE_THREAD, self.job.rows.__getitem__, number)
         problem = ""
@@ -167,7 +168,7 @@ class _Asker:
         ]
 
     async def _generate(self, row: Row) -> list[str]:
-        """The model's answers, decoded as verl does it."""
+        """The model's answers, decoded as in verl."""
         from verl.workers.rollout.utils import qwen2_5_vl_dedup_image_tokens
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
@@ -180,7 +181,7 @@ class _Asker:
         limit = min(self.job.protocol.max_prompt_tokens, self.room - 1)
         if len(ids) > limit:
             if images or videos:
-                raise _Unaskable(f"the prompt has {len(ids)} tokens, and at most {limit} are allowed")
+                raise _Unaskable(f"the prompt has {len(ids)} tokens, more than the limit of {limit}")
             ids = ids[-limit:]
         params = SamplingParams(
             n=sampling.n,
@@ -204,8 +205,8 @@ class _Asker:
             stream = self.engine.generate(
                 prompt=prompt, sampling_params=params, request_id=uuid4().hex, lora_request=self.adapter
             )
-            final = [result async for result in stream][-1]  # FINAL_ONLY: there is just the one
-        except ValueError as error:  # vLLM takes no such prompt: too many pictures, say
+            final = [result async for result in stream][-1]  # FINAL_ONLY: there is exactly one
+        except ValueError as error:  # vLLM refuses the prompt, e.g. for too many pictures
             raise _Unaskable(str(error)) from error
         return [
             self.tokenizer.decode(one.token_ids, skip_special_tokens=True)
@@ -214,7 +215,7 @@ class _Asker:
 
 
 _ONE_THREAD = ThreadPoolExecutor(1, "rows")
-"""Sources of pictures need not be safe for threads."""
+"""Loads rows: sources need not be thread-safe."""
 
 
 def _adapter(folder: str | None) -> tuple[Any, dict[str, Any]]:
@@ -233,19 +234,19 @@ def record(
     number: int,
     draw: int,
     response: str | None,
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     problem: str = "",
     thinking: bool = False,
-) -> Line:
-    """One response with its score, as a line of the predictions.
+) -> Prediction:
+    """One response with its score, as a prediction.
 
     Args:
-        row: what was asked.
-        number: its place in the evaluation.
-        draw: which of the answers to it, from 0.
-        response: what the model wrote; None if it was not asked.
+        row: the question.
+        number: index of the row in the evaluation.
+        draw: index of the answer among the answers to this question.
+        response: the model's response; None if the question was skipped.
         protocol: how it was asked.
-        problem: why it was not asked.
+        problem: why it was skipped.
         thinking: the model's chat template opens the thought.
     """
     truth = json.loads(row.ground_truth)
@@ -261,7 +262,7 @@ def record(
         "category": truth.get("category"),
         "l2_category": truth.get("l2_category"),
         "prompt": row.prompt,
-        # References; where a name has a comma itself, they are not taken apart.
+        # References. If a name contains a comma, they cannot be split.
         "images": refs if len(refs) == len(row.images) else [row.info["item"]],
         "response": response,
         "truth": row.info["gold"],

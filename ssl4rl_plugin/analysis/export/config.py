@@ -1,4 +1,4 @@
-"""The JSON config of an evaluation with VLMEvalKit (`run.py --config`): which model, which sets."""
+"""The JSON config of an evaluation with VLMEvalKit (`run.py --config`): model and sets."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ BENCHMARKS = {
     "mmbench": "MMBench_DEV_EN", "seedbench": "SEEDBench_IMG", "blink": "BLINK", "mmstar": "MMStar",
     "realworldqa": "RealWorldQA",
 }  # fmt: skip
-"""Names of ours -> VLMEvalKit's names of sets that it fetches itself, all of its class `ImageMCQDataset`."""
+"""Our names -> names of the sets that VLMEvalKit downloads itself, all of its class `ImageMCQDataset`."""
 OWN_CLASSES = {
     "mme_realworld_lite": ("MME-RealWorld-Lite", "MMERealWorld"),
     "vstar": ("VStarBench", "ImageMCQDataset"),
 }
-"""The same for sets that are of another class, or not in every version."""
+"""Our names -> (name, class) of sets of another class, or not in every version of VLMEvalKit."""
 
 
 class ExportError(UserError):
-    """Something that cannot be exported; the message says what to do."""
+    """A model or task cannot be exported; the message says what to do."""
 
 
 def model_section(
@@ -42,14 +42,15 @@ def model_section(
     """The `model` section: one model, run by our class on top of VLMEvalKit's.
 
     Args:
-        model: as `evaluation.model.resolve` found it.
-        out: where a link is made for a Qwen2.5-VL whose path does not say so: VLMEvalKit tells it by its path.
-        base: VLMEvalKit's class; None to tell it from the model.
-        answer_format: what the model was trained to answer in.
-        max_new_tokens: of a response.
+        model: from `evaluation.model.resolve`.
+        out: folder for a link to a Qwen2.5-VL whose path does not contain its name: VLMEvalKit recognises it by the path.
+        base: VLMEvalKit's class; None to infer it from the model.
+        answer_format: the answer format of the model's training.
+        max_new_tokens: maximum length of a response.
 
     Raises:
-        ExportError: no class is known for the model, or it is one that VLMEvalKit's classes do not load.
+        ExportError: no class is known for the model, or it is a LoRA adapter.
+        OSError: the link cannot be made.
     """
     if model.adapter is not None:
         raise ExportError(
@@ -61,7 +62,7 @@ def model_section(
     base = base or CLASSES.get(kind)
     if base is None:
         raise ExportError(
-            f"{model.given} is of type {kind or 'unknown'}: say with --class which class of VLMEvalKit runs it (see "
+            f"{model.given} is of type {kind or 'unknown'}: name the class of VLMEvalKit that runs it with --class (see "
             f"vlmeval/vlm; known here: {', '.join(CLASSES)})"
         )
     given = Path(model.given).expanduser()
@@ -86,7 +87,7 @@ def _kind(folder: Path) -> str:
 
 
 def _named(name: str) -> str:
-    """The type of a model on the Hub, as its name says; empty if it does not."""
+    """The type of a model on the Hub, from its name; empty if the name has none."""
     written = re.sub(r"[^a-z0-9]+", "_", name.lower())
     return next((kind for kind in sorted(CLASSES, key=len, reverse=True) if kind in written), "")
 
@@ -96,7 +97,7 @@ def data_section(sets: Mapping[str, bool], benchmarks: Sequence[str]) -> dict[st
 
     Args:
         sets: names of our sets -> whether they have pictures.
-        benchmarks: names of ours (`mmbench`), or VLMEvalKit's own of multiple-choice sets.
+        benchmarks: our names (`mmbench`), or VLMEvalKit's names of multiple-choice sets.
     """
     section = {
         name: {"class": "CustomMCQDataset" if pictures else "CustomTextMCQDataset", "dataset": name}

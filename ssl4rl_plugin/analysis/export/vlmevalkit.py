@@ -2,13 +2,13 @@
 
     python -m ssl4rl_plugin.analysis.export.vlmevalkit [VLMEvalKit/run.py] --config config.json --judge exact_matching
 
-VLMEvalKit's config names a model's class, which has to be an attribute of `vlmeval.vlm`. So this module adds one there,
+VLMEvalKit's config names the model's class, which must be an attribute of `vlmeval.vlm`. So this module adds a class there,
 `SSL4RLChat`, and starts VLMEvalKit's own run.py in the same process. The class asks for the answer format at the end of
-every prompt, and gives VLMEvalKit what stands between the answer's tags: as the letter of an option, which its matcher
-`can_infer` reads without a judge model. (It does not read `<answer>B</answer>`.)
+every prompt, and gives VLMEvalKit the text between the answer's tags, as the letter of an option. VLMEvalKit's matcher
+`can_infer` reads a letter without a judge model, but not `<answer>B</answer>`.
 
-Nothing else of this package or its dependencies is imported but the answer formats and graders, so that it also runs in an
-environment of VLMEvalKit's own (`pip install --no-deps ssl4rl-plugin`).
+This module imports only the answer formats and graders, so it also runs in a separate environment of VLMEvalKit
+(`pip install --no-deps ssl4rl-plugin`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.grading import Angle, question_grader
 from ssl4rl_plugin.grading.formats import AnswerFormat, answer_format, outside_think
 
 CLASS = "SSL4RLChat"
 """The name under which VLMEvalKit's config finds the class."""
 NO_OPTION = "Z"
-"""What VLMEvalKit itself writes for an answer that is none of the options."""
+"""The letter that VLMEvalKit uses for an answer that is none of the options."""
 
 _OPTION = re.compile(r"\s*\(?([A-Z])[.):]\s*(\S.*?)\s*")
 
 
 def options_in(prompt: str) -> tuple[str, ...]:
-    """The options that a prompt lists, each on a line of its own as `A. text` or `(A) text`; none if it lists none.
+    """The options of a prompt, each on its own line as `A. text` or `(A) text`; empty if there are none.
 
-    Of several lists the last one counts.
+    The last list counts.
     """
     found: list[str] = []
     for line in prompt.splitlines():
@@ -53,14 +54,14 @@ def unwrap(response: str, options: Sequence[str], form: AnswerFormat) -> str:
     """The answer of a response without its tags.
 
     Args:
-        response: what the model wrote.
-        options: texts of the options A, B, C, ... that it was given; none for a free question.
-        form: the answer format that it was asked for.
+        response: the model's response.
+        options: texts of the options A, B, C, ...; empty for a free question.
+        form: the requested answer format.
 
     Returns:
-        The letter of an option, where the answer is that letter, the option's text, or its number (`90°` for `90`);
-        `NO_OPTION` where several answers disagree; the answer as it was written where it is none of the options; and without
-        any answer what stands outside of the think blocks, for VLMEvalKit's matcher to make something of.
+        The letter of an option, if the answer is that letter, the option's text, or its number (`90°` for `90`).
+        `NO_OPTION` if several answers disagree. The answer as written if it is none of the options. Without any answer, the
+        text outside of the think blocks, for VLMEvalKit's matcher.
     """
     found = form.find(response)
     if not found.texts:
@@ -108,26 +109,28 @@ def model_class(base: type) -> type:
 
 
 def build(base: str, answer_format: str, **options: Any) -> Any:
-    """What VLMEvalKit's config calls by the name `SSL4RLChat`: an instance of `model_class(vlmeval.vlm.<base>)`.
+    """`SSL4RLChat` of VLMEvalKit's config: makes an instance of `model_class(vlmeval.vlm.<base>)`.
 
     Args:
         base: name of a class in `vlmeval.vlm` or `vlmeval.api`, e.g. `Qwen2VLChat`.
         answer_format: a name from `ssl4rl_plugin.grading.formats.FORMATS`.
-        options: of that class, `model_path` among them.
+        options: arguments of that class, `model_path` among them.
 
     Raises:
-        ValueError: VLMEvalKit has no such class, or there is no such format.
+        UserError: VLMEvalKit has no such class, or there is no such format.
     """
     for module in ("vlmeval.vlm", "vlmeval.api"):
         kind = getattr(importlib.import_module(module), base, None)
         if isinstance(kind, type):
             return model_class(kind)(answer_format_name=answer_format, **options)
-    raise ValueError(f"this VLMEvalKit has no class {base!r} in vlmeval.vlm or vlmeval.api")
+    raise UserError(f"this VLMEvalKit has no class {base!r} in vlmeval.vlm or vlmeval.api")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Add the class to `vlmeval.vlm` and start run.py with the arguments; its path may come first. Returns 2 if there is no
-    VLMEvalKit."""
+    """Add the class to `vlmeval.vlm` and start run.py with the arguments, of which the first may be its path.
+
+    Returns 2 if VLMEvalKit is not found.
+    """
     script = Path(arguments[0]) if arguments and arguments[0].endswith(".py") else None
     if script is not None:
         if not script.is_file():
@@ -148,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     sys.argv = [str(script or "vlmeval.run"), *arguments]
     if script is not None:
         runpy.run_path(str(script), run_name="__main__")
-    else:  # as packages of it have it
+    else:  # VLMEvalKit is installed as a package
         runpy.run_module("vlmeval.run", run_name="__main__")
     return 0
 

@@ -1,12 +1,14 @@
 """`ssl4rl report RUN...`: one HTML page that shows whether runs have learnt, how they went, and how they differ.
 
-What the page says is only what the runs recorded; where something was not recorded, it says that instead.
+The page shows only what the runs recorded, and notes what is missing.
 
     results      accuracy before and after
-    curves       what is drawn over the steps
-    curriculum   what a curriculum drew, and why
+    curves       the charts of verl's metrics
+    plots        drawing of charts
+    curriculum   what was drawn at which step, and why
     cards        single questions with their pictures and answers
     settings     the config
+    page         templates, pictures and safe text
 """
 
 from __future__ import annotations
@@ -22,27 +24,27 @@ from ssl4rl_plugin.analysis.runlog import HOW_TO_RECORD, RunError, RunLog
 from ssl4rl_plugin.core.errors import UserError
 
 MOST_RUNS = 8
-"""As many as there are colours."""
+"""Maximum number of runs on one page: the number of colours."""
 NOTED = 4
-"""Notes about metrics that were no numbers."""
+"""Maximum number of notes about metrics that were no finite numbers."""
 CARDS = 4
-"""Questions in each section, of one run; half of them for each of several."""
+"""Questions in each section of a page with one run. With several runs, each has half as many."""
 
 
 def write_report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Path:
     """Write the page of a run, or of several on one page.
 
     Args:
-        runs: run folders, or files of metrics (`ssl4rl_plugin.analysis.runlog` says what may be in them).
-        out: the HTML file; None for `report.html` in the run's folder (of a file, `NAME.html` beside it), and for several
-            runs `report.html` in the working directory.
+        runs: run folders, or files of metrics (see `ssl4rl_plugin.analysis.runlog`).
+        out: the HTML file. None for `report.html` in the run's folder, `NAME.html` beside a file of metrics, or for
+            several runs `report.html` in the working directory.
 
     Returns:
         The file written.
 
     Raises:
         RunError: one of them holds no run, or there are more than `MOST_RUNS`.
-        OSError: the page cannot be written.
+        WriteError: the page cannot be written.
     """
     logs = [RunLog(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     html = report_html(*logs)
@@ -97,14 +99,14 @@ def report_html(*runs: RunLog) -> str:
         settings={run: settings.settings(log) for run, log in logs.items()},
         config={run: settings.config(log) for run, log in logs.items()},
         differences=settings.differences(logs) if several else [],
-        notes=[  # last: all files are read by now
+        notes=[  # last, when all files have been read
             f"{run}: {note}" if several else note for run, log in logs.items() for note in _notes(log, shown[run])
         ],
     )
 
 
 def _tiles(log: RunLog) -> dict[str, tuple[str, str]]:
-    """The figures at the top: name -> value and small print."""
+    """The tiles at the top: title -> value and caption."""
     tiles: dict[str, tuple[str, str]] = {}
     rows = [row for row in log.headline() if row.before and row.after]
     if rows:
@@ -136,31 +138,30 @@ def _duration(seconds: float) -> str:
 
 
 def _tasks(log: RunLog) -> str:
-    """The tasks and levels trained on, as the config names them."""
+    """The tasks and levels trained on, from the config."""
     try:
         return ", ".join(f"{arm.task.name}:{arm.level_name}" for arm in log.settings.arms)
     except UserError:
         return ""
 
 
-def _notes(log: RunLog, shown: Sequence[cards.Card]) -> list[str]:
-    """What is missing or odd about the run, in words."""
+def _notes(log: RunLog, shown: Sequence[cards.QuestionCard]) -> list[str]:
+    """Notes about missing or unusual records of the run."""
     notes: list[str] = []
     metrics = log.metrics
     if not log.metric_files:
         notes.append("There is no metrics file, so there are no training curves.")
     elif not any("timing_s/step" in data for data in metrics.values()):
         notes.append("The metrics hold no finished training step.")
-    notes += _unfinite(log)
+    notes += _not_finite(log)
     if not log.validations:
         notes.append(
-            "There are no validation dumps, so accuracies have no intervals, levels are not told apart, and no answers "
-            "are shown."
+            "There are no validation dumps, so accuracies have no intervals and no levels, and no answers are shown."
         )
     elif 0 not in log.validations:
         notes.append(
-            f"There is no validation before the first update (the first is at step {min(log.validations)}), so nothing "
-            "says where the model started. trainer.val_before_train=true records it."
+            f"There is no validation before the first update (the first is at step {min(log.validations)}), so the accuracy "
+            "before training is unknown. trainer.val_before_train=true records it."
         )
     if len(log.validations) == 1:
         notes.append("There is only one validation, so nothing can be compared.")
@@ -168,7 +169,7 @@ def _notes(log: RunLog, shown: Sequence[cards.Card]) -> list[str]:
         notes.append(f"The last validation is at step {max(log.validations)}, the last metrics at step {max(metrics)}.")
     planned, done = log.setting("trainer.total_training_steps"), max(metrics, default=0)
     if isinstance(planned, int) and 0 < done < planned:
-        notes.append(f"The run stopped at step {done} of {planned}, or is still going on.")
+        notes.append(f"The run stopped at step {done} of {planned}, or is still running.")
     if not log.config_file:
         notes.append("There is no config (hydra/.hydra/config.yaml), so pictures cannot be made again.")
     for problem in dict.fromkeys(card.no_pictures for card in shown if card.no_pictures):
@@ -180,7 +181,7 @@ def _notes(log: RunLog, shown: Sequence[cards.Card]) -> list[str]:
         if errors := [row.error for row in rows if row.error]:
             notes.append(f"{len(errors)} {of_how_many} could not be scored: {errors[0]}")
         if lost := sum(row.figures.get("acc") is None for row in rows):
-            notes.append(f"{lost} {of_how_many} carry no accuracy and are not counted.")
+            notes.append(f"{lost} {of_how_many} have no accuracy and are not counted.")
         first = min(log.validations)
         if (count := len(log.validation(first))) != len(rows):
             notes.append(f"The validations differ in size: {count} rows at step {first}, {len(rows)} at step {step}.")
@@ -190,16 +191,16 @@ def _notes(log: RunLog, shown: Sequence[cards.Card]) -> list[str]:
     if log.torn_lines:
         notes.append(f"{log.torn_lines} line(s) could not be read, as after a kill, and are left out.")
     if not (log.metric_files and log.validations and log.config_file):
-        notes.append(f"What records a full run: {HOW_TO_RECORD}")
+        notes.append(f"To record a full run: {HOW_TO_RECORD}")
     return [readable(note, 600) for note in notes]
 
 
-def _unfinite(log: RunLog) -> list[str]:
-    """Which of the metrics that are drawn were no finite numbers, and when."""
+def _not_finite(log: RunLog) -> list[str]:
+    """Notes about metrics that were no finite numbers; drawn metrics come first."""
     from ssl4rl_plugin.analysis.report.curves import drawn_metrics
 
     drawn = set(drawn_metrics())
-    # A level that a step did not draw has no accuracy.
+    # A level that was not drawn in a step has no accuracy.
     found = {name: steps for name, steps in log.gaps.items() if not name.startswith("curriculum/")}
     by_steps: dict[tuple[int, ...], list[str]] = {}
     for name in sorted(found, key=lambda name: (name not in drawn, name)):

@@ -1,4 +1,4 @@
-"""Single questions of a report: their pictures, the right answer, and what the model answered when."""
+"""Single questions of a report: their pictures, the right answer, and the model's answers at some steps."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.analysis.report.page import Picture, pictures, prompt_parts, readable
+from ssl4rl_plugin.analysis.report.page import EmbeddedPicture, pictures, prompt_parts, readable
 from ssl4rl_plugin.analysis.runlog import Response, RunLog
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.rows import Row
 
 GROUP_ROLLOUTS = 8
-"""Rollouts of the training group that are shown."""
+"""Maximum number of rollouts of a training group."""
 
 
 @dataclass(frozen=True)
-class Reply:
-    """A response as it is shown."""
+class ShownReply:
+    """A response on a card."""
 
     who: str
-    """Which run, where there are several."""
+    """Name of the run; empty on a page with one run."""
     step: int
     text: str
     score: float
     state: str
-    """`right`, `wrong`, `invalid`, or empty if the run did not record it."""
+    """`right`, `wrong`, `invalid`; empty if the run did not record it."""
     error: str
 
 
 @dataclass(frozen=True)
-class Card:
-    """One question with its pictures and what the model answered."""
+class QuestionCard:
+    """One question with its pictures and the model's answers."""
 
     label: str
     sample: str
     prompt: list[str | int]
-    pictures: list[Picture]
+    pictures: list[EmbeddedPicture]
     no_pictures: str
-    """Why there are none; empty if there are."""
+    """Why there are no pictures; empty if there are some."""
     gold: str
     params: str
-    replies: list[Reply]
+    replies: list[ShownReply]
 
 
 @dataclass(frozen=True)
-class Section:
-    """Some cards under a title."""
+class CardSection:
+    """Cards under a title."""
 
     title: str
     text: str
-    cards: list[Card]
+    cards: list[QuestionCard]
 
 
-def held_out(log: RunLog, count: int) -> list[Section]:
-    """Held-out questions with the answers before and after, `count` of each sort."""
+def held_out(log: RunLog, count: int) -> list[CardSection]:
+    """Held-out questions with the answers before and after training, `count` in each section."""
     if not log.validations:
         return []
     steps = list(log.validations)
@@ -64,14 +64,14 @@ def held_out(log: RunLog, count: int) -> list[Section]:
     first = _by_sample(log.validation(steps[0])) if len(steps) > 1 else {}
     unseen = dict(last)
 
-    def section(title: str, text: str, wanted: Callable[[str], bool], best: bool = True) -> Section:
+    def section(title: str, text: str, wanted: Callable[[str], bool], best: bool = True) -> CardSection:
         rows = [row for key, row in unseen.items() if wanted(key)]
         rows.sort(key=lambda row: 0.0 if math.isnan(row.score) else row.score, reverse=best)
         cards = []
         for row in _varied(rows, count):
             del unseen[row.sample]
             cards.append(_card(log, row, [_reply(r) for r in (first.get(row.sample), row) if r]))
-        return Section(title, text, cards)
+        return CardSection(title, text, cards)
 
     found = []
     if first:
@@ -88,13 +88,13 @@ def held_out(log: RunLog, count: int) -> list[Section]:
     return [entry for entry in found if entry.cards]
 
 
-def apart(logs: Mapping[str, RunLog], count: int) -> list[Card]:
-    """Questions that some runs answered rightly in their last validation and others did not."""
+def apart(logs: Mapping[str, RunLog], count: int) -> list[QuestionCard]:
+    """Questions that some runs answered correctly in their last validation, and others did not."""
     last = {name: _by_sample(log.validation(max(log.validations))) for name, log in logs.items() if log.validations}
     rows = []
     for sample in dict.fromkeys(sample for found in last.values() for sample in found):
         given = [found[sample] for found in last.values() if sample in found]
-        # The same number may be another question in a run with other settings.
+        # With other settings, the same number may be another question.
         if len({_right(row) for row in given}) > 1 and len({row.truth for row in given}) == 1:
             rows.append(given[0])
     return [
@@ -106,8 +106,8 @@ def apart(logs: Mapping[str, RunLog], count: int) -> list[Card]:
     ]  # fmt: skip
 
 
-def training_group(log: RunLog) -> Card | None:
-    """The rollouts of one prompt in the last recorded step: the group whose rewards differ most."""
+def training_group(log: RunLog) -> QuestionCard | None:
+    """The rollouts of one prompt in the last recorded step: the group with the largest spread of rewards."""
     if not log.rollouts:
         return None
     groups: dict[str, list[Response]] = {}
@@ -128,7 +128,7 @@ def _right(row: Response) -> bool:
 
 
 def _by_sample(rows: Iterable[Response]) -> dict[str, Response]:
-    """The first response to every sample and every question of a benchmark."""
+    """The first response to every sample and every benchmark question."""
     found: dict[str, Response] = {}
     for row in rows:
         if row.sample and (row.arm or row.answered):
@@ -143,7 +143,7 @@ def _label(row: Response) -> str:
 
 
 def _varied(rows: list[Response], count: int) -> list[Response]:
-    """The first `count` rows, taking the kinds of question in turn."""
+    """The first `count` rows, taken from the kinds of question in turn."""
     waiting: dict[Any, list[Response]] = {}
     for row in rows:
         waiting.setdefault(_label(row), []).append(row)
@@ -156,8 +156,8 @@ def _varied(rows: list[Response], count: int) -> list[Response]:
     return chosen[:count]
 
 
-def _card(log: RunLog, row: Response, replies: list[Reply]) -> Card:
-    """A question with the given replies; without pictures where they cannot be made again."""
+def _card(log: RunLog, row: Response, replies: list[ShownReply]) -> QuestionCard:
+    """A question with its replies; without pictures if they cannot be made again."""
     made: Row | None = None
     problem = ""
     try:
@@ -165,7 +165,7 @@ def _card(log: RunLog, row: Response, replies: list[Reply]) -> Card:
     except (UserError, OSError) as error:
         problem = str(error)
     params = made.info["params"] if made and row.arm else "{}"
-    return Card(
+    return QuestionCard(
         label=readable(_label(row), 120),
         sample=readable(row.sample, 120),
         prompt=prompt_parts(made.prompt) if made else [readable(row.prompt)],
@@ -177,8 +177,8 @@ def _card(log: RunLog, row: Response, replies: list[Reply]) -> Card:
     )
 
 
-def _reply(row: Response, who: str = "") -> Reply:
+def _reply(row: Response, who: str = "") -> ShownReply:
     acc, valid = row.figures.get("acc"), row.figures.get("valid")
     judged = "right" if acc == 1.0 else "invalid" if valid == 0.0 else "wrong"
     state = "" if acc is None else judged
-    return Reply(who, row.step, readable(row.output), row.score, state, readable(row.error, 200))
+    return ShownReply(who, row.step, readable(row.output), row.score, state, readable(row.error, 200))

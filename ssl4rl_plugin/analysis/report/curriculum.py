@@ -1,7 +1,7 @@
-"""Which tasks and levels a run drew when, how well they were answered, and, with a curriculum, why they are drawn next.
+"""Which tasks and levels a run drew at each step, their accuracy, and the curriculum's reasons for its next draws.
 
-From the step log (`curriculum/<task>/<level>/<figure>`, which runs without a curriculum have as well) and, where it is
-there, the curriculum's journal (`curriculum.jsonl`).
+From the metrics `curriculum/<task>/<level>/<figure>`, which runs without a curriculum also have, and from the curriculum's
+journal (`curriculum.jsonl`) if there is one.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.tasks import get_task
 
 _METRIC = re.compile(r"curriculum/([^/]+)/([^/]+)/share")
-ACCURACY_NOTE = "0 is chance, 1 perfect; gaps where a level was not drawn. The paler, the easier the level."
+ACCURACY_NOTE = "0 is chance, 1 is perfect. A gap: the level was not drawn. Paler: easier level."
+"""Caption of the charts of chance-corrected accuracy."""
 
 
 @dataclass(frozen=True)
 class ArmCurve:
-    """What became of one task and level."""
+    """The course of one task and level."""
 
     task: str
     level: str
     share: dict[int, float]
-    """Step -> share of the step's prompts, in [0, 1]; 0 where it was not drawn."""
+    """Step -> share of the step's prompts, in [0, 1]; 0 if it was not drawn."""
     corrected: dict[int, float]
     """Step -> chance-corrected accuracy, at the steps that drew it."""
     accuracy: dict[int, float]
+    """Step -> accuracy, at the steps that drew it."""
     effective: dict[int, float]
     """Step -> share of its prompt groups whose rewards differ."""
     probability: float | None
-    """What the curriculum wants next, in [0, 1]; None without one."""
+    """Probability of the next draw, in [0, 1]; None without a curriculum."""
     prompts: float | None
-    """How many were drawn in all; None if the config does not say how many a step has."""
+    """Total number of prompts; None if the config does not give the batch size."""
 
     @property
     def drawn(self) -> list[int]:
@@ -46,7 +48,7 @@ class ArmCurve:
 
 
 def arms_of(log: RunLog) -> list[ArmCurve]:
-    """What a run drew from, by task, from easy to hard; nothing if it did not log it."""
+    """The arms of a run, by task, from easy to hard; none if the run did not log them."""
     found = [match.groups() for name in log.names("curriculum/") if (match := _METRIC.fullmatch(name))]
     batch = log.setting("data.train_batch_size")
     arms = []
@@ -72,12 +74,12 @@ def arms_of(log: RunLog) -> list[ArmCurve]:
 
 
 def _first(found: Sequence[tuple[str, ...]], *start: str) -> int:
-    """The place of the first arm that begins so."""
+    """Index of the first arm with this task, or this task and level."""
     return next(place for place, arm in enumerate(found) if arm[: len(start)] == start)
 
 
 def _rung(task: str, level: str) -> int:
-    """The level's place in its task's ladder; 0 for all where the task is not installed."""
+    """Index of the level in its task's ladder; 0 if the task is not installed."""
     try:
         levels = list(get_task(task).levels)
     except UserError:
@@ -87,7 +89,7 @@ def _rung(task: str, level: str) -> int:
 
 
 def draw(arms: Sequence[ArmCurve]) -> list[Drawing]:
-    """Shares of all arms over the steps, stacked, and for each task the chance-corrected accuracy of its levels."""
+    """A chart of the shares of all arms, and for each task one of the chance-corrected accuracy of its levels."""
     if not arms:
         return []
     steps = sorted({step for arm in arms for step in arm.share})
@@ -96,7 +98,7 @@ def draw(arms: Sequence[ArmCurve]) -> list[Drawing]:
         {f"{arm.task}:{arm.level}": [arm.share.get(step, 0.0) for step in steps] for arm in arms if arm.task == task}
         for task in tasks
     ]
-    note = "Share of each step's prompts. A colour for each task; the paler, the easier the level."
+    note = "Share of each step's prompts. One colour for each task. Paler: easier level."
     drawings = areas("What was drawn", note, steps, groups)
     for task in tasks:
         curves = {
@@ -109,7 +111,7 @@ def draw(arms: Sequence[ArmCurve]) -> list[Drawing]:
 
 
 def table(log: RunLog, arms: Sequence[ArmCurve]) -> list[dict[str, Any]]:
-    """A line for each arm: when and how often it was drawn, its last accuracy, what the policy wants next, and why."""
+    """A line for each arm: its draws, its last accuracy, its next probability, and the reason for it."""
     reasons = latest_reasons(log)
     return [
         {
@@ -129,9 +131,9 @@ def table(log: RunLog, arms: Sequence[ArmCurve]) -> list[dict[str, Any]]:
 
 
 def latest_reasons(log: RunLog) -> dict[str, str]:
-    """`task:level` -> why the latest decision in the journal draws it as often as it does; empty without a journal.
+    """`task:level` -> the journal's latest reason for its probability; empty without a journal.
 
-    The step log names an arm without its options, unless two arms differ in nothing else; so does this.
+    An arm with options has two keys, with and without them: the metrics name the options only if two arms need them.
     """
     found: dict[str, str] = {}
     for line in log.journal():

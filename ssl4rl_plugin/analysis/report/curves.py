@@ -1,17 +1,16 @@
-"""What a report draws: which of verl's metrics, in which figures, for one run or for several."""
+"""The charts of a report: which of verl's metrics are drawn, for one run or for several."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from ssl4rl_plugin.analysis.report.plots import AccuracyCurve, Curve, Drawing, accuracy, lines, stacked
-from ssl4rl_plugin.analysis.runlog import BenchmarkKey, LoggedArm, RunLog
+from ssl4rl_plugin.analysis.runlog import BenchmarkKey, KindT, RunLog
 
 PER_FIGURE = 6
-"""Categories of a benchmark in one figure."""
+"""Maximum number of a benchmark's categories in one chart."""
 
 # The parts of timing_s/step, in the order in which they happen.
 _PARTS = {
@@ -30,7 +29,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class ChartPlan:
-    """A figure of verl's metrics."""
+    """A chart of verl's metrics."""
 
     title: str
     note: str
@@ -52,7 +51,7 @@ TRAINING = (
     ChartPlan("Entropy", "Of the next token, mean over the responses.", {"entropy": "actor/entropy"}),
     ChartPlan(
         "Rollout against trainer",
-        "How far the engine that generates is from the model that learns; near 0 while weights are in sync.",
+        "Distance between the engine that generates and the model that trains; near 0 while their weights are in sync.",
         {
             "KL": "rollout_corr/kl",
             "k3 KL": "rollout_corr/k3_kl",
@@ -61,21 +60,21 @@ TRAINING = (
     ),
     ChartPlan(
         "Distance from the start",
-        "KL divergence from the reference model, as the actor's loss or the reward's penalty sees it.",
+        "KL divergence from the reference model, as used in the actor's loss or the reward's penalty.",
         {"KL loss": "actor/kl_loss", "KL penalty": "actor/reward_kl_penalty"},
     ),
     ChartPlan("Size of an update", "KL divergence between the policy before and after.", {"PPO KL": "actor/ppo_kl"}),
     ChartPlan("Gradient norm", "Before clipping.", {"norm": "actor/grad_norm"}),
 )
 FORM = (
-    ("format", "Exact form", "Share of the validation's responses in exactly the form asked for."),
-    ("valid", "Possible answers", "Share of the validation's responses with an answer that is a possible one."),
-    ("degenerate", "Loops", "Share of the validation's responses that repeat themselves over and over."),
+    ("format", "Exact form", "Share of validation responses in exactly the requested form."),
+    ("valid", "Possible answers", "Share of validation responses with a possible answer."),
+    ("degenerate", "Loops", "Share of validation responses that repeat themselves."),
 )
 
 
 def of_tasks(logs: Mapping[str, RunLog]) -> list[Drawing]:
-    """Held-out accuracy: a figure for each task with its levels, or for several runs one for each level."""
+    """Held-out accuracy: a chart for each task with its levels; for several runs, one for each level."""
     if len(logs) > 1:
         return _compared("Held-out accuracy", {name: log.arms for name, log in logs.items()})
     (arms,) = (log.arms for log in logs.values())
@@ -89,7 +88,7 @@ def of_tasks(logs: Mapping[str, RunLog]) -> list[Drawing]:
 
 
 def of_benchmarks(logs: Mapping[str, RunLog]) -> tuple[list[Drawing], list[Drawing]]:
-    """Accuracy on benchmarks, and on their categories: one run's together, those of several runs one by one."""
+    """Accuracy on benchmarks, and on their categories. For several runs, each category has a chart of its own."""
     found = {name: log.benchmarks for name, log in logs.items()}
     if len(logs) > 1:
         whole = {name: {kind: of for kind, of in kinds.items() if not kind.name} for name, kinds in found.items()}
@@ -112,11 +111,8 @@ def _in_benchmark(kind: BenchmarkKey) -> str:
     return (kind.name or "all questions") + (", circular" if kind.circular else "")
 
 
-Key = TypeVar("Key", LoggedArm, BenchmarkKey)
-
-
-def _compared(title: str, kinds_of: Mapping[str, Mapping[Key, Sequence[object]]]) -> list[Drawing]:
-    """A figure for each kind of question, with a curve for each run that has it."""
+def _compared(title: str, kinds_of: Mapping[str, Mapping[KindT, Sequence[object]]]) -> list[Drawing]:
+    """A chart for each kind of question, with a curve for each run that has it."""
     drawings: list[Drawing] = []
     for kind in sorted({kind for kinds in kinds_of.values() for kind in kinds}):
         rated = [
@@ -128,7 +124,7 @@ def _compared(title: str, kinds_of: Mapping[str, Mapping[Key, Sequence[object]]]
 
 
 def of_training(logs: Mapping[str, RunLog]) -> list[Drawing]:
-    """verl's metrics of training, and where the time goes."""
+    """verl's training metrics, and the time of the parts of a step."""
     drawings: list[Drawing] = []
     for plan in TRAINING:
         curves = {
@@ -149,7 +145,7 @@ def of_form(logs: Mapping[str, RunLog]) -> list[Drawing]:
         by_run = {name: log.task_figure(figure) for name, log in logs.items()}
         drawings += _one_or_each(title, note, _turned(by_run), percent=True)
     consistent = {name: _consistency(log) for name, log in logs.items()}
-    note = "Of the validation's responses whose reasoning names a possible answer, the share that end on the last one named."
+    note = "Share of validation responses whose answer is the last possible answer named in the reasoning, if one is named."
     return drawings + _one_or_each("Reasoning and answer agree", note, _turned(consistent), percent=True)
 
 
@@ -162,7 +158,7 @@ def _turned(by_run: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, Cu
 def _one_or_each(
     title: str, note: str, curves: Mapping[str, Mapping[str, Curve]], percent: bool = False
 ) -> list[Drawing]:
-    """Of one run a figure with all curves; of several runs a figure for each curve, with the runs in it.
+    """For one run, a chart with all curves; for several runs, a chart for each curve.
 
     Args:
         curves: name of the curve -> run -> curve.
@@ -178,7 +174,7 @@ def _one_or_each(
 
 
 def _consistency(log: RunLog) -> dict[str, Curve]:
-    """Task -> steps and share of responses whose reasoning agrees with the answer, of those that can be compared."""
+    """Task -> steps and share of responses whose reasoning agrees with the answer, among those that can be compared."""
     agree, differ = log.task_figure("consistent"), log.task_figure("inconsistent")
     curves: dict[str, Curve] = {}
     for task in agree.keys() & differ.keys():
@@ -204,9 +200,9 @@ def _times(log: RunLog) -> list[Drawing]:
 
 
 def step_times(log: RunLog) -> tuple[list[int], dict[str, list[float]]]:
-    """Steps, and the seconds that each of their parts took, in the order in which they happen.
+    """Steps, and the seconds of their parts, in the order of execution.
 
-    The six largest parts are named; `other` is what is left of the step. Validation is not part of a step.
+    The six largest parts are named; `other` is the rest of the step. Validation is not part of a step.
     """
     rows = {step: data for step, data in log.metrics.items() if "timing_s/step" in data}
     parts = {

@@ -1,7 +1,7 @@
-"""From data to one HTML file that needs nothing else: templates, pictures as data URIs, and text made harmless.
+"""Make one self-contained HTML file: templates, pictures as data URIs, and safe text.
 
-Whatever a model wrote is hostile until shown otherwise. Jinja escapes it, control and direction characters are made
-visible (they could reorder the text around them), and the pages forbid scripts and the network to themselves.
+Text from a model is untrusted. Jinja escapes it. Control and direction characters, which could reorder the text around them,
+are shown as code points. The pages forbid scripts and network access.
 """
 
 from __future__ import annotations
@@ -10,46 +10,50 @@ import base64
 import functools
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from PIL import Image
 
 from ssl4rl_plugin.core import Clip
+from ssl4rl_plugin.core.files import WriteError, write_file
 
 MAX_TEXT = 1500
-"""Characters of a response that are shown."""
+"""Maximum number of characters of a response on a page."""
 
 FRAME_MS = 250
-"""How long a page shows each frame of a clip."""
+"""Milliseconds for which a page shows each frame of a clip."""
 
-# C0 and C1 controls but for tab and line feed, direction marks and overrides, and lone surrogates.
+# C0 and C1 controls except tab and line feed, direction marks and overrides, and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Picture:
+class EmbeddedPicture:
     """One picture, ready for an `img` element."""
 
     uri: str
+    """Data URI."""
     width: int
-    """CSS pixels."""
+    """Width in CSS pixels."""
     coarse: bool
-    """Few pixels, shown enlarged: keep them sharp."""
+    """Whether it is small and shown enlarged; its pixels stay sharp."""
 
 
 class Showable(Protocol):
     """A sample or a row."""
 
-    def pieces(self) -> list[str | Image.Image | Clip]: ...
+    def pieces(self) -> list[str | Image.Image | Clip]:
+        """Texts, pictures and clips in the order of the prompt."""
+        ...
 
 
 def card(shown: Showable, prompt: str, gold: str, params: str, item: str) -> dict[str, Any]:
-    """A sample as the templates' macro `card` shows it: pictures, prompt, right answer, parameters as JSON, where from."""
+    """A sample for the templates' macro `card`: pictures, prompt, right answer, parameters as JSON, and item."""
     return {
         "pictures": pictures(shown),
         "prompt": prompt_parts(prompt),
@@ -59,16 +63,16 @@ def card(shown: Showable, prompt: str, gold: str, params: str, item: str) -> dic
     }
 
 
-def pictures(sample: Showable) -> list[Picture]:
-    """The pictures and clips of a sample in the order of their marks, at a size that lets them stand side by side."""
+def pictures(sample: Showable) -> list[EmbeddedPicture]:
+    """The pictures and clips of a sample in the order of the prompt, sized to fit side by side."""
     shown = [piece for piece in sample.pieces() if not isinstance(piece, str)]
     return [picture(piece, shown_side(len(shown))) for piece in shown]
 
 
-def picture(shown: Image.Image | Clip, side: int = 300) -> Picture:
-    """A picture (RGB) or a clip, which becomes a moving picture, as a data URI of at most `side` pixels.
+def picture(shown: Image.Image | Clip, side: int = 300) -> EmbeddedPicture:
+    """A picture (RGB) or a clip (as an animation) as a data URI, with at most `side` pixels a side.
 
-    Small ones are enlarged by the page. Showable at 300 pixels, a few dozen fit into a megabyte or two.
+    The page enlarges small ones. At 300 pixels, a few dozen take one or two megabytes.
     """
     frames = [shown] if isinstance(shown, Image.Image) else list(shown.frames)
     image = frames[0]
@@ -89,23 +93,23 @@ def picture(shown: Image.Image | Clip, side: int = 300) -> Picture:
         )
     kind = "png" if coarse else "jpeg" if len(frames) == 1 else "webp"
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(uri, round(image.width * (min(side, 168) / max(image.size) if coarse else 1)), coarse)
+    return EmbeddedPicture(uri, round(image.width * (min(side, 168) / max(image.size) if coarse else 1)), coarse)
 
 
 def shown_side(count: int) -> int:
-    """Pixels along the longer side of each of `count` pictures that are shown together."""
+    """Longer side in pixels of each of `count` pictures shown together."""
     return 300 if count <= 1 else 220 if count == 2 else 110 if count <= 4 else 92
 
 
 def readable(text: str, limit: int | None = MAX_TEXT) -> str:
-    """Text that is safe to show: unsafe characters as `‹U+202E›`, and no more than `limit` characters of it."""
+    """Text that is safe to show: unsafe characters as `‹U+202E›`, cut to `limit` characters."""
     shown = text if limit is None else text[:limit]
     shown = _UNSAFE.sub(lambda match: f"‹U+{ord(match[0]):04X}›", shown.replace("\r\n", "\n"))
     return shown if limit is None or len(text) <= limit else f"{shown} … ({len(text):,} characters in all)"
 
 
 def prompt_parts(question: str) -> list[str | int]:
-    """A question cut at its `<image>` and `<video>` marks: texts, and the 1-based numbers of what stands between them."""
+    """A question split at its `<image>` and `<video>` marks: texts, and the 1-based numbers of the pictures."""
     parts: list[str | int] = []
     for number, text in enumerate(re.split("<image>|<video>", question)):
         parts += [number] if number else []
@@ -114,7 +118,7 @@ def prompt_parts(question: str) -> list[str | int]:
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:
-    """The last parts of paths, as many as it takes to tell them apart."""
+    """The last parts of paths, as many as needed to tell them apart."""
     parts = [Path(path).parts for path in paths]
     longest = max(map(len, parts))
     for count in range(1, longest + 1):
@@ -125,22 +129,28 @@ def short_names(paths: Sequence[str | Path]) -> list[str]:
 
 
 def percent(value: float) -> str:
-    """0.4567 as `45.7 %`; small values keep a digit that says something, `0.0003 %`."""
+    """0.4567 as `45.7 %`. Small values get more digits: `0.0003 %`."""
     if 0 < value < 0.001:
         return f"{100 * value:.4f} %" if value >= 5e-7 else "under 0.0001 %"
     return f"{100 * value:.1f} %"
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template of this package; a name that the context lacks is an error, not an empty string."""
+    """Fill a template of this package. A name missing from the context is an error."""
     return _environment().get_template(template).render(**context)
 
 
 def write(html: str, out: Path) -> Path:
-    """Write a page, its folder too if need be. Raises OSError."""
+    """Write a page; its folder is made. Raises WriteError."""
+    return write_output(out, lambda file: file.write(html.encode("utf-8", errors="replace")))
+
+
+def write_output(out: Path, fill: Callable[[BinaryIO], object]) -> Path:
+    """Write the file that a user named with `--out`; its folder is made. Raises WriteError."""
     out = out.expanduser()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html, encoding="utf-8", errors="replace")
+    if out.exists() and not out.is_file():  # a folder, or a device, which must not be replaced
+        raise WriteError(f"{out} is not a file: name a file to write")
+    write_file(out, fill)
     return out
 
 

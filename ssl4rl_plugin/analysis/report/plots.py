@@ -1,6 +1,7 @@
-"""The figures of a report: matplotlib's SVG, with colours that follow the page into light and dark.
+"""Draw the charts of a report as SVG with matplotlib, in the colours of the page.
 
-Each colour that is drawn is a placeholder that becomes a CSS variable of the page (templates/base.html.j2).
+Every colour is a placeholder, which becomes a CSS variable of the page (templates/base.html.j2). So charts follow the page's
+light and dark modes.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _VARIABLES = {colour: f"var(--series-{n})" for n, colour in enumerate(SERIES, st
 }
 
 SMOOTH_FROM = 40
-"""Curves of so many points are drawn pale, with their moving average on top."""
+"""Minimum number of points of a curve that is drawn pale, with its moving average on top."""
 HEIGHT = 2.9
-"""Inches of a figure with a legend of two rows at most."""
+"""Height in inches of a chart with a legend of at most two rows."""
 MAX_BARS = 60
-"""Steps beyond this share a bar."""
+"""Maximum number of bars; with more steps, several share a bar."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Steps and values."""
@@ -44,12 +45,12 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure of the page."""
+    """One chart of the page."""
 
     title: str
     svg: Markup
     note: str
-    """What is drawn and how to read it."""
+    """Caption: what the chart shows and how to read it."""
 
 
 @contextmanager
@@ -120,7 +121,7 @@ class AccuracyCurve:
 
 
 def accuracy(title: str, curves: Sequence[AccuracyCurve], at_most: int = 4) -> list[Drawing]:
-    """Accuracy by step, in several figures where there are more curves than fit into one."""
+    """Accuracy by step, in several charts if there are more than `at_most` curves."""
     drawings: list[Drawing] = []
     for start in range(0, len(curves), at_most):
         chosen = curves[start : start + at_most]
@@ -141,7 +142,7 @@ def accuracy(title: str, curves: Sequence[AccuracyCurve], at_most: int = 4) -> l
             chances: dict[float, str] = {}
             for colour, curve in zip(SERIES, chosen, strict=False):
                 if curve.chance is not None:
-                    # Where curves share their chance, the line belongs to none of them.
+                    # A chance level shared by several curves is drawn in grey.
                     chances[curve.chance] = MUTED if curve.chance in chances else colour
             for chance, colour in chances.items():
                 axes.axhline(chance, color=MUTED if len(chosen) == 1 else colour, linestyle=":", linewidth=1.4)
@@ -151,9 +152,9 @@ def accuracy(title: str, curves: Sequence[AccuracyCurve], at_most: int = 4) -> l
 def lines(
     title: str, note: str, curves: Mapping[str, Curve], percent: bool = False, hue: int | None = None
 ) -> list[Drawing]:
-    """Curves over the steps, those without points left out; no drawing if that leaves none.
+    """Curves over the steps, without those that have no points; no drawing if none is left.
 
-    NaN is a gap. With `hue`, the number of a colour, all curves have that colour, the first pale and the last full.
+    NaN is a gap. With `hue`, the number of a colour, all curves have that colour, from pale (first) to full (last).
     """
     drawings: list[Drawing] = []
     curves = {name: curve for name, curve in curves.items() if curve[0]}
@@ -183,7 +184,7 @@ def _strengths(count: int) -> list[float]:
 
 
 def moving_average(values: Sequence[float]) -> list[float]:
-    """Centred mean over about a twentieth of the points on either side, fewer at the ends; NaN where NaN is."""
+    """Centred mean over about a twentieth of the points on either side, fewer at the ends; NaN stays NaN."""
     reach = max(1, len(values) // 20)
     means = []
     for i, value in enumerate(values):
@@ -195,7 +196,7 @@ def moving_average(values: Sequence[float]) -> list[float]:
 def areas(
     title: str, note: str, steps: Sequence[int], groups: Sequence[Mapping[str, Sequence[float]]]
 ) -> list[Drawing]:
-    """Shares by step, stacked: a hue for each group, and within it from pale (first) to full (last)."""
+    """Stacked shares by step: one hue for each group, from pale (first) to full (last)."""
     drawings: list[Drawing] = []
     if steps and groups:
         with _canvas(title, note, drawings, percent=True) as axes:
@@ -213,7 +214,7 @@ def areas(
 
 
 def stacked(title: str, note: str, steps: Sequence[int], parts: Mapping[str, Sequence[float]]) -> list[Drawing]:
-    """Bars of seconds by step, one colour for each part; steps share bars where there are many."""
+    """Stacked bars of seconds by step, one colour for each part. Many steps share bars."""
     drawings: list[Drawing] = []
     if not steps:
         return drawings

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl4rl_plugin.analysis.report.page import percent, readable
-from ssl4rl_plugin.analysis.runlog import Accuracy, AccuracyChange, Headline, Kind, RunLog, difference
+from ssl4rl_plugin.analysis.runlog import Accuracy, AccuracyChange, Headline, KindT, RunLog, difference
 
 
 def task_lines(logs: Mapping[str, RunLog]) -> list[dict[str, Any]]:
-    """The table of pretext tasks: kinds of question, and within each the runs."""
+    """The table of pretext tasks: arms, and within each the runs."""
     rows = {name: {row.kind: row for row in log.headline()} for name, log in logs.items()}
     outcomes = {name: log.outcomes for name, log in logs.items()}
     return [
@@ -40,10 +40,10 @@ def _named(group: str, item: str, options: str) -> dict[str, str]:
 
 
 def _lines(
-    rows: Mapping[str, Mapping[Kind, Headline[Kind]]],
-    outcomes: Mapping[str, Mapping[int, Mapping[Kind, Mapping[str, float]]]],
-) -> list[tuple[Kind, dict[str, Any]]]:
-    """Lines ordered by kind, then by run; of several runs, each later one is set against the first that has the kind."""
+    rows: Mapping[str, Mapping[KindT, Headline[KindT]]],
+    outcomes: Mapping[str, Mapping[int, Mapping[KindT, Mapping[str, float]]]],
+) -> list[tuple[KindT, dict[str, Any]]]:
+    """Lines ordered by kind, then by run. Each later run is compared with the first one that has the kind."""
     found = []
     for kind in sorted({kind for kinds in rows.values() for kind in kinds}):
         first = next(name for name, kinds in rows.items() if kind in kinds)
@@ -70,7 +70,7 @@ def _lines(
 
 
 def _cell(point: Accuracy[Any] | None) -> dict[str, Any] | None:
-    """An accuracy, with the places of its marks on a scale from 0 to 100."""
+    """An accuracy, with the positions of its marks on a scale from 0 to 100."""
     if point is None:
         return None
     rate = point.rate
@@ -86,7 +86,7 @@ def _cell(point: Accuracy[Any] | None) -> dict[str, Any] | None:
 
 
 def _change(found: AccuracyChange | None, row: Headline[Any] | None = None) -> dict[str, Any] | None:
-    """A difference in points of a percent; without single answers that of the means, with no interval."""
+    """A difference in percentage points. Without single answers: of the means, without interval."""
     if found is None:
         if row is None or row.before is None or row.after is None:
             return None

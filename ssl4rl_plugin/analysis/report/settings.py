@@ -1,4 +1,4 @@
-"""The config of a run as a report shows it: what matters most, all of it, and what differs between runs."""
+"""The config of a run for a report: the main settings, the whole config, and the differences between runs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ _SHOWN = {
 _SECRET = r"[\w.-]*(?:api_?key|secret|passw(?:or)?d|token)"
 _SECRET_LINE = re.compile(rf"(?im)^(\s*{_SECRET}\s*:\s*)(?!\d+$|null$|true$|false$)\S{{8,}}.*$")
 HIDDEN = "(hidden)"
+"""Shown in place of a secret."""
 
 
 def settings(log: RunLog) -> list[tuple[str, str]]:
-    """The settings that matter most, as far as the config names them."""
+    """The main settings that the config has."""
     shown = [(name, log.setting(key)) for name, key in _SHOWN.items()]
     if log.setting("actor_rollout_ref.actor.use_kl_loss"):
         shown.append(("KL loss", log.setting("actor_rollout_ref.actor.kl_loss_coef")))
@@ -42,16 +43,16 @@ def settings(log: RunLog) -> list[tuple[str, str]]:
 
 
 def config(log: RunLog) -> str:
-    """The whole config as YAML, without what looks like a secret."""
-    return _SECRET_LINE.sub(rf"\1{HIDDEN}", readable(log.config_text, limit=None))
+    """The whole config as YAML, without values that look like secrets."""
+    return _SECRET_LINE.sub(rf"\1{HIDDEN}", readable(log.config.text, limit=None))
 
 
 def differences(logs: Mapping[str, RunLog]) -> list[tuple[str, list[str]]]:
-    """Dotted keys whose values are not the same in all runs that have a config, with each run's value; ours come first.
+    """Dotted keys whose values differ between the runs that have a config, with each run's value; `ssl4rl` keys first.
 
-    A key that a run's config lacks is shown empty. Copies of the `ssl4rl` section elsewhere are left out.
+    A missing key is empty. The copy of the `ssl4rl` section under `data` is left out.
     """
-    flat = [_flat(log.config_values) for log in logs.values()]
+    flat = [_flat(log.config.values) for log in logs.values()]
     keys = [
         key for key in dict.fromkeys(key for values in flat for key in values) if not key.startswith("data.ssl4rl.")
     ]
@@ -67,7 +68,7 @@ def _shown(key: str, value: str) -> str:
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted keys; everything else as JSON text."""
+    """Nested mappings as dotted keys, with other values as JSON text."""
     if isinstance(values, Mapping) and (values or not prefix):
         return {key: text for name, value in values.items() for key, text in _flat(value, f"{prefix}{name}.").items()}
     return {prefix[:-1]: values if isinstance(values, str) else json.dumps(values, ensure_ascii=False, default=str)}

@@ -1,15 +1,14 @@
 """Common neighbours: how many nodes are linked to both of two nodes?
 
-Shown: a connected piece of the graph, its nodes numbered at random. Asked: how many nodes share an edge with the one and
-with the other of two nodes. A number from 0 to 1, 2 or 3; graded by the relative error; a blind guesser gets 1 in as many
-right.
+Shown: a connected piece of the graph, its nodes numbered at random. Asked: how many nodes share an edge with both of two
+nodes. A number from 0 to m, where m is 1, 2 or 3; graded by the relative error; a blind guesser gets 1 in m + 1 right.
 
-The number is drawn first and then one of the pairs with so many common neighbours, so every number is equally likely, and
-the piece shown does not depend on it. Refused are pieces that lack a pair for any of the numbers (`lacks_a_number`), and
-nodes without enough others within reach (`small_neighbourhood`).
+The number is drawn first, then a pair with this number of common neighbours. So every number is equally likely, and the
+piece shown does not depend on it. Refused: pieces without a pair for one of the numbers (`lacks_a_number`), and nodes with
+too few others within reach (`small_neighbourhood`).
 
-Common neighbours are the oldest predictor of links (Liben-Nowell and Kleinberg, CIKM 2003); as a problem for language
-models in G1 (arXiv 2505.18499).
+Common neighbours are the oldest predictor of links (Liben-Nowell and Kleinberg, CIKM 2003); G1 (arXiv 2505.18499) uses
+them as a problem for language models.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class CommonNeighboursLevel(GraphLevel):
     nodes: int = 8
     tokens: int = 0
     highest: int = 1
-    """Largest number of common neighbours that is asked for."""
+    """Largest possible answer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,7 +49,7 @@ class CommonNeighbours(Task[CommonNeighboursLevel]):
         "up_to_3": CommonNeighboursLevel(nodes=16, highest=3),
     }
     default_level = "up_to_1"
-    cues: ClassVar = {"mentions": "nodes that are named often have more neighbours, and more of them in common"}
+    cues: ClassVar = {"mentions": "nodes that are named often have more neighbours, so more common ones"}
 
     def grader(self, level: CommonNeighboursLevel) -> Counts:
         return Counts(1, 0, level.highest)

@@ -1,12 +1,12 @@
-"""Connected components: in how many parts does the graph fall?
+"""Connected components: how many connected components does the graph have?
 
-Shown: a piece of the graph without those of its edges that would join the parts, nodes numbered at random. Asked: how many
-connected components there are. A number from 1 to 3, 4 or 5; graded by the relative error; a blind guesser gets 1 in as
-many right.
+Shown: a piece of the graph without the edges that would join its components, nodes numbered at random. Asked: the number
+of connected components. A number from 1 to m, where m is 3, 4 or 5; graded by the relative error; a blind guesser gets 1
+in m right.
 
-The number is drawn uniformly. A random spanning tree of the piece is cut at one edge less, and every other edge between
-two parts is left out too: no piece is refused because of the number. A graph in more parts has fewer edges, which a
-guesser may use (`cues`). Refused are nodes without enough others within reach (`small_neighbourhood`).
+The number n is uniform. n - 1 edges of a random spanning tree of the piece are removed, and so is every other edge
+between two of the resulting components; so no piece is refused because of the number. A graph with more components has
+fewer edges, which a guesser may use (`cues`). Refused: nodes with too few others within reach (`small_neighbourhood`).
 
 Among the problems of NLGraph (Wang et al., arXiv 2305.10037).
 """
@@ -30,7 +30,7 @@ class ConnectedComponentsLevel(GraphLevel):
     nodes: int = 8
     tokens: int = 0
     most: int = 3
-    """Largest number of parts."""
+    """Largest number of connected components."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,8 +51,8 @@ class ConnectedComponents(Task[ConnectedComponentsLevel]):
     }
     default_level = "up_to_3"
     cues: ClassVar = {
-        "length": "a graph in more parts has fewer edges, so its description is shorter",
-        "mentions": "a graph in more parts has fewer edges, so its nodes are named less often",
+        "length": "a graph with more components has fewer edges, so its description is shorter",
+        "mentions": "a graph with more components has fewer edges, so its nodes are named less often",
     }
 
     def grader(self, level: ConnectedComponentsLevel) -> Counts:
@@ -74,7 +74,7 @@ class ConnectedComponents(Task[ConnectedComponentsLevel]):
 
 
 def split_up(count: int, edges: Edges, number: int, rng: random.Random) -> Edges:
-    """The edges of a connected graph without those that would join its `number` parts."""
+    """Divide a connected graph into `number` components at random; return the edges within them."""
     part = list(range(count))
 
     def of(node: int) -> int:

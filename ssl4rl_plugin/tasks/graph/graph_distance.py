@@ -1,11 +1,11 @@
 """Graph distance: how many steps lie between two nodes?
 
 Shown: a connected piece of the graph, its nodes numbered at random. Asked: the number of edges on a shortest path between
-two nodes. A number from 1 to 3, 4 or 5; graded by the relative error; a blind guesser gets 1 in as many right.
+two nodes. A number from 1 to m, where m is 3, 4 or 5; graded by the relative error; a blind guesser gets 1 in m right.
 
-The distance is drawn first and then one of the pairs that far apart, so every distance is equally likely, and the piece
-shown does not depend on it. Refused are pieces that lack a pair at any of the distances (`lacks_a_distance`), and nodes
-without enough others within reach (`small_neighbourhood`).
+The distance is drawn first, then a pair at this distance. So every distance is equally likely, and the piece shown does
+not depend on it. Refused: pieces without a pair at one of the distances (`lacks_a_distance`), and nodes with too few
+others within reach (`small_neighbourhood`).
 
 Among the problems of NLGraph (Wang et al., arXiv 2305.10037) and GraphQA (arXiv 2310.04560).
 """
@@ -28,7 +28,7 @@ class GraphDistanceLevel(GraphLevel):
     nodes: int = 8
     tokens: int = 0
     farthest: int = 3
-    """Largest distance that is asked for."""
+    """Largest possible answer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,7 +48,7 @@ class GraphDistance(Task[GraphDistanceLevel]):
         "up_to_4": GraphDistanceLevel(nodes=18, farthest=4),
     }
     default_level = "up_to_2"
-    cues: ClassVar = {"mentions": "nodes that are named often have more edges, and are near to more others"}
+    cues: ClassVar = {"mentions": "nodes that are named often have more edges, so they are near to more others"}
 
     def grader(self, level: GraphDistanceLevel) -> Counts:
         return Counts(1, 1, level.farthest)

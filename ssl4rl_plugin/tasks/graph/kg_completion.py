@@ -1,13 +1,13 @@
 """Knowledge-graph completion: what is missing in (head, relation, tail)?
 
-Shown: facts around the entity that is known, with texts. Asked: which of 4 or 8 entities is the missing tail or head of a
-fact, or which of 3 relations holds between two entities, by letter. Exact; a blind guesser gets 1 in as many.
+Shown: facts around the known entity, with texts. Asked: which of 4 or 8 entities is the missing tail or head of a fact,
+or which of 3 relations holds between two entities, by letter. Exact; a blind guesser gets 1/n of n options.
 
-The fact is an asked edge: no prompt shows it or any other edge between the same two entities. The other entities occur in
-facts of the same relation, at the same end, and are linked to the known one by no edge of any split; the other relations do
-not hold between the two. The letter is uniform and drawn last. Refused are graphs without named relations or with fewer
-than three (`few_relations`), entities without such an asked edge (`few_asked_edges`) or without other facts to show
-(`isolated`), facts without enough other entities (`no_alternatives`), and options that read alike (`same_text`).
+The fact is an asked edge: no prompt shows it or any other edge between the same two entities. The wrong entities occur in
+facts of the same relation, at the same end, and no edge of any split links them to the known one; the wrong relations do
+not hold between the two entities. The letter is uniform and drawn last. Refused: graphs with fewer than three named
+relations (`few_relations`), entities without such an asked edge (`few_asked_edges`) or without other facts to show
+(`isolated`), facts without enough wrong entities (`no_alternatives`), and options with equal texts (`same_text`).
 
 Link prediction in knowledge graphs as in TransE (Bordes et al., NeurIPS 2013).
 """
@@ -26,15 +26,15 @@ from ssl4rl_plugin.tasks.graph.options import listed, texts_of
 
 ASKED = ("tail", "head", "relation")
 TRIES = 48
-"""Draws for each entity that is to be an option."""
+"""Draws for each wrong option."""
 
 
 @dataclass(frozen=True)
 class KgCompletionLevel(GraphLevel):
     ask: str = "tail"
-    """What is missing: `tail`, `head` or `relation`."""
+    """The missing part: `tail`, `head` or `relation`."""
     candidates: int = 4
-    """How many options there are; 3 for relations."""
+    """Number of options; 3 for relations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,16 +113,16 @@ class KgCompletion(Task[KgCompletionLevel]):
 
 
 def asked_facts(place: GraphNode, rng: random.Random) -> list[tuple[int, int]]:
-    """Some asked edges of the place's node, as (other end, kind), in order; all where there are not many."""
+    """Asked edges of the place's node, as (other end, kind), sorted; a random sample if there are many."""
     arcs = place.asked
     ends = sorted(place.neighbours(arcs, place.node, SCANNED, rng))
     return [(end, kind) for end in ends for kind in arcs.kinds_between(place.node, end)]
 
 
 def entities_like(place: GraphNode, end: int, kind: int, count: int, rng: random.Random) -> list[int]:
-    """Up to `count` entities at the same end of shown facts of the same relation, strangers to the place's node.
+    """Up to `count` entities at the same end of shown facts of the same relation, not linked to the place's node.
 
-    One of several facts is as likely as another, so an entity comes as often as it has such facts: like the right one.
+    All such facts are equally likely, so an entity is drawn in proportion to its facts, as the correct one is.
     """
     graph = place.graph
     order, starts = graph.shown.by_kind

@@ -1,14 +1,14 @@
 """Link prediction: is there an edge between two nodes, or which candidate is at its other end?
 
-Shown: the neighbourhoods of the nodes in question, with texts or without. Asked: whether two nodes share an edge that is
-not shown (yes or no, a blind guesser gets 1/2); or 4, 6 or 10 candidates in order, the likeliest neighbour first (graded by
-the reciprocal rank of the right one, a blind guesser gets it first in 1 of as many).
+Shown: the neighbourhoods of the nodes in question, with or without texts. Asked: whether two nodes share an edge that is
+not shown (yes or no; a blind guesser gets 1/2); or n candidates in order, the likeliest neighbour first, where n is 4, 6
+or 10 (graded by the reciprocal rank of the correct one; a blind guesser ranks it first in 1 of n cases).
 
-The edge is an asked one: no prompt shows it, in neither direction. A stranger is drawn for both answers: a node like the
-right one in the number of shown neighbours and the length of its text, drawn as often as it has asked edges itself, and
-linked to the first node by no edge of any split. No edge between the nodes in question is shown. Refused are nodes without
-asked edges (`few_asked_edges`), without enough strangers like the right node (`no_alternatives`), and candidates that read
-alike (`same_text`).
+The edge is an asked one: no prompt shows it, in either direction. A negative node is drawn for both answers. It is
+similar to the correct one in the number of shown neighbours and in the length of its text, it is drawn in proportion to
+its asked edges, and no edge of any split links it to the first node. No edge between the nodes in question is shown.
+Refused: nodes without asked edges (`few_asked_edges`) or without enough negative nodes (`no_alternatives`), and candidates
+with equal texts (`same_text`).
 
 SSL4RL's third graph task (arXiv 2510.16416); link prediction as in VGAE (Kipf and Welling, arXiv 1611.07308).
 """
@@ -27,14 +27,14 @@ from ssl4rl_plugin.tasks.graph.neighbour_prediction import strangers
 from ssl4rl_plugin.tasks.graph.options import listed, texts_of
 
 FANOUT = 4
-"""Neighbours of each node in question that are shown, at most."""
+"""Most neighbours that are shown for each node in question."""
 
 
 @dataclass(frozen=True)
 class LinkPredictionLevel(GraphLevel):
     nodes: int = 12
     candidates: int = 0
-    """How many candidates are put in order; 0 asks about one pair, yes or no."""
+    """Number of candidates to order; 0 asks about one pair, yes or no."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +94,7 @@ class LinkPrediction(Task[LinkPredictionLevel]):
 def pair_text(
     place: GraphNode, asked: list[int], level: LinkPredictionLevel, rng: random.Random
 ) -> tuple[str, list[int], list[str]]:
-    """The neighbourhoods of some nodes in words, the numbers of all nodes, and the texts of all asked ones but the first."""
+    """The neighbourhoods of `asked` in text, the numbers of all nodes, and the texts of `asked` except the first."""
     nodes = around(place, rng.sample(asked, len(asked)), rng, hops=1, fanout=FANOUT, most=level.nodes)
     nodes = [*asked, *(node for node in nodes if node not in asked)]
     edges = [edge for edge in place.graph.shown.among(nodes) if max(edge[:2]) >= len(asked)]

@@ -1,14 +1,14 @@
 """Masked attribute: which text belongs to the node whose text is hidden?
 
-Shown: a node's neighbourhood with texts, its own text hidden. Asked: which of 4 to 8 texts is the hidden one, by letter; at
-the level `word` only one word is hidden, and the answer is written freely. Exact; a blind guesser gets 1 in as many, and
-at `word` about 1 in 20, if the texts are ordinary ones.
+Shown: a node's neighbourhood with texts, except its own. Asked: which of n texts is the hidden one, by letter, where n is
+4 to 8; at the level `word` only one word is hidden, and the answer is a free text. Exact; a blind guesser gets 1/n, and
+at `word` about 1 in 20 for ordinary texts.
 
-The other options are texts of nodes outside of the neighbourhood with about as many neighbours and as long a text; the
-letter is uniform and drawn last. The hidden text stands nowhere else in the prompt. Refused are nodes without neighbours
-to show (`isolated`), without a text (`no_text`), with a text that other nodes have too (`common_text`) or that is shown
-elsewhere (`text_elsewhere`), without enough nodes like them (`no_alternatives`), and at `word` without a word that stands
-nowhere else (`no_word`).
+The wrong options are texts of nodes outside the neighbourhood with a similar number of neighbours and a similar text
+length; the letter is uniform and drawn last. The hidden text occurs nowhere else in the prompt. Refused: nodes without
+neighbours to show (`isolated`), without a text (`no_text`), with a text that other nodes also have (`common_text`) or
+that is shown elsewhere (`text_elsewhere`), without enough similar nodes (`no_alternatives`), and at `word` without a word
+that occurs nowhere else (`no_word`).
 
 Masked attributes are SSL4RL's first graph task (arXiv 2510.16416); after BERT (Devlin et al., arXiv 1810.04805) and
 attribute masking (Hu et al., arXiv 1905.12265).
@@ -29,15 +29,15 @@ from ssl4rl_plugin.tasks.graph.options import listed, texts_of, told_elsewhere
 
 HIDDEN = "[hidden]"
 SHORTEST = 4
-"""Letters of a word that is hidden by itself, at least: shorter ones are mostly function words."""
+"""Least number of letters of a hidden word: shorter words are mostly function words."""
 
 
 @dataclass(frozen=True)
 class MaskedAttributeLevel(GraphLevel):
     hops: int = 1
-    """How many steps the neighbourhood reaches."""
+    """Radius of the neighbourhood, in edges."""
     candidates: int = 4
-    """How many texts there are to choose from; 0 to hide one word, which is written freely."""
+    """Number of texts to choose from; 0 hides one word and asks for a free answer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +104,7 @@ class MaskedAttribute(Task[MaskedAttributeLevel]):
 
 
 def lone_words(own: str, shown: list[str]) -> list[str]:
-    """Words of a text that stand in it once and in none of the texts that are shown, in order."""
+    """Words that occur once in a text and in none of the shown texts, in order."""
     found = [word.casefold() for word in re.findall(rf"\b[^\W\d_]{{{SHORTEST},}}\b", own)]
     elsewhere = {word.casefold() for text in shown for word in re.findall(r"\w+", text)}
     every = [word.casefold() for word in re.findall(r"\w+", own)]

@@ -1,13 +1,13 @@
 """Neighbour prediction: which of the candidates are neighbours of a node?
 
-Shown: a node's text and those around it. Asked: which 1, 2 or 3 of 4, 6 or 8 candidates share an edge with it, by letter.
-Graded by F1; a blind guesser gets all right in one of C(m, k) cases.
+Shown: the texts of a node and its neighbourhood. Asked: which k of m candidates share an edge with it, by letter, where k
+is 1, 2 or 3 and m is 4, 6 or 8. Graded by F1; a blind guesser gets all right in one of C(m, k) cases.
 
-The neighbours asked for are ends of asked edges, which no prompt shows. Each of the others is like one of them in the
-number of shown neighbours and the length of its text, drawn as often as it has asked edges itself, and linked to the node
-by no edge of any split. No candidate is in the neighbourhood that is shown, and the letters are drawn last. Refused are
-nodes with too few asked edges (`few_asked_edges`), with no neighbours to show (`isolated`), without enough candidates like
-those neighbours (`no_alternatives`), and candidates that read alike (`same_text`).
+The correct candidates are ends of asked edges, which no prompt shows. Each wrong candidate is similar to one of them in the
+number of shown neighbours and in the length of its text, is drawn in proportion to its asked edges, and no edge of any
+split links it to the node. No candidate is in the neighbourhood shown, and the letters are drawn last. Refused: nodes with
+too few asked edges (`few_asked_edges`), without neighbours to show (`isolated`) or without enough wrong candidates
+(`no_alternatives`), and candidates with equal texts (`same_text`).
 
 SSL4RL's second graph task (arXiv 2510.16416); after context prediction (Hu et al., arXiv 1905.12265).
 """
@@ -27,11 +27,11 @@ from ssl4rl_plugin.tasks.graph.options import listed, texts_of
 @dataclass(frozen=True)
 class NeighbourPredictionLevel(GraphLevel):
     hops: int = 1
-    """How many steps the neighbourhood reaches."""
+    """Radius of the neighbourhood, in edges."""
     candidates: int = 4
-    """How many candidates there are."""
+    """Number of candidates."""
     right: int = 1
-    """How many of them are neighbours."""
+    """Number of candidates that are neighbours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +87,7 @@ class NeighbourPrediction(Task[NeighbourPredictionLevel]):
 
 
 def strangers(place: GraphNode, right: list[int], count: int, rng: random.Random) -> list[int]:
-    """Up to `count` nodes that are linked to the place's node by no edge at all, like the right ones in turn."""
+    """Up to `count` nodes that no edge links to the place's node, each similar to one of the correct ones in turn."""
     found: list[int] = []
     for number in range(count):
         like = right[number % len(right)]

@@ -1,11 +1,11 @@
 """Node degree: how many neighbours has a node?
 
-Shown: a connected piece of the graph, its nodes numbered at random. Asked: with how many nodes the named one shares an
-edge. A number from 1 to 3, 4 or 5; graded by the relative error; a blind guesser gets 1 in as many right.
+Shown: a connected piece of the graph, its nodes numbered at random. Asked: the number of nodes that share an edge with
+the named one. A number from 1 to m, where m is 3, 4 or 5; graded by the relative error; a blind guesser gets 1 in m right.
 
-The number is drawn first and then one of the nodes that have so many neighbours, so every number is equally likely, and
-the piece shown does not depend on it. Refused are pieces that lack a node for any of the numbers (`lacks_a_degree`), and
-nodes without enough others within reach (`small_neighbourhood`).
+The number is drawn first, then a node with this number of neighbours. So every number is equally likely, and the piece
+shown does not depend on it. Refused: pieces without a node for one of the numbers (`lacks_a_degree`), and nodes with too
+few others within reach (`small_neighbourhood`).
 
 Among the basic skills of GraphQA (Fatemi et al., "Talk like a graph", arXiv 2310.04560).
 """
@@ -27,7 +27,7 @@ class NodeDegreeLevel(GraphLevel):
     nodes: int = 8
     tokens: int = 0
     highest: int = 3
-    """Largest number of neighbours that is asked for."""
+    """Largest possible answer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +47,7 @@ class NodeDegree(Task[NodeDegreeLevel]):
         "up_to_5": NodeDegreeLevel(nodes=20, highest=5),
     }
     default_level = "up_to_3"
-    cues: ClassVar = {"mentions": "how often a node is named in the edges is what is asked"}
+    cues: ClassVar = {"mentions": "the question asks how often a node is named in the edges"}
 
     def grader(self, level: NodeDegreeLevel) -> Counts:
         return Counts(1, 1, level.highest)

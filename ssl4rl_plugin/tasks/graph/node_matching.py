@@ -1,11 +1,11 @@
 """Node matching: two descriptions of one graph, which nodes are the same?
 
 Shown: a connected piece of the graph twice, once with numbers and once with letters for nodes, edges shuffled. Asked: for
-each letter in order, the number of the same node. A match is right if it takes the edges of the one to the edges of the
-other: where the graph is symmetric, every such match (automorphism) is right, all others are wrong.
+each letter in order, the number of the same node. An answer is correct if it maps the edges of one description to the
+edges of the other. A symmetric graph has several correct answers (automorphisms).
 
 The numbers and the letters are drawn at random, so every order is equally likely; a blind guesser gets at most 2 in n!
-right. Refused are graphs with more than two right matches (`too_symmetric`), and nodes without enough others within reach
+right. Refused: graphs with more than two correct answers (`too_symmetric`), and nodes with too few others within reach
 (`small_neighbourhood`).
 
 Graph isomorphism, as in graph matching networks (Li et al., arXiv 1904.12787).
@@ -28,7 +28,7 @@ class NodeMatchingLevel(GraphLevel):
     nodes: int = 5
     tokens: int = 0
     most: int = 2
-    """How many right matches there may be."""
+    """Largest number of correct answers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""What tasks with texts to choose from share: how options are listed, and whether two texts give one another away."""
+"""For graph tasks with texts as options: list the options, cut texts, and check for texts that occur in others."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ssl4rl_plugin.graphs.words import cut
 
 
 def listed(options: Sequence[str]) -> str:
-    """Options with their letters, one on each line."""
+    """The options with their letters, one on each line."""
     return "\n".join(f"{name}: {option}" for name, option in zip(letters(len(options)), options, strict=True))
 
 
 def texts_of(place: GraphNode, nodes: Sequence[int], tokens: int) -> list[str]:
-    """The nodes' texts, each cut to so many tokens."""
+    """The nodes' texts, each cut to `tokens` tokens."""
     return [cut(place.graph, node, tokens) for node in nodes]
 
 
 def told_elsewhere(hidden: str, shown: Sequence[str]) -> bool:
-    """Whether a text that is to be hidden stands in one that is shown, as a whole."""
+    """Whether the whole hidden text occurs in one of the shown texts."""
     wanted = f" {hidden.removesuffix(' ...').casefold()} "
     return any(wanted in f" {text.casefold()} " for text in shown)

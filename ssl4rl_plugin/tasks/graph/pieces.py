@@ -1,4 +1,4 @@
-"""What the tasks about the structure of a graph share: a connected piece of it, and how that is put into words."""
+"""For the tasks about the structure of a graph: sample a connected piece and describe it in text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Edges = Sequence[tuple[int, int, int]]
 
 
 def connected_piece(item: Item, level: GraphLevel, rng: random.Random) -> Piece | Rejection:
-    """Exactly `level.nodes` nodes around the item's, connected by the edges between them, each pair linked at most once."""
+    """A connected piece of exactly `level.nodes` nodes around the item's, with at most one edge for each pair."""
     place = item.graph
     nodes = walked(place, rng, level.nodes)
     if len(nodes) < level.nodes:
@@ -25,7 +25,7 @@ def connected_piece(item: Item, level: GraphLevel, rng: random.Random) -> Piece 
 def told(
     item: Item, level: GraphLevel, rng: random.Random, nodes: Sequence[int], edges: Edges, names: Sequence[int]
 ) -> str:
-    """The piece as a prompt shows it: how many nodes it has, their texts if the level shows any, and the edges."""
+    """Description of a piece in a prompt: the number of nodes, their texts if the level shows any, and the edges."""
     share = level.share(len(nodes))
     texts = [cut(item.graph.graph, node, share) for node in nodes] if level.tokens else []
     opening = f"A graph has {len(nodes)} nodes, numbered 1 to {len(nodes)}. Its edges have no direction."

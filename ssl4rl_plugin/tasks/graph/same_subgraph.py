@@ -1,12 +1,12 @@
 """Same subgraph: do two descriptions show the same graph?
 
-Shown: a connected piece of the graph with numbers for nodes, and with letters either the same piece or one with a changed
-edge, or with two edges that have exchanged ends, so that every node keeps its number of neighbours. Asked: same or
-different. Exact; a blind guesser gets 1/2.
+Shown: a connected piece of the graph with numbers for nodes; and with letters for nodes either the same piece or a changed
+one: one edge is moved, or two edges exchange ends, so that every node keeps its degree. Asked: same or different. Exact; a
+blind guesser gets 1/2.
 
-The changed graph is made for both answers and differs from the first however its nodes are named, so no refusal depends on
-the answer; it has as many nodes and edges. Refused are pieces for which no such change is found (`no_other_graph`), and
-nodes without enough others within reach (`small_neighbourhood`).
+The changed graph is made for both answers, so no refusal depends on the answer. It is not isomorphic to the first, and has
+the same number of nodes and edges. Refused: pieces for which no such change is found (`no_other_graph`), and nodes with
+too few others within reach (`small_neighbourhood`).
 
 The objective of graph contrastive learning (GraphCL, You et al., arXiv 2010.13902), on structure alone.
 """
@@ -24,7 +24,7 @@ from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbere
 from ssl4rl_plugin.tasks.graph.pieces import Edges, connected_piece
 
 TRIES = 20
-"""How many changes are tried."""
+"""Number of changes that are tried."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SameSubgraphLevel(GraphLevel):
     nodes: int = 6
     tokens: int = 0
     exchange: bool = False
-    """Exchange the ends of two edges, so that no node's number of neighbours changes; otherwise one edge is moved."""
+    """Exchange the ends of two edges, which keeps all degrees; otherwise move one edge."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,7 +82,7 @@ class SameSubgraph(Task[SameSubgraphLevel]):
 
 
 def moved(count: int, edges: Edges, rng: random.Random) -> Edges:
-    """The graph with one edge somewhere else; nothing where it is complete."""
+    """The graph with one edge moved; empty if the graph is complete."""
     linked = {(a, b) for a, b, _ in edges}
     free = [(a, b, 0) for a in range(count) for b in range(a + 1, count) if (a, b) not in linked]
     kept = rng.sample(edges, len(edges) - 1)
@@ -90,7 +90,7 @@ def moved(count: int, edges: Edges, rng: random.Random) -> Edges:
 
 
 def exchanged(edges: Edges, rng: random.Random) -> Edges:
-    """The graph with the ends of two edges exchanged; nothing where that would double an edge."""
+    """The graph with the ends of two edges exchanged; empty if this would repeat an edge."""
     if len(edges) < 2:
         return []
     (a, b, _), (c, d, _) = rng.sample(edges, 2)

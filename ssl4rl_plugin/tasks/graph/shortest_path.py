@@ -1,12 +1,12 @@
-"""Shortest path: which way between two nodes takes the fewest steps?
+"""Shortest path: which path between two nodes has the fewest edges?
 
-Shown: a connected piece of the graph. The way goes from node 1 to the node with the highest number, all others are
-numbered at random. Asked: the nodes of a shortest path, in order. Every shortest path is right, the others are wrong.
+Shown: a connected piece of the graph. The path goes from node 1 to the node with the highest number; all others are
+numbered at random. Asked: the nodes of a shortest path, in order. Every shortest path is correct.
 
-Two, three or four steps are needed, at each level the same number, which the question does not tell. Chance is that of a
-guesser who knows it and puts random nodes in between, where there are as many right paths as a level allows. Refused are
-pieces without two nodes so far apart with so few shortest paths between them (`no_such_pair`), and nodes without enough
-others within reach (`small_neighbourhood`).
+A level has a fixed distance of two, three or four edges, which the question does not state. Chance is that of a blind
+guesser who knows the distance and puts random nodes in between, for the largest number of shortest paths that the level
+allows. Refused: pieces without two nodes at this distance with so few shortest paths (`no_such_pair`), and nodes with too
+few others within reach (`small_neighbourhood`).
 
 Among the problems of NLGraph (Wang et al., arXiv 2305.10037) and G1 (arXiv 2505.18499).
 """
@@ -28,9 +28,9 @@ class ShortestPathLevel(GraphLevel):
     nodes: int = 12
     tokens: int = 0
     steps: int = 2
-    """Edges of a shortest path."""
+    """Number of edges of a shortest path."""
     most: int = 2
-    """How many shortest paths there may be."""
+    """Largest number of shortest paths."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

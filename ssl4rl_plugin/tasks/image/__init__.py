@@ -1,1 +1,1 @@
-"""Pretext tasks on pictures, one file each."""
+"""Pretext tasks on images, one file each."""

@@ -1,13 +1,13 @@
 """Altered patch: which cell of the picture was changed?
 
-Corrupted: one cell of a 2x2 or 3x3 grid over a square cut of the photo is masked with flat gray, inverted, turned gray,
-swapped in colour channels, or blurred. With a `strength` under 1 the cell as it was shines through. Asked: which cell, by
-letter. Exact; a blind guesser gets 1/4 or 1/9.
+Corrupted: one cell of a 2x2 or 3x3 grid over a square crop of the photo is masked with flat gray, inverted, turned gray,
+blurred, or has two colour channels swapped. With a `strength` below 1, the change is blended with the original cell.
+Asked: which cell, by letter. Exact; a blind guesser gets 1/4 or 1/9.
 
-The cell is uniform. A sample is used only if the same change would be visible in EVERY cell (`no_visible_change`
-otherwise): then no untouched cell can pass for a changed one (a gray photo has no gray cell to find, a blank sky no
-masked one). A picture with a cell that shows nothing is refused too (`blank_cell`). The easy levels are what a model of
-under a million parameters learns from scratch in minutes, which rotation is not; that is why the demo uses them.
+The changed cell is uniform. Refused: pictures in which the same change would not be visible in EVERY cell
+(`no_visible_change`), and pictures with a cell that shows nothing (`blank_cell`). So an unchanged cell never looks like a
+changed one: in a gray photo every cell is gray, in a blank sky every cell looks masked. The demo uses the easy levels: a
+model of less than a million parameters learns them from scratch in minutes, unlike rotation.
 
 Localising a corrupted region goes back to context encoders (Pathak et al., arXiv 1604.07379).
 """
@@ -40,10 +40,10 @@ ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "swap": _swapped,
     "blur": lambda cell: cell.filter(ImageFilter.GaussianBlur(max(1.5, cell.width / 24))),
 }
-"""What can be done to a cell, from easy to hard to see."""
+"""The changes of a cell, from easy to hard to see."""
 
 VISIBLE_FROM = {"mask": 0.05, "invert": 0.08, "gray": 0.03, "swap": 0.03, "blur": 0.015}
-"""Mean absolute difference (range [0, 1]) from which each change counts as visible."""
+"""Least mean absolute difference (range [0, 1]) at which each change counts as visible."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class AlteredPatchLevel(Level):
     change: str = "mask"
     """One of mask, invert, gray, swap, blur."""
     strength: float = 1.0
-    """Share of the changed cell in what is shown in its place; the rest is the cell as it was. In (0, 1]."""
+    """Weight of the changed cell, in (0, 1]; it is blended with the original cell."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,12 +66,12 @@ class AlteredPatchLevel(Level):
             raise ValueError(f"strength must be in (0, 1], got {self.strength}")
 
     def altered(self, cell: Image.Image) -> Image.Image:
-        """What is shown in the place of a cell (RGB) that is changed."""
+        """A cell (RGB) after the level's change."""
         return Image.blend(cell, ALTERATIONS[self.change](cell), float(self.strength))
 
 
 def visible_change(before: Image.Image, after: Image.Image) -> float:
-    """Mean absolute difference of two pictures of one size over all pixels and channels, in [0, 1]."""
+    """Mean absolute difference of two pictures of equal size over all pixels and channels, in [0, 1]."""
     return sum(ImageStat.Stat(ImageChops.difference(before, after)).mean) / 3 / 255
 
 
@@ -86,9 +86,9 @@ class AlteredPatch(Task[AlteredPatchLevel]):
     }
     default_level = "2x2_mask"
     cues = {
-        "codec": "a masked or blurred cell has no fine blocks and takes fewer bytes; that is the change to be found",
-        "border": "most cells reach the edge of the picture, which is flat or of other values along a changed one",
-        "sharpness": "a masked or blurred cell has less fine detail than the others; that is the change to be found",
+        "codec": "a masked or blurred cell has less detail and takes fewer bytes; that is the change to find",
+        "border": "most cells touch the edge of the picture, and a changed cell changes the values along it",
+        "sharpness": "a masked or blurred cell has less fine detail than the others; that is the change to find",
         "colour": "a masked, inverted, gray or recoloured cell has other colours than the others; that is the change",
     }
 

@@ -1,4 +1,4 @@
-"""Colour and blur augmentations, drawn first and applied second, as contrastive learning uses them.
+"""The augmentations of contrastive learning: draw the parameters first, apply them second.
 
 Strengths follow SimCLR (Chen et al., arXiv 2002.05709, appendix A): brightness, contrast and saturation factors from
 [1 - 0.8 s, 1 + 0.8 s], grayscale and Gaussian blur with given probabilities.
@@ -19,18 +19,18 @@ def draw_colours(rng: random.Random, strength: float) -> dict[str, float]:
 
 
 def recoloured(image: Image.Image, factors: dict[str, Any]) -> Image.Image:
-    """The picture with the three factors of `draw_colours` applied."""
+    """The picture after applying the factors of `draw_colours`."""
     image = ImageEnhance.Brightness(image).enhance(factors["brightness"])
     image = ImageEnhance.Contrast(image).enhance(factors["contrast"])
     return ImageEnhance.Color(image).enhance(factors["saturation"])
 
 
 def draw_augmentation(rng: random.Random, strong: bool) -> dict[str, Any]:
-    """Parameters of one view of contrastive learning: mirrored, recoloured, perhaps gray or blurred; strong adds solarising.
+    """Draw the parameters of one view: mirroring, colours, grayscale, blur; with `strong`, also solarisation.
 
-    `blur` is the standard deviation in pixels of a picture 224 pixels wide.
+    `blur` is the standard deviation in pixels for a picture of 224 pixels width.
     """
-    # All draws happen whatever they decide, so that one choice never shifts the next.
+    # Draw all numbers in any case, so that one choice does not shift the next.
     drawn = {
         "mirror": rng.random() < 0.5,
         "recolour": rng.random() < (1.0 if strong else 0.8),
@@ -42,7 +42,7 @@ def draw_augmentation(rng: random.Random, strong: bool) -> dict[str, Any]:
 
 
 def augmented(image: Image.Image, drawn: dict[str, Any]) -> Image.Image:
-    """The view of a picture that `draw_augmentation` describes."""
+    """The picture after applying the parameters of `draw_augmentation`."""
     if drawn["recolour"]:
         image = recoloured(image, drawn)
     if drawn["mirror"]:

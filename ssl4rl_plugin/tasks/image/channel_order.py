@@ -1,18 +1,18 @@
 """Channel order: how were the red, green and blue channels of the picture swapped?
 
-Corrupted: the three colour channels of a cut of the photo are permuted, one of the six orders or, at the easy levels,
-one of the three cyclic ones; the unchanged order is one of them. Asked: the order, from a pair (original, permuted) or
-from the permuted picture alone. A label such as BRG names the channels of the original that became red, green and blue,
-in that order; the prompt says so and works an example. Exact; a blind guesser gets 1/6 or 1/3.
+Corrupted: the three colour channels of a square crop of the photo are permuted. The order is one of all six or, at the
+easy levels, of the three cyclic ones; both include the unchanged order. Asked: the order, from a pair (original,
+permuted) or from the permuted picture alone. A label such as BRG names the channels of the original that became red,
+green and blue, in that order; the prompt explains this with an example. Exact; a blind guesser gets 1/6 or 1/3.
 
-A photo is used only if any two possible orders look different (`no_visible_change` otherwise: it is gray, or two of its
-channels are nearly equal), which does not depend on the answer. The colours are what is asked about: see `cues`. With a
-pair they say it all; alone, one must know what colour things have. That should not be measured instead: JPEG keeps red
-and blue more coarsely than green, which betrays the old channels even in pictures of nothing. So cuts are shrunk to half
-at most, and then all fine detail is that of the mean of the channels, the same in each; what differs between them is
-kept at a quarter of the resolution. That weakens the trace and does not remove it: in pictures of nothing that were
-JPEG files, measurements made for it still tell more than chance. Refused too: `blank` cuts, and `too_small` ones, of
-which under 28 pixels would be left.
+Colours are what is asked about (see `cues`). A pair determines the answer; a single picture needs knowledge of the
+colours of things. JPEG must not reveal it instead: JPEG stores red and blue more coarsely than green, which marks the old
+channels. So crops are shrunk to at most half their size, all channels get the fine detail of their mean, and their
+differences are kept at a quarter of the resolution. This weakens the trace but does not remove it: in JPEG pictures
+without content, special measurements still beat chance.
+
+Refused: `no_visible_change`, if two possible orders look alike (the photo is gray, or two channels are nearly equal),
+which does not depend on the answer; `blank` crops; `too_small` ones, of which fewer than 28 pixels would be left.
 
 Colour as the signal of a pretext task goes back to colourisation (Zhang et al., arXiv 1603.08511).
 """
@@ -36,20 +36,20 @@ CYCLIC = ("RGB", "GBR", "BRG")
 ALL = ("RGB", "GBR", "BRG", "RBG", "GRB", "BGR")
 PLANES = "RGB"
 VISIBLE_FROM = 0.03
-"""Mean absolute difference (range [0, 1]) of two channels from which their exchange counts as visible; at the cyclic
-levels, where all three change place together, of the mean over all pairs."""
+"""Least mean absolute difference (range [0, 1]) of two channels at which exchanging them counts as visible. The cyclic
+levels move all three channels and compare the mean over all pairs."""
 
 SHRUNK_TO = 0.5
-"""The largest view, as a share of the cut's side in the photo."""
+"""Largest side of a view, as a share of the crop's side in the photo."""
 COARSER = 4
-"""Pixels of a view along one of what differs between its channels."""
+"""Factor by which the differences between channels have a lower resolution than the view."""
 
 
 @dataclass(frozen=True)
 class ChannelOrderLevel(Level):
     side: int = 224
     cyclic: bool = False
-    """Only the three cyclic orders, in which every channel moves or none."""
+    """Use only the three cyclic orders: all channels move, or none."""
     pair: bool = True
     """Show the original beside the permuted picture."""
 
@@ -67,9 +67,9 @@ class ChannelOrder(Task[ChannelOrderLevel]):
     default_level = "pair_3"
     cues: ClassVar = {
         "colour": "the colours of the picture are what is asked about",
-        "border": "steps between lines are measured on the luma, in which the channels count differently",
-        "codec": "JPEG codes luma and colour differences, in which the channels count differently",
-        "sharpness": "fine detail is measured on the luma, in which the channels count differently",
+        "border": "steps between lines are measured on the luma, in which the channels have different weights",
+        "codec": "JPEG codes luma and colour differences, in which the channels have different weights",
+        "sharpness": "fine detail is measured on the luma, in which the channels have different weights",
     }
 
     def grader(self, level: ChannelOrderLevel) -> Choice:
@@ -108,7 +108,7 @@ class ChannelOrder(Task[ChannelOrderLevel]):
 
 
 def _with_common_detail(picture: Image.Image) -> Image.Image:
-    """The picture with the fine detail of its channels' mean in each of them; it treats the channels alike."""
+    """The picture with the fine detail of the channels' mean in each channel. Treats all channels alike."""
     pixels = np.asarray(picture, np.float32)
     mean = pixels.mean(axis=2)
     coarse = (picture.width // COARSER, picture.height // COARSER)

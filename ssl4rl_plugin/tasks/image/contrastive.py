@@ -1,13 +1,13 @@
 """Contrastive: do two augmented views show the same photo or different ones?
 
-Corrupted: two square views are cut and augmented (colours, gray, blur, mirroring; strong: more of each, and solarising).
-Asked: same photo or different. Exact; a blind guesser gets 1/2.
+Corrupted: two square views are cropped and augmented (colours, gray, blur, mirroring; `strong`: more of each, and
+solarising). Asked: same photo or different. Exact; a blind guesser gets 1/2.
 
-Both answers see the same corruption: one pair of boxes is drawn, in which the boxes overlap, and the second box is cut
-from the same photo or from a photo of another group; both photos are first shrunk to squares of the same size, that of
-the smaller one. Zoom, overlap, size and augmentation therefore tell nothing, and a `same` pair always shares visible
-content. (That two views of one photo are alike in sharpness, grain and colours is content.) Refused: `blank` views, and
-`similar_photos`, where the other photo looks nearly the same in small.
+Both answers get the same corruption. One pair of overlapping boxes is drawn; the second box is cropped from the same
+photo, or from a photo of another group. Both photos are first shrunk to squares of the same size, that of the smaller
+one. So zoom, overlap, size and augmentation reveal nothing, and the views of a `same` pair always share content. (Views
+of one photo are similar in sharpness, grain and colours: this counts as content.) Refused: `blank` views, and
+`similar_photos`, if the thumbnails of the two photos are nearly equal.
 
 From SimCLR (Chen et al., arXiv 2002.05709); as a reward in SSL4RL (arXiv 2510.16416).
 """
@@ -27,16 +27,16 @@ from ssl4rl_plugin.tasks.image.augment import augmented, draw_augmentation
 from ssl4rl_plugin.tasks.image.views import is_blank, overlapping_boxes, resized, square_at
 
 SIMILAR_BELOW = 0.06
-"""Mean absolute difference (range [0, 1]) under which two photos count as the same one."""
+"""Mean absolute difference (range [0, 1]) below which two photos count as the same."""
 LITTLE = 64
-"""Side of the small squares in which photos and views are checked."""
+"""Side in pixels of the small squares on which photos and views are checked."""
 
 
 @dataclass(frozen=True)
 class ContrastiveLevel(Level):
     side: int = 224
     smallest: float = 0.5
-    """Side of a view at least this share of the photo's, in (0, 1]."""
+    """Least side of a view as a share of the photo's, in (0, 1]."""
     overlap: float = 0.3
     """Least intersection over union of the two boxes, in [0, 1)."""
     strong: bool = False
@@ -60,26 +60,24 @@ class Contrastive(Task[ContrastiveLevel]):
     }
     default_level = "standard"
     others_needed = 1
-    cues = {
-        "colour": "two views of one photo share its colours as far as the augmentation leaves them: that is content"
-    }
+    cues = {"colour": "two views of one photo share its colours as far as the augmentation keeps them: this is content"}
 
     def grader(self, level: ContrastiveLevel) -> Choice:
         return Choice(("same", "different"), {"yes": "same", "no": "different"})
 
     def generate(self, item: Item, level: ContrastiveLevel, rng: random.Random) -> Sample | Rejection:
         same = rng.random() < 0.5
-        # Neither photo is magnified, and the larger one is not left sharper than the smaller.
+        # Shrink both to the smaller size: no photo is enlarged, and the larger one does not look sharper.
         size = min(level.side * 2, *item.image.size, *item.others[0].image.size)
         first = square_at(item.image, size, rng)
-        # The other photo is cut and compared for both answers, so that refusals do not favour one of them.
+        # Crop and compare the other photo for both answers, so that refusals do not depend on the answer.
         other = square_at(item.others[0].image, size, rng)
         little, little_other = (resized(photo, (LITTLE, LITTLE)) for photo in (first, other))
         if (apart := difference(little, little_other)) < SIMILAR_BELOW:
             return Rejection("similar_photos", f"the two photos differ by {apart:.3f}")
         boxes = overlapping_boxes(size, level.smallest, level.overlap, rng)
         drawn = [draw_augmentation(rng, level.strong) for _ in boxes]
-        # All three possible views are looked at in small, so that refusals favour neither answer.
+        # Check small copies of all three possible views, so that refusals do not depend on the answer.
         for photo, box, how in (
             (little, boxes[0], drawn[0]),
             (little, boxes[1], drawn[1]),
@@ -99,5 +97,5 @@ class Contrastive(Task[ContrastiveLevel]):
 
 
 def view(photo: Image.Image, box: PixelBox, how: dict[str, Any], side: int) -> Image.Image:
-    """A cut-out of a photo, augmented, as a square of `side` pixels."""
+    """A box of a photo, augmented, as a square of `side` pixels."""
     return augmented(resized(photo.crop(box), (side, side)), how)

@@ -1,14 +1,14 @@
 """Correspondence: which marked point of the second picture is the one marked in the first?
 
-Corrupted: the second picture shows about the same part of the photo as the first, turned by up to 45 degrees, scaled and
-sheared (harder: in perspective, and with changed colours). Points are marked in it with letters; one of them is marked in
-the first picture. Asked: which one. Exact; a blind guesser gets 1 in the number of points.
+Corrupted: the second picture shows about the same part of the photo as the first, rotated by up to 45 degrees, scaled and
+sheared (harder levels: in perspective, and with changed colours). Points are marked in it with letters; one of them is
+also marked in the first picture. Asked: which one. Exact; a blind guesser gets 1/n of n points.
 
-All points are drawn alike and the truth is uniform among them. Where the points lie tells nothing: the first picture is
-framed such that the truth, whichever it is, comes to lie at a place drawn beforehand, and only points are used for which
-this frame lies in the photo. Both pictures go through one and the same interpolation, and show no corner beyond the
-photo. Points lie apart, have texture around them, and look different from each other. Refused, whichever is the truth:
-`too_small` photos, and `few_points`, where not enough such points are found.
+The truth is uniform among the points, and the positions of the points reveal nothing: the first picture is framed so that
+the true point lies at a position drawn beforehand, and only points are used for which this frame is inside the photo.
+Both pictures use the same interpolation and show nothing beyond the photo. Points lie apart, have texture around them,
+and look different from each other. Refused, independent of the truth: `too_small` photos, and `few_points`, if there are
+not enough such points.
 
 Dense correspondence under known warps as supervision: Melekhov et al., DGC-Net, arXiv 1810.08393.
 """
@@ -29,15 +29,15 @@ from ssl4rl_plugin.tasks.image.augment import draw_colours, recoloured
 from ssl4rl_plugin.tasks.image.views import resized, square_at
 
 PROBE_SIDE = 112
-"""Side of the small photo in which the surroundings of points are compared."""
+"""Side in pixels of the small photo on which the surroundings of points are compared."""
 RADIUS = 4
-"""The surroundings of a point reach so many pixels of the small photo to each side."""
+"""Half the side of a point's surroundings, in pixels of the small photo."""
 TEXTURE_FROM = 0.05
-"""Standard deviation of the luma (range [0, 0.5]) of a point's surroundings, at least."""
+"""Least standard deviation of the luma (range [0, 0.5]) of a point's surroundings."""
 DIFFERENT_FROM = 0.1
-"""Mean absolute difference (range [0, 1]) of two points' surroundings, at least."""
+"""Least mean absolute difference (range [0, 1]) of two points' surroundings."""
 SHOWN = 0.5
-"""Side of both pictures as a share of the photo's short side, about."""
+"""Approximate side of both pictures as a share of the photo's short side."""
 MARGIN = 0.1
 """Least distance of points from the second picture's edges as a share of its side: room for ring and letter."""
 
@@ -110,7 +110,7 @@ class Correspondence(Task[CorrespondenceLevel]):
     def _points(
         photo: Image.Image, warp: np.ndarray, at: tuple[float, float], level: CorrespondenceLevel, rng: random.Random
     ) -> list[tuple[float, float]] | None:
-        """Points of the second picture that may each be the truth, in its pixels; None if too few are found."""
+        """Points of the second picture, in its pixels, each of which may be the truth; None if there are too few."""
         side, scale = level.side, PROBE_SIDE / photo.width
         small = np.asarray(resized(photo, (PROBE_SIDE, PROBE_SIDE)), np.float32) / 255
         least = side * min(0.25, 0.5 / math.sqrt(level.points))
@@ -119,7 +119,7 @@ class Correspondence(Task[CorrespondenceLevel]):
         for _ in range(40 * level.points):
             u, v = (rng.uniform(MARGIN, 1 - MARGIN) * side for _ in range(2))
             x, y = applied(warp, u, v)
-            # The first picture must lie in the photo if it is framed around this point.
+            # The first picture, framed around this point, must lie inside the photo.
             if not all(z - a >= 0 and z - a + side <= photo.width for z, a in zip((x, y), at, strict=True)):
                 continue
             if any(math.dist((u, v), other) < least for other in points):
@@ -141,8 +141,8 @@ class Correspondence(Task[CorrespondenceLevel]):
 def draw_warp(side: int, whole: int, perspective: bool, rng: random.Random) -> np.ndarray:
     """A matrix (3, 3) from homogeneous pixels of the second picture to those of the photo, a square of `whole` pixels.
 
-    The picture's middle comes from near the photo's; tries are repeated, ever milder, until all four corners lie in the
-    photo.
+    The picture's centre is near the photo's. Draws are repeated with decreasing strength until all four corners lie inside
+    the photo.
     """
     for attempt in range(50):
         mild = 0.96**attempt
@@ -168,13 +168,13 @@ def applied(warp: np.ndarray, x: float, y: float) -> tuple[float, float]:
 
 
 def warped(photo: Image.Image, warp: np.ndarray, side: int) -> Image.Image:
-    """The square picture that the matrix, from its pixels to the photo's, shows."""
+    """The square picture whose pixels the matrix maps to the photo's."""
     coefficients = (warp / warp[2, 2]).ravel()[:8].tolist()
     return photo.transform((side, side), Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR)
 
 
 def mark(picture: Image.Image, point: tuple[float, float], name: str = "") -> None:
-    """Draw a ring around a point, and a letter beside it, readable on any ground."""
+    """Draw a ring around a point and a letter beside it, readable on any background."""
     x, y = map(round, point)
     side = picture.width
     radius, line = max(3, side // 48), max(1, side // 224)

@@ -1,14 +1,13 @@
 """Corruption: what was done to the picture?
 
-Corrupted: a cut of the photo gets noise, blur, JPEG compression, posterization, low contrast, pixelation, brightness or
+Corrupted: a crop of the photo gets noise, blur, JPEG compression, posterization, low contrast, pixelation, brightness or
 desaturation. Asked: which of these, from a pair (clean, corrupted) or from the corrupted picture alone. Exact; a blind
-guesser gets 1 in k of k kinds.
+guesser gets 1/k of k kinds.
 
-The question is about statistics of pixels, and somebody who measures them may answer it: see `cues`. What must not tell
-is anything else, so pictures have one size and one resampling, and none is encoded but by the compression asked about.
-A photo is used only if every kind would be visible in it, and any two of them differ (`no_visible_change` otherwise):
-then it was not gray, pale or coarse already, and refusals favour no answer. Refused too: `blank`, and `too_small`, a
-photo that would have to be enlarged more than twice, as that blurs it.
+The question is about pixel statistics, so a guesser may use them (`cues`). Nothing else may reveal the answer: all
+pictures have the same size and resampling, and only the `compression` kind encodes them. Refused: `no_visible_change`, if
+some kind would not be visible or two kinds would look alike (the photo is gray, pale or coarse already), which favours no
+answer; `blank`; `too_small`, if the photo would be enlarged more than twice, which blurs it.
 
 The kinds are among those of ImageNet-C (Hendrycks & Dietterich, arXiv 1903.12261).
 """
@@ -34,7 +33,7 @@ _NORMAL = np.array([NormalDist().inv_cdf((k + 0.5) / 256) for k in range(256)], 
 
 
 def _pointwise(image: Image.Image, values: np.ndarray) -> Image.Image:
-    """The picture with each value 0..255 of each channel replaced by `values` (256 numbers)."""
+    """The picture with each value v of each channel replaced by `values[v]` (256 numbers)."""
     return image.point(np.clip(np.rint(values), 0, 255).astype(int).tolist() * 3)
 
 
@@ -51,9 +50,7 @@ def _blur(image: Image.Image, strength: float, rng: random.Random) -> Image.Imag
 def _compression(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=round(40 * 0.08**strength))
-    return Image.fromarray(
-        np.asarray(Image.open(file))
-    )  # pixels only: the picture must not remember that it was a JPEG
+    return Image.fromarray(np.asarray(Image.open(file)))  # pixels only: drops the mark that it was a JPEG
 
 
 def _posterization(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
@@ -89,7 +86,7 @@ CORRUPTIONS: dict[str, Callable[[Image.Image, float, random.Random], Image.Image
     "posterization": _posterization,
     "compression": _compression,
 }
-"""Each kind as a function of the picture, a strength in (0, 1] and a generator."""
+"""Each kind -> function of the picture, a strength in (0, 1] and a random generator."""
 
 IN_WORDS = {
     "noise": "random grain",
@@ -101,7 +98,7 @@ IN_WORDS = {
     "posterization": "few levels of colour",
     "compression": "strong JPEG compression",
 }
-"""Each kind for prompts."""
+"""Each kind -> its description in prompts."""
 
 ALIASES = {
     "gaussian noise": "noise", "gaussian blur": "blur", "brightening": "brightness", "posterisation": "posterization",
@@ -109,16 +106,16 @@ ALIASES = {
     "jpeg compression": "compression",
 }  # fmt: skip
 VISIBLE_FROM = 0.012
-"""Mean absolute difference (range [0, 1]) from which a change, and a difference of two changes, counts as visible."""
+"""Least mean absolute difference (range [0, 1]) at which a change, or a difference of two changes, counts as visible."""
 
 
 @dataclass(frozen=True)
 class CorruptionLevel(Level):
     side: int = 336
     kinds: int = 8
-    """How many kinds there are to choose from, 2 to 8: the first of `CORRUPTIONS`."""
+    """Number of kinds to choose from, 2 to 8: the first ones of `CORRUPTIONS`."""
     strength: float = 0.8
-    """How strong each is, in (0, 1]."""
+    """Strength of each kind, in (0, 1]."""
     pair: bool = True
     """Show the clean picture beside the corrupted one."""
 
@@ -129,7 +126,7 @@ class CorruptionLevel(Level):
 
 
 def clean_cut(item: Item, side: int, rng: random.Random) -> Image.Image | Rejection:
-    """A cut of at least 80 % of the photo's width and height, its longest side at `side` pixels; or why it does not do."""
+    """A crop of at least 80 % of the photo's width and height, its longest side at `side` pixels; or a rejection."""
     image = item.image
     cut = image.crop(
         random_box(*image.size, image.width * rng.uniform(0.8, 1), image.height * rng.uniform(0.8, 1), rng)
@@ -142,7 +139,7 @@ def clean_cut(item: Item, side: int, rng: random.Random) -> Image.Image | Reject
 
 
 def sampled(image: Image.Image) -> np.ndarray:
-    """Every third pixel in both directions, in [0, 1]: enough to compare pictures by, and unlike a mean it keeps noise."""
+    """Every third pixel in both directions, in [0, 1], for comparisons. Unlike a mean, it keeps noise."""
     return np.asarray(image)[::3, ::3].astype(np.float32) / 255
 
 
@@ -159,10 +156,10 @@ class Corruption(Task[CorruptionLevel]):
     }
     default_level = "pair"
     cues: ClassVar = {
-        "codec": "one of the answers is JPEG compression, and noise takes more bytes",
+        "codec": "one of the answers is JPEG compression, and a noisy picture takes more bytes",
         "sharpness": "blur, noise and pixelation are changes of sharpness",
         "colour": "brightness, contrast and saturation are statistics of colour",
-        "border": "the picture is corrupted up to its border lines",
+        "border": "the corruption includes the border lines of the picture",
     }
 
     def grader(self, level: CorruptionLevel) -> Choice:

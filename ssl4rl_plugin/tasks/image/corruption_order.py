@@ -1,14 +1,13 @@
 """Corruption order: which of the pictures is corrupted least, which most?
 
-Corrupted: one cut of the photo is shown n times, with one kind of corruption at n strengths that are equally far apart;
-the more pictures, the finer the steps. The kinds are those of the `corruption` task. Asked: the order from the least to
-the most corrupted; the prompt names the kind. Graded by Kendall's tau; a blind guesser gets 1 in n! right, and half of
-the pairs.
+Corrupted: one crop of the photo is shown n times, with one kind of corruption at n equally spaced strengths; the more
+pictures, the smaller the steps. The kinds are those of the `corruption` task. Asked: the order from the least to the most
+corrupted; the prompt names the kind. Graded by Kendall's tau; a blind guesser gets 1 in n! right, and half of the pairs.
 
-The order in which the pictures are shown is uniform. All have one size and one resampling. The question is about
-statistics of pixels, so they tell: see `cues`. The kind is no part of the answer, so only the drawn one is checked: with
-each step the picture must move on, away from the clean one and from the one before (`no_visible_change` otherwise).
-Refused too: `blank`, and `too_small`, a photo that would have to be enlarged more than twice.
+The order shown is uniform. All pictures have the same size and resampling. The question is about pixel statistics, so a
+guesser may use them (`cues`). Refused: `no_visible_change`, if a step does not move the picture visibly away from the
+clean picture and from the previous one (only the drawn kind is checked, as it is not part of the answer); `blank`;
+`too_small`, if the photo would be enlarged more than twice.
 
 After the severities of ImageNet-C (Hendrycks & Dietterich, arXiv 1903.12261).
 """
@@ -27,9 +26,10 @@ from ssl4rl_plugin.grading import Ordering, letters
 from ssl4rl_plugin.tasks.image.corruption import CORRUPTIONS, IN_WORDS, clean_cut, sampled
 
 VISIBLE_STEP = 0.004
-"""Mean absolute difference (range [0, 1]) from one picture to the next, and by which it is farther from the clean one."""
+"""Least mean absolute difference (range [0, 1]) between neighbouring pictures, and least growth of the difference from the
+clean picture."""
 VISIBLE_GROWTH = 1.1
-"""Distance from the clean picture over that of the picture before, at least."""
+"""Least ratio of a picture's difference from the clean picture to that of the previous picture."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class CorruptionOrder(Task[CorruptionOrderLevel]):
     }
     default_level = "three"
     cues: ClassVar = {
-        "codec": "the strength of compression is in question, and noise takes more bytes",
-        "sharpness": "the strength of blur, noise and pixelation is in question",
-        "colour": "the strength of brightness, contrast and saturation is in question",
-        "border": "the pictures are corrupted up to their border lines",
+        "codec": "the question may be about the strength of compression, and noisy pictures take more bytes",
+        "sharpness": "the question may be about the strength of blur, noise or pixelation",
+        "colour": "the question may be about the strength of brightness, contrast or saturation",
+        "border": "the corruption includes the border lines of the pictures",
     }
 
     def grader(self, level: CorruptionOrderLevel) -> Ordering:

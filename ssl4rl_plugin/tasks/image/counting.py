@@ -1,14 +1,13 @@
 """Counting: how many circles, squares or triangles lie on the picture?
 
-Corrupted: shapes are laid on the photo, at random places and turned at random, none over another, each in a colour that
-stands out from what is below it and with an outline. Asked: how many there are of one kind, or of each of three. Graded
-by the relative error of each count; a blind guesser gets 1 in m right of m possible counts of a kind.
+Corrupted: shapes are drawn onto the photo at random positions and angles. They do not overlap; each has an outline and a
+colour that contrasts with the background. Asked: how many there are of one kind, or of each of three. Graded by the
+relative error of each count; a blind guesser gets 1/m right of m possible counts of a kind.
 
-Counts are uniform and independent, and every place that the largest count needs is found before they are drawn, so that
-nothing has to be left out and refusals favour no count. At the levels with `others` the places that are left over get
-other shapes, so that the number of shapes on the picture is always the same and only their kinds count. Shapes are edges
-and colours, and kinds differ in how much of them they have, so statistics of pixels tell something: see `cues`. Refused:
-`too_small`, a picture so narrow that its shapes would be under 9 pixels.
+Counts are uniform and independent. The positions for the largest counts are found before the counts are drawn, so that
+refusals favour no count. At the levels with `others`, other shapes fill the remaining positions, so that the total number
+of shapes is constant. Shapes add edges and colours, and kinds differ in how many, so pixel statistics reveal something
+(`cues`). Refused: `too_small`, a picture so narrow that its shapes would have fewer than 9 pixels.
 
 From VideoSSR (arXiv 2511.06281), which counts shapes laid on video frames.
 """
@@ -29,7 +28,7 @@ from ssl4rl_plugin.tasks.image.views import fitted
 
 
 def _star(corners: int, inner: float) -> list[tuple[float, float]]:
-    """Corners of a star (x, y), on a circle of radius 1 and one of radius `inner` in turn; the first one points up."""
+    """Corners (x, y) of a star, alternating between circles of radius 1 and `inner`; the first one points up."""
     return [
         (radius * math.sin(math.pi * k / corners), -radius * math.cos(math.pi * k / corners))
         for k in range(2 * corners)
@@ -45,28 +44,28 @@ OUTLINES: dict[str, list[tuple[float, float]]] = {
     "cross": [(-0.28, -0.95), (0.28, -0.95), (0.28, -0.28), (0.95, -0.28), (0.95, 0.28), (0.28, 0.28), (0.28, 0.95),
               (-0.28, 0.95), (-0.28, 0.28), (-0.95, 0.28), (-0.95, -0.28), (-0.28, -0.28)],
 }  # fmt: skip
-"""Corners (x, y) of each shape, inside of a circle of radius 1."""
+"""Corners (x, y) of each shape, inside a circle of radius 1."""
 COUNTED = ("circle", "square", "triangle")
-"""The kinds that are asked about; the others only fill places."""
+"""The kinds that are asked about. The others only fill positions."""
 COLOURS = ((228, 26, 28), (255, 221, 0), (30, 120, 255), (40, 190, 60), (255, 127, 0), (230, 60, 220), (0, 220, 220),
            (250, 250, 250), (20, 20, 20))  # fmt: skip
 SMALLEST = 9
-"""Pixels across a shape, at least."""
-_FINER = 4  # shapes are drawn so many times larger and then shrunk, which makes their edges smooth
+"""Least diameter of a shape in pixels."""
+_FINER = 4  # shapes are drawn this many times larger and then shrunk, for smooth edges
 
 
 @dataclass(frozen=True)
 class CountingLevel(Level):
     kinds: int = 1
-    """Kinds to count, 1 or 3; with 1, which one is drawn for each sample."""
+    """Number of kinds to count, 1 or 3; with 1, each sample draws the kind."""
     low: int = 1
     """Smallest count of a kind."""
     high: int = 5
     """Largest count of a kind."""
     others: bool = False
-    """Fill the places that are left over with other shapes."""
+    """Fill the remaining positions with other shapes."""
     size: float = 0.85
-    """Largest size of a shape as a share of its place, in [0.4, 0.9]; the smallest is 0.7 times that."""
+    """Largest diameter of a shape as a share of its cell, in [0.4, 0.9]; the smallest is 0.7 times this."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,9 +87,9 @@ class Counting(Task[CountingLevel]):
     }
     default_level = "one_kind"
     cues: ClassVar = {
-        "border": "the outer lines are measured against the lines inside, to which every shape adds edges",
-        "codec": "every shape adds edges and bytes, and a circle others than a star",
-        "sharpness": "every shape adds edges, and a circle others than a star",
+        "border": "the border lines are compared with inner lines, to which every shape adds edges",
+        "codec": "every shape adds edges and bytes; how many depends on its kind",
+        "sharpness": "every shape adds edges; how many depends on its kind",
         "colour": "every shape adds colour, and a circle covers more of the photo than a star",
     }
 
@@ -99,7 +98,7 @@ class Counting(Task[CountingLevel]):
 
     def generate(self, item: Item, level: CountingLevel, rng: random.Random) -> Sample | Rejection:
         picture = fitted(item.image, level.side).copy()
-        # With others, at least two places are left for them.
+        # With `others`, leave at least two positions for them.
         places = level.kinds * level.high + (2 if level.others else 0)
         rows = min(range(1, places + 1), key=lambda n: -_cell(picture.size, n, places))
         cols, cell = math.ceil(places / rows), _cell(picture.size, rows, places)
@@ -140,23 +139,23 @@ class Counting(Task[CountingLevel]):
 
 
 def _cell(size: tuple[int, int], rows: int, places: int) -> float:
-    """The shorter side of a place, where so many rows hold so many places."""
+    """The shorter side of a cell, if `rows` rows hold `places` cells."""
     return min(size[0] / math.ceil(places / rows), size[1] / rows)
 
 
 def _lay(
     picture: Image.Image, kind: str, x: float, y: float, radius: float, rng: random.Random
 ) -> tuple[int, int, int]:
-    """Draw a shape around (x, y) into the picture, in place; returns its colour."""
+    """Draw a shape around (x, y) into the picture, in place; return its colour."""
     left, upper = math.floor(x - radius), math.floor(y - radius)
     side = math.ceil(2 * radius) + 1
     below = picture.crop((left, upper, left + side, upper + side))
     red, green, blue = np.asarray(below, np.float32).reshape(-1, 3).mean(axis=0)
-    # One of the four colours that stand out most from what is below.
+    # One of the four colours that contrast most with the background.
     apart = sorted(COLOURS, key=lambda c: -(abs(c[0] - red) + abs(c[1] - green) + abs(c[2] - blue)))
     colour = rng.choice(apart[:4])
     outline = "black" if sum(colour) > 240 else "white"
-    # A square turned by more than a few degrees might pass for another shape.
+    # A square turned by more than a few degrees could be taken for another shape.
     turn = math.radians(rng.uniform(-15, 15) if kind in ("square", "cross") else rng.uniform(0, 360))
     cos, sin = math.cos(turn), math.sin(turn)
     large = below.resize((side * _FINER, side * _FINER), Image.Resampling.NEAREST)

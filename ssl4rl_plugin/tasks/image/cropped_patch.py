@@ -1,17 +1,17 @@
 """Cropped patch: which candidate, right in direction, place and size, belongs into the hole?
 
-Corrupted: a square cut of the photo is shown with a gray square in its middle. Asked: which of 4 or 6 candidates, by
-letter, is what the hole hides; they show the same region of the photo, but turned, shifted or zoomed. Exact; a blind
+Corrupted: a square crop of the photo is shown with a gray square in its middle. Asked: which of 4 or 6 candidates, by
+letter, shows the hidden part; they show the same region of the photo, but turned, shifted or zoomed. Exact; a blind
 guesser gets 1/4 or 1/6.
 
-In itself the true candidate is like the others: the candidates are drawn as frames on the photo (see `holes`), and which
-of the frames becomes the picture is uniform. Where candidates are turned, the picture therefore may be so, too, and the
-upright candidate is not the likelier one; where they are zoomed, the true one may have any zoom. All frames are first
-brought to the pixels of the smallest one, lightly blurred and then enlarged by one factor, so that zooms do not differ
-in sharpness. Refused, whichever is the true one: `too_small` photos, `blank` candidates, and `symmetric` regions, which
-look the same after one of the changes.
+The candidates alone do not reveal the true one: they are drawn as frames on the photo (see `holes`), and a uniformly
+drawn frame becomes the picture. So if candidates are turned, the picture may be turned too, and the upright candidate is
+no likelier; if they are zoomed, the true one may have any zoom. All frames are resized to the pixels of the smallest
+one, slightly blurred, and then enlarged by the same factor, so that zooms do not differ in sharpness. Refused,
+independent of the truth: `too_small` photos, `blank` candidates, and `symmetric` regions, which look the same after one
+of the changes.
 
-From Spatial-SSRL (arXiv 2510.27606), in which only the true patch was left unresized.
+From Spatial-SSRL (arXiv 2510.27606), where only the true patch is not resized.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ssl4rl_plugin.tasks.image.holes import Frame, candidate, cuts, with_hole
 from ssl4rl_plugin.tasks.image.views import is_blank
 
 SYMMETRIC_BELOW = 0.04
-"""Mean absolute difference (range [0, 1]) under which two candidates count as interchangeable."""
+"""Mean absolute difference (range [0, 1]) below which two candidates count as equal."""
 SHIFT = 0.4
-"""How far a shifted candidate lies away, as a share of the hole's side."""
+"""Distance of a shifted candidate as a share of the hole's side."""
 ZOOM = 1.4
 """Ratio of the sides of neighbouring zooms."""
 CANDIDATES = {"turned": 4, "shifted": 4, "zoomed": 4, "mixed": 6}
-"""What the candidates differ in -> how many there are."""
+"""Difference between the candidates -> their number."""
 
 DIFFER = {
     "turned": "turned by different multiples of 90 degrees",
@@ -41,14 +41,14 @@ DIFFER = {
     "zoomed": "at different zooms",
     "mixed": "some turned, some moved to a side, some at another zoom",
 }
-"""What the question says of the candidates."""
+"""Description of the candidates in the question."""
 
 
 @dataclass(frozen=True)
 class CroppedPatchLevel(Level):
     side: int = 336
     change: str = "turned"
-    """What the candidates differ in: a key of `CANDIDATES`."""
+    """Difference between the candidates: a key of `CANDIDATES`."""
     hole: float = 0.4
     """Side of the hole as a share of the picture's, in [0.2, 0.5]."""
 
@@ -67,8 +67,8 @@ class CroppedPatch(Task[CroppedPatchLevel]):
     levels = {change: CroppedPatchLevel(change=change) for change in CANDIDATES}
     default_level = "turned"
     cues: ClassVar = {
-        "colour": "candidates that are wider or shifted show some of what is visible around the hole, and have its colours",
-        "sharpness": "how fine the detail is tells the zoom, and the right candidate has the zoom of the picture",
+        "colour": "wider or shifted candidates show some of the surroundings of the hole, and have their colours",
+        "sharpness": "detail depends on the zoom, and the right candidate has the zoom of the picture",
     }
 
     def grader(self, level: CroppedPatchLevel) -> Choice:
@@ -103,11 +103,11 @@ class CroppedPatch(Task[CroppedPatchLevel]):
 
     @staticmethod
     def _frames(width: int, height: int, level: CroppedPatchLevel, rng: random.Random) -> list[Frame]:
-        """Frames around one middle that differ in what the level says."""
+        """Frames that differ by the level's `change`."""
         zooms = {"zoomed": (1.0, ZOOM, ZOOM**2, ZOOM**3), "mixed": (1.0, ZOOM, 1 / ZOOM)}.get(level.change, (1.0,))
         reach = {"shifted": SHIFT / 2, "mixed": SHIFT}.get(level.change, 0.0) * level.hole  # of the side
         widest = max(*zooms, 1 + 2 * reach)
-        side = (min(width, height) - 4) / widest * rng.uniform(0.8, 1.0)  # rounding may take a pixel or two
+        side = (min(width, height) - 4) / widest * rng.uniform(0.8, 1.0)  # 4 pixels of slack for rounding
         room = widest * side / 2 + 1
         x, y = (rng.uniform(room, max(room, length - room)) for length in (width, height))
         if level.change == "turned":

@@ -1,20 +1,20 @@
 """Flip: was the picture mirrored, and which way?
 
-Corrupted: a square cut of the photo is left as it is, mirrored left-right, mirrored top-bottom, or both (which is a turn
-by 180 degrees), each with the same probability. Asked: which, from a pair (upright, changed), or from the changed
-picture alone. Exact; a blind guesser gets 1/4, and 1/2 where only top-bottom is possible. From the pair the answer is
-always to be seen. From the picture alone top and bottom are plain in most photos, but left and right only where there
-is writing, a hand or a known place: expect no model to come near 1 on `single`.
+Corrupted: a square crop of the photo is unchanged, mirrored left-right, mirrored top-bottom, or both (a turn by 180
+degrees), each with the same probability. Asked: which, from a pair (upright, changed), or from the changed picture
+alone. Exact; a blind guesser gets 1/4, or 1/2 if only top-bottom is possible. A pair always determines the answer. From
+one picture, top and bottom are clear in most photos, but left and right only if there is writing, a hand or a known
+place: no model will come near 1 on `single`.
 
-Nothing but the content should tell. All views are squares of one size; the photo's pixels are mirrored first and
-shrunk second, so that what shrinking leaves behind is never mirrored; every view is shrunk by a quarter at least, so
-that 8x8 blocks of the photo's own compression do not keep their size; sides are multiples of 8, so that no view ends in
-part of a block when it is compressed again; and noise of at most 2 of 255 levels, drawn anew for each view, keeps an
-unchanged pair from being equal byte for byte. Refused: `blank` pictures, `symmetric` ones, which look the same under
-one of the possible changes, and pictures that are `too_small`.
+Only the content may reveal the answer. All views are squares of the same size. Pixels are mirrored before shrinking, so
+that the traces of shrinking are never mirrored. Each view is shrunk by at least a quarter, so that the 8x8 blocks of the
+photo's own JPEG compression change their size. Sides are multiples of 8, so that no view ends in a partial block when it
+is compressed again. Each view gets new noise of at most 2 of 255 levels, so that an unchanged pair is not equal byte for
+byte. Refused: `blank` pictures, `symmetric` ones, which look the same under one of the possible changes, and `too_small`
+ones.
 
 The whole-picture form of the flip task of Spatial-SSRL (arXiv 2510.27606), after RotNet (Gidaris et al., arXiv
-1803.07728), where the change to be named is a turn.
+1803.07728), which asks for a rotation.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FLIPS: dict[str, Image.Transpose | None] = {
     "top-bottom": Image.Transpose.FLIP_TOP_BOTTOM,
     "both": Image.Transpose.ROTATE_180,
 }
-"""The answers, and what each does to the picture; any two of these after each other are a third."""
+"""Answer -> change of the picture. The four changes form a group."""
 
 MEANINGS = {
     "none": "the picture is unchanged",
@@ -44,16 +44,16 @@ MEANINGS = {
     "top-bottom": "top and bottom are exchanged, as in a mirror below the picture",
     "both": "left and right as well as top and bottom are exchanged",
 }
-"""How prompts explain the answers."""
+"""Answer -> explanation in prompts."""
 
 SYMMETRIC_BELOW = 0.03
-"""Mean absolute difference (range [0, 1]) under which a picture counts as equal to its mirrored self."""
+"""Mean absolute difference (range [0, 1]) below which a picture counts as equal to its mirror image."""
 SHRUNK_TO = 0.75
-"""The largest view, as a share of the cut's side in the photo."""
+"""Largest side of a view, as a share of the crop's side in the photo."""
 
 
 def flipped(image: Image.Image, how: str) -> Image.Image:
-    """The picture after the change that `how`, a key of `FLIPS`, names."""
+    """The picture after the change `how`, a key of `FLIPS`."""
     transpose = FLIPS[how]
     return image if transpose is None else image.transpose(transpose)
 

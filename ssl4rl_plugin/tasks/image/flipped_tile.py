@@ -3,11 +3,10 @@
 Corrupted: the photo is cut into a grid of tiles, all in their right places, and one of them is mirrored top-bottom or
 left-right. Asked: which one, by the letter of its place. Exact; a blind guesser gets 1/K of K tiles.
 
-The tile is uniform. A sample is used only if EVERY tile would visibly change (`symmetric` otherwise), so that refusals
-favour no answer and no untouched tile can pass for the mirrored one. A margin is cut off around every tile and a white
-line drawn between all of them: where an edge of the photo crosses from tile to tile, the line hides whether it is
-broken pixel by pixel; that it no longer leads on is for the eye to see. Mirroring moves whole pixels. Also refused:
-`blank_tile`, `similar_tiles`, and `too_small` pictures.
+The tile is uniform. Refused: `symmetric`, if mirroring would not visibly change EVERY tile, so that refusals favour no
+answer and no unchanged tile looks mirrored; `blank_tile`; `similar_tiles`; `too_small` pictures. Tiles lose a margin and
+are separated by white lines, so that seams cannot be compared pixel by pixel; that an edge of the photo does not continue
+in the next tile remains visible. Mirroring moves whole pixels.
 
 From the flip task of Spatial-SSRL (arXiv 2510.27606).
 """
@@ -24,19 +23,19 @@ from ssl4rl_plugin.tasks.image.flip import flipped
 from ssl4rl_plugin.tasks.image.tiles import GridLevel, composed, grid_tiles
 
 SYMMETRIC_BELOW = 0.05
-"""Mean absolute difference (range [0, 1]) under which a tile counts as equal to its mirrored self."""
+"""Mean absolute difference (range [0, 1]) below which a tile counts as equal to its mirror image."""
 
 WORDS = {
     "top-bottom": "mirrored top-bottom (its top and bottom are exchanged)",
     "left-right": "mirrored left-right (its left and right are exchanged)",
 }
-"""How prompts name the two changes."""
+"""Change -> its name in prompts."""
 
 
 @dataclass(frozen=True)
 class FlippedTileLevel(GridLevel):
     flip: str = "top-bottom"
-    """How the tile is mirrored: top-bottom or left-right."""
+    """Direction of mirroring: top-bottom or left-right."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

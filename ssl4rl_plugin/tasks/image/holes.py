@@ -1,9 +1,8 @@
-"""Squares of a photo with a hole in the middle, as `inpainting` and `cropped_patch` use them.
+"""Squares of a photo with a hole in the middle, for `inpainting` and `cropped_patch`.
 
-Each candidate is the middle of a frame: a square part of the photo, perhaps turned. All frames are rendered alike, each
-could be the picture shown, and which one is shown, with its middle gray, is drawn last. So no candidate is special
-in itself, the true one is as likely as any other to be the sharpest, the upright or the most central one, and only
-the picture around the hole tells.
+Each candidate is the middle of a frame: a square part of the photo, perhaps turned. All frames are rendered in the same
+way, and the frame that is shown, with its middle gray, is drawn last. So the true candidate is as likely as any other to
+be the sharpest, the upright or the most central one; only the picture around the hole reveals it.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from ssl4rl_plugin.tasks.image.views import resized
 HOLE_GRAY = 128
 """Value of all three channels of the hole."""
 MARGIN = 0.08
-"""Share of the hole's side that a candidate lacks at each of its sides, so that seams do not match pixel by pixel."""
+"""Share of the hole's side that is cut off at each side of a candidate, so that seams do not match pixel by pixel."""
 BLUR = 0.7
-"""Standard deviation, in pixels of the coarsest frame, of the blur that evens out the sharpness of different zooms."""
+"""Standard deviation, in pixels of the smallest frame, of the blur that equalises the sharpness of different zooms."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +28,28 @@ class Frame:
     """A square part of a photo."""
 
     x: float
-    """Its middle, in pixels of the photo."""
+    """Horizontal position of its centre, in pixels of the photo."""
     y: float
-    """Its middle, in pixels of the photo."""
+    """Vertical position of its centre, in pixels of the photo."""
     side: float
     """Its side, in pixels of the photo."""
     turn: int = 0
-    """Degrees counter-clockwise by which it is turned, a multiple of 90."""
+    """Counter-clockwise rotation in degrees, a multiple of 90."""
 
     def box(self) -> PixelBox:
-        """The pixels that it covers."""
+        """The pixels of the photo that it covers."""
         side = round(self.side)
         left, upper = round(self.x - side / 2), round(self.y - side / 2)
         return left, upper, left + side, upper + side
 
     def inside(self, width: int, height: int) -> bool:
-        """Whether the photo holds all of it."""
+        """Whether it lies inside a photo of the given size."""
         left, upper, right, lower = self.box()
         return left >= 0 and upper >= 0 and right <= width and lower <= height
 
 
 def cuts(photo: Image.Image, frames: Sequence[Frame]) -> list[Image.Image]:
-    """What the frames show, all in one size and equally sharp: that of the smallest one."""
+    """The contents of the frames, all at the size and with the sharpness of the smallest one."""
     shown = [photo.crop(frame.box()) for frame in frames]
     smallest = min(cut.width for cut in shown)
     if any(cut.width > smallest for cut in shown):
@@ -59,14 +58,16 @@ def cuts(photo: Image.Image, frames: Sequence[Frame]) -> list[Image.Image]:
 
 
 def hole_edges(side: int, share: float) -> tuple[int, int]:
-    """How far from every edge of a picture its hole begins, a square of `share` of the side in the middle; and, further
-    in, the part of the hole that candidates show."""
+    """Distances in pixels from each edge of a picture to the hole, and to the part of the hole that candidates show.
+
+    The hole is a square in the middle; its side is `share` of the picture's.
+    """
     edge = round(side * (1 - share) / 2)
     return edge, edge + max(1, round(MARGIN * (side - 2 * edge)))
 
 
 def with_hole(cut: Image.Image, side: int, share: float) -> Image.Image:
-    """The picture of a frame at `side` pixels, its hole in flat gray."""
+    """The picture of a frame at `side` pixels, with the hole in flat gray."""
     edge, _ = hole_edges(side, share)
     shown = resized(cut, (side, side))
     shown.paste((HOLE_GRAY,) * 3, (edge, edge, side - edge, side - edge))
@@ -74,7 +75,7 @@ def with_hole(cut: Image.Image, side: int, share: float) -> Image.Image:
 
 
 def candidate(cut: Image.Image, side: int, share: float) -> Image.Image:
-    """The middle of a frame, as large as in the picture of `side` pixels."""
+    """The middle of a frame, at the scale of the picture of `side` pixels."""
     _, inner = hole_edges(side, share)
     scale, size = cut.width / side, side - 2 * inner
     box = (inner * scale, inner * scale, (side - inner) * scale, (side - inner) * scale)

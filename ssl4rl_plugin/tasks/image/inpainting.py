@@ -1,17 +1,17 @@
 """Inpainting: which candidate fills the hole in the picture?
 
 Corrupted: a square part of the photo is shown with a gray square in its middle. Asked: which of 3, 4 or 6 candidates, by
-letter, is what the hole hides; the others come from elsewhere in the same photo. Exact; a blind guesser gets 1/3, 1/4 or
+letter, shows the hidden part; the others come from elsewhere in the same photo. Exact; a blind guesser gets 1/3, 1/4 or
 1/6.
 
-The candidates are the middles of equally large squares, so placed that none of these shows anything of another
-candidate; one square, uniform, becomes the picture (see `holes`). Hence no candidate can be ruled out by finding it in
-the picture, none is nearer to the photo's middle by design, and all are resampled alike, at the same scale. A rim of the
-hole is missing from the candidates, so that seams do not match pixel by pixel. Candidates are not blank and differ from
-each other. Refused, whichever is the true one: `too_small` photos, and `few_places`, where no such candidates are found.
+The candidates are the middles of squares of equal size, none of which shows any part of another candidate; a uniformly
+drawn square becomes the picture (see `holes`). So no candidate can be excluded by finding it in the picture, none is
+nearer to the photo's centre by design, and all have the same resampling and scale. The candidates lack a rim of the hole,
+so that seams do not match pixel by pixel. Candidates are not blank and differ from each other. Refused, independent of
+the truth: `too_small` photos, and `few_places`, if no such candidates are found.
 
-That a picture goes on inside of its hole with like colours and texture is the question itself, so the audit may see it
-(`cues`): taking the candidate of the nearest mean colour does better than chance.
+The hidden part has similar colours and texture to its surroundings. This belongs to the question, so a guesser may use it
+(`cues`): the candidate with the nearest mean colour beats chance.
 
 From context encoders (Pathak et al., arXiv 1604.07379).
 """
@@ -31,9 +31,9 @@ from ssl4rl_plugin.tasks.image.holes import Frame, candidate, cuts, with_hole
 from ssl4rl_plugin.tasks.image.views import is_blank
 
 SIMILAR_BELOW = 0.08
-"""Mean absolute difference (range [0, 1]) under which two candidates count as interchangeable."""
+"""Mean absolute difference (range [0, 1]) below which two candidates count as equal."""
 SHARES = (0.55, 0.5, 0.45, 0.4, 0.35, 0.3)
-"""Sides of the picture shown, as shares of the photo's short side; the largest is taken that leaves enough room."""
+"""Sides of the picture shown, as shares of the photo's short side. The largest one that leaves enough room is used."""
 SMALLEST = 12
 """Least side of the hole in pixels of the photo."""
 
@@ -42,7 +42,7 @@ SMALLEST = 12
 class InpaintingLevel(Level):
     side: int = 336
     candidates: int = 4
-    """How many candidates there are."""
+    """Number of candidates."""
     hole: float = 0.3
     """Side of the hole as a share of the picture's, in [0.2, 0.5]."""
 
@@ -63,9 +63,9 @@ class Inpainting(Task[InpaintingLevel]):
     }
     default_level = "3_candidates"
     cues: ClassVar = {
-        "colour": "what a hole hides is alike in colours to what lies around it",
-        "sharpness": "what a hole hides is alike in focus and texture to what lies around it",
-        "codec": "what a hole hides has a like amount of detail as what lies around it",
+        "colour": "the hidden part has similar colours to its surroundings",
+        "sharpness": "the hidden part has similar focus and texture to its surroundings",
+        "codec": "the hidden part has a similar amount of detail to its surroundings",
     }
 
     def grader(self, level: InpaintingLevel) -> Choice:
@@ -94,13 +94,13 @@ class Inpainting(Task[InpaintingLevel]):
 
     @staticmethod
     def _frames(photo: Image.Image, level: InpaintingLevel, rng: random.Random) -> list[Frame] | None:
-        """Squares of one size, none of which reaches into the hole of another and whose middles look different; None if
-        there seem to be too few."""
+        """Squares of one size with different middles, none of which reaches into the hole of another; None if too few are
+        found."""
         for share in SHARES:
             side = share * min(photo.size)
             if side * level.hole < SMALLEST:
                 break
-            least = side * (1 + level.hole) / 2 + 2  # half a picture and half a hole, and what rounding takes
+            least = side * (1 + level.hole) / 2 + 2  # half a picture, half a hole, and slack for rounding
             frames: list[Frame] = []
             middles: list[Image.Image] = []
             for _ in range(20 * level.candidates):
@@ -113,6 +113,6 @@ class Inpainting(Task[InpaintingLevel]):
                 frames.append(Frame(x, y, side))
                 middles.append(middle)
                 if len(frames) == level.candidates:
-                    rng.shuffle(frames)  # the first ones are placed more freely than the last
+                    rng.shuffle(frames)  # the first ones have more freedom than the last
                     return frames
         return None

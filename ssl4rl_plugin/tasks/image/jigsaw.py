@@ -1,14 +1,14 @@
 """Jigsaw: in which order do the shuffled tiles make the picture?
 
 Corrupted: the photo is cut into a grid of tiles, which are shown in a uniformly random order, as several images or as
-one composed image. Asked: the order, under the package's one convention (`ssl4rl_plugin.grading.Permutation`): entry p
-of the list is the number of the shown tile that belongs at place p, places in reading order. The prompt says so and
-works an example in which the opposite reading would give another list (with two tiles both readings agree). Graded by
-the right places and the right neighbours; a blind guesser solves 1 in K! of K tiles.
+one composed image. Asked: the order, in the convention of the package (`ssl4rl_plugin.grading.Permutation`): entry p
+of the list is the number of the shown tile that belongs at place p, in reading order. The prompt explains this with an
+example for which the opposite reading would give another list (with two tiles both readings agree). Graded by correct
+places and correct neighbours; a blind guesser solves 1 in K! of K tiles.
 
-All K! orders are equally likely, the unshuffled one too: without it a 2x1 puzzle would have one answer, and some
-constant answers would beat others. A margin is cut off around every tile, so that seams cannot be matched pixel by
-pixel. Refused: `blank_tile`, and `similar_tiles`, where two tiles are hard to tell apart and so the answer not unique.
+All K! orders are equally likely, including the unshuffled one: without it a 2x1 puzzle would have only one answer, and
+some constant answers would beat others. A margin is cut off around every tile, so that seams cannot be matched pixel by
+pixel. Refused: `blank_tile`, and `similar_tiles`, if two tiles are hard to tell apart, so that the answer is not unique.
 
 From Noroozi & Favaro, arXiv 1603.09246; as a reward in SSL4RL (arXiv 2510.16416) and Jigsaw-R1 (arXiv 2505.23590).
 """
@@ -27,7 +27,7 @@ from ssl4rl_plugin.tasks.image.views import place_names
 @dataclass(frozen=True)
 class JigsawLevel(GridLevel):
     composed: bool = False
-    """Show one picture of the shuffled grid instead of one picture per tile."""
+    """Show one picture of the shuffled grid instead of one picture for each tile."""
 
 
 class Jigsaw(Task[JigsawLevel]):
@@ -60,7 +60,7 @@ class Jigsaw(Task[JigsawLevel]):
     def _question(level: JigsawLevel) -> str:
         count = level.rows * level.cols
         places = place_names(level.rows, level.cols)
-        # A three-cycle tells the two readings of a permutation apart; with two tiles there is nothing to tell apart.
+        # A three-cycle distinguishes the two readings of a permutation. With two tiles both readings agree.
         example = [2, 1] if count == 2 else [2, 3, 1, *range(4, count + 1)]
         worked = "; ".join(f"tile {tile} belongs at {place}" for tile, place in zip(example, places, strict=True))
         if level.composed:

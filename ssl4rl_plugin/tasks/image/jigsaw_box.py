@@ -1,15 +1,14 @@
 """Jigsaw box: in which box of the picture were the quarters shuffled?
 
-Corrupted: a box of the photo, of the photo's own shape, is cut into its four quarters, which change places inside the
-box so that none stays where it was. Asked: the box, in thousandths of the picture's width and height. Graded by the
-intersection over union; what a blind guesser gets follows from the distribution of boxes (`ssl4rl_plugin.grading.Box`).
+Corrupted: a box of the photo, with the photo's aspect ratio, is cut into four quarters, which change places inside the
+box so that none stays in its place. Asked: the box, in thousandths of the picture's width and height. Graded by the
+intersection over union; `ssl4rl_plugin.grading.Box` computes what a blind guesser gets from the distribution of boxes.
 
-The box is drawn as the grader says: its side as a share of the picture's is uniform, and its place uniform given the
-side; each of the nine ways to move all four quarters is as likely. No line is drawn: the box is where things stop to
-fit. Quarters move by whole pixels (the truth is exact to a pixel of the picture shown), nothing is resampled or
-blurred. A picture is used only if shuffling the quarters would be visible in EVERY box of the smallest size, at places
-half a box apart, in every one of the nine ways (`no_visible_change` otherwise): refusals do not depend on the box drawn.
-Also refused: `too_small` pictures.
+The grader defines the distribution: the box's side as a share of the picture's is uniform, and its position is uniform
+given the side. The nine ways to move all four quarters are equally likely. No line marks the box: it is the region where
+the content does not fit. Quarters move by whole pixels (the truth is exact to a pixel of the picture shown), without
+resampling or blur. Refused: `no_visible_change`, unless each of the nine shuffles would be visible in EVERY box of the
+smallest size, at positions half a box apart, so that refusals do not depend on the box drawn; `too_small` pictures.
 
 From the box questions of Jigsaw-R1 (arXiv 2505.23590), which exchange two boxes; here one box is the single answer.
 """
@@ -30,13 +29,13 @@ from ssl4rl_plugin.grading import Box
 from ssl4rl_plugin.tasks.image.views import fitted, random_box
 
 SHUFFLES = [order for order in itertools.permutations(range(4)) if all(k != place for place, k in enumerate(order))]
-"""The ways to move all four quarters: entry p is the quarter that moves to place p, both in reading order."""
+"""The nine ways to move all four quarters: entry p is the quarter that moves to place p, both in reading order."""
 VISIBLE_FROM = 0.025
-"""Mean absolute difference (range [0, 1]) from which a shuffled box counts as visibly changed."""
+"""Least mean absolute difference (range [0, 1]) at which a shuffled box counts as visibly changed."""
 PROBE_SIDE = 64
-"""Pixels along both sides of the small picture in which that is looked at."""
+"""Pixels along both sides of the small picture in which this is measured."""
 SMALLEST_BOX = 12
-"""Pixels: neither side of a box is shorter, in the photo and as shown."""
+"""Least side of a box in pixels, both in the photo and as shown."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class JigsawBoxLevel(Level):
     smallest: float = 0.4
     """Least side of the box, as a share of the picture's, in [0.1, 1)."""
     largest: float = 0.55
-    """Largest side of the box, likewise."""
+    """Largest side of the box, as a share of the picture's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,14 +95,14 @@ class JigsawBox(Task[JigsawBoxLevel]):
 
 
 def halves(start: int, end: int, length: int) -> tuple[int, int]:
-    """The pixel where the interval from `start` to `end` (thousandths) of `length` pixels begins, and half its pixels."""
+    """First pixel, and half the number of pixels, of the interval from `start` to `end` (thousandths of `length`)."""
     half = round((end - start) * length / 2000)
     return min(max(0, round((start + end) * length / 2000) - half), length - 2 * half), half
 
 
 def least_change(picture: Image.Image, share: float) -> float:
-    """How much a box is changed by shuffling its quarters: mean absolute difference, in [0, 1], least over all shuffles
-    and over boxes of side `share` (of the picture's) at places half a box apart."""
+    """Least change by a shuffle, as mean absolute difference in [0, 1], over all shuffles and over boxes of side `share`
+    (of the picture's) at positions half a box apart."""
     small = thumbnail_array(picture, PROBE_SIDE)
     half = max(2, int(PROBE_SIDE * share / 2))
     windows = sliding_window_view(small, (2 * half, 2 * half), axis=(0, 1))[::half, ::half]  # type: ignore[call-overload]

@@ -1,14 +1,13 @@
 """Jigsaw pair: on which side of the first tile does the second one belong?
 
-Corrupted: a cut of the photo is divided into 3 x 3 tiles, of which two are shown, each as a picture of its own: the
-middle one, and one of its neighbours. Asked: where the neighbour lies, seen from the middle one: left or right; left,
-right, above or below; or one of all eight directions. Exact; a blind guesser gets 1/2, 1/4 or 1/8.
+Corrupted: a crop of the photo is divided into 3 x 3 tiles, of which two are shown as separate pictures: the middle one,
+and one of its neighbours. Asked: the direction of the neighbour from the middle tile: left or right; left, right, above
+or below; or one of all eight directions. Exact; a blind guesser gets 1/2, 1/4 or 1/8.
 
-The direction is uniform, and the first tile does not depend on it. A picture is used only if the middle tile and EVERY
-neighbour that could be asked for would serve: none may be a `blank_tile`, and no two `similar_tiles`. All tiles have
-one size and are enlarged by one factor; a margin is cut off around every tile, so that seams cannot be matched pixel
-by pixel (at `eight_apart` two tiles end four tenths of a tile apart). Pictures with too few pixels for a tile are
-refused as `too_small`.
+The direction is uniform, and the first tile does not depend on it. All tiles have the same size and are enlarged by the
+same factor; a margin is cut off around every tile, so that seams cannot be matched pixel by pixel (at `eight_apart` the
+shown parts of two tiles are 0.4 tiles apart). Refused: pictures in which the middle tile or ANY neighbour that could be
+asked for is a `blank_tile`, or any two of them are `similar_tiles`; `too_small` pictures, with too few pixels for a tile.
 
 From context prediction (Doersch et al., arXiv 1505.05192); as a reward in Jigsaw-R1 (arXiv 2505.23590).
 """
@@ -23,25 +22,25 @@ from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.tasks.image.tiles import check_margin, cut_tiles, too_small, unclear
 
 GRID = ("above-left", "above", "above-right", "left", "", "right", "below-left", "below", "below-right")
-"""The direction of each tile of the 3 x 3 from the middle one, in reading order."""
+"""Direction of each of the 3 x 3 tiles from the middle one, in reading order."""
 SYNONYMS = {"above": ("top", "upper"), "below": ("bottom", "lower")}
-"""Other words for a direction, also accepted."""
+"""Other accepted words for a direction."""
 
 DIRECTIONS = {
     2: ("left", "right"),
     4: ("left", "right", "above", "below"),
     8: tuple(direction for direction in GRID if direction),
 }
-"""How many directions there are to choose from -> these, as the prompt lists them."""
+"""Number of directions to choose from -> the directions, in the order of the prompt."""
 SMALLEST_CUT = 0.6
-"""The 3 x 3 tiles are cut out of at least this share of the photo's width and height."""
+"""Least share of the photo's width and height that the 3 x 3 tiles cover."""
 
 
 @dataclass(frozen=True)
 class JigsawPairLevel(Level):
     side: int = 224
     directions: int = 4
-    """Directions to choose from: 2, 4 or 8."""
+    """Number of directions to choose from: 2, 4 or 8."""
     margin: float = 0.05
     """Share of a tile cut off at each of its sides, in [0, 0.3]."""
 

@@ -1,13 +1,13 @@
 """Jigsaw tile: where does one tile of the shuffled picture belong?
 
 Corrupted: the photo is cut into a grid of tiles, which are shown as one picture of the grid in a uniformly random order.
-Asked: where one of them, given by number, belongs, by the letter of the place. Exact; a blind guesser gets 1/K of K
-tiles. It is the jigsaw with a single answer: easier to earn than a whole order, but no easier to be sure of.
+Asked: the place where one tile, given by number, belongs, by letter. Exact; a blind guesser gets 1/K of K tiles. It is
+the jigsaw with a single answer: easier to guess than an order, but as hard to be certain of.
 
-All orders are equally likely, the unshuffled one too, and so is the tile asked for; so each place is right with the same
-probability whatever the tile, also that where the tile is shown. A margin is cut off around every tile, so that seams
-cannot be matched pixel by pixel. Refused: `blank_tile`, `similar_tiles` (two tiles are hard to tell apart, whichever is
-asked for), and `too_small` pictures.
+All orders are equally likely, including the unshuffled one, and so is the tile asked for. So each place is equally likely
+for each tile, also the place where the tile is shown. A margin is cut off around every tile, so that seams cannot be
+matched pixel by pixel. Refused: `blank_tile`, `similar_tiles` (any two tiles are hard to tell apart, asked for or not),
+and `too_small` pictures.
 
 From the single-tile questions of Jigsaw-R1 (arXiv 2505.23590).
 """

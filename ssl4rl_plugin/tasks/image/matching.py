@@ -1,16 +1,16 @@
 """Matching: which candidate shows the same photo as the first picture?
 
-Corrupted: two overlapping square views of a photo are cut and augmented as in `contrastive`; one is shown first, the
+Corrupted: two overlapping square views of a photo are cropped and augmented as in `contrastive`; one is shown first, the
 other among views of 2, 3 or 5 photos of other groups. Asked: which candidate comes from the first picture's photo, by
 letter. Exact; a blind guesser gets 1/3, 1/4 or 1/6.
 
-All photos are first shrunk to squares of one size, that of the smallest; the candidates are cut at one and the same box
-of each, and augmented with parameters drawn alike. Zoom, overlap, size and augmentation therefore tell nothing. (That
-two views of one photo are alike in colours, sharpness and compression is content, and declared in `cues`.) The letter is
-uniform and drawn last. Refused: `blank` views, and `similar_photos`, where another photo looks nearly like the first
-one in small.
+All photos are first shrunk to squares of the same size, that of the smallest one. The candidates are cropped at the same
+box of each photo, and their augmentations are drawn from the same distribution. So zoom, overlap, size and augmentation
+reveal nothing. (Views of one photo are similar in colours, sharpness and compression: this counts as content, see
+`cues`.) The letter is uniform and drawn last. Refused: `blank` views, and `similar_photos`, if the thumbnail of another
+photo is nearly equal to that of the first.
 
-Telling the other view of a photo from views of other photos is the objective of CPC (van den Oord et al., arXiv
+To find the other view of a photo among views of other photos is the objective of CPC (van den Oord et al., arXiv
 1807.03748) and SimCLR (Chen et al., arXiv 2002.05709).
 """
 
@@ -27,18 +27,18 @@ from ssl4rl_plugin.tasks.image.augment import augmented, draw_augmentation
 from ssl4rl_plugin.tasks.image.views import is_blank, overlapping_boxes, resized, square_at
 
 SIMILAR_BELOW = 0.06
-"""Mean absolute difference (range [0, 1]) under which two photos count as the same one."""
+"""Mean absolute difference (range [0, 1]) below which two photos count as the same."""
 MOST = 6
-"""Most candidates that a level may ask for."""
+"""Largest number of candidates of a level."""
 
 
 @dataclass(frozen=True)
 class MatchingLevel(Level):
     side: int = 196
     candidates: int = 3
-    """How many candidates there are."""
+    """Number of candidates."""
     smallest: float = 0.5
-    """Side of a view at least this share of the photo's, in (0, 1]."""
+    """Least side of a view as a share of the photo's, in (0, 1]."""
     overlap: float = 0.3
     """Least intersection over union of the two boxes, in [0, 1)."""
     strong: bool = False
@@ -65,9 +65,9 @@ class Matching(Task[MatchingLevel]):
     default_level = "3_candidates"
     others_needed = MOST - 1
     cues: ClassVar = {
-        "colour": "two views of one photo are alike in colours",
-        "sharpness": "two views of one photo are alike in sharpness and grain",
-        "codec": "two views of one photo were compressed alike and have a like amount of detail",
+        "colour": "two views of one photo have similar colours",
+        "sharpness": "two views of one photo have similar sharpness and grain",
+        "codec": "two views of one photo have the same compression and a similar amount of detail",
     }
 
     def grader(self, level: MatchingLevel) -> Choice:
@@ -75,7 +75,7 @@ class Matching(Task[MatchingLevel]):
 
     def generate(self, item: Item, level: MatchingLevel, rng: random.Random) -> Sample | Rejection:
         pictures = [item.image, *(other.image for other in item.others[: level.candidates - 1])]
-        # No photo is magnified, and a larger one is not left sharper than the smallest.
+        # Shrink all to the smallest size: no photo is enlarged, and larger ones do not look sharper.
         size = min(level.side * 2, *(length for picture in pictures for length in picture.size))
         squares = [square_at(picture, size, rng) for picture in pictures]
         apart = min(difference(squares[0], other) for other in squares[1:])

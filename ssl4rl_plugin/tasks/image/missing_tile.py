@@ -1,13 +1,12 @@
 """Missing tile: which place of the grid has no tile?
 
-Corrupted: the photo is cut into a grid of tiles, one of them is put aside, and the others are shown in a uniformly random
-order, each as a picture of its own. Asked: which place the missing tile belongs at, by letter. Exact; a blind guesser
-gets 1/K of K tiles.
+Corrupted: the photo is cut into a grid of tiles, one tile is removed, and the others are shown in a uniformly random
+order as separate pictures. Asked: the place of the missing tile, by letter. Exact; a blind guesser gets 1/K of K tiles.
 
-The missing tile and the order of the others are uniform. To answer is to solve the puzzle as far as needed: nothing says
-where any of the tiles belongs. All tiles have one size, and a margin is cut off around each, so that seams cannot be
-matched pixel by pixel. A picture is used only if all its tiles would serve, whichever is missing: none may be a
-`blank_tile` and no two `similar_tiles`, of which either might be the missing one. `too_small` pictures are refused.
+The missing tile and the order of the others are uniform. Nothing shows where a tile belongs, so the answer requires
+solving the puzzle. All tiles have the same size, and a margin is cut off around each, so that seams cannot be matched
+pixel by pixel. Refused, independent of the missing tile: pictures with a `blank_tile` or with `similar_tiles`, either of
+which could be the missing one, and `too_small` pictures.
 
 After the jigsaw of Noroozi & Favaro (arXiv 1603.09246) and its forms in Jigsaw-R1 (arXiv 2505.23590).
 """

@@ -1,15 +1,15 @@
 """Odd one out: which cut-out comes from another photo?
 
-Corrupted: 4 to 8 cut-outs of one size are shown, all but one from the same photo, one from a photo of another group; at
-the hardest level their colours are made alike. Asked: which one is alien, by letter. Exact; a blind guesser gets 1 in
-the number of cut-outs.
+Corrupted: 4 to 8 cut-outs of one size are shown, all but one from the same photo, one from a photo of another group; the
+hardest level equalises their colours. Asked: which cut-out comes from the other photo, by letter. Exact; a blind guesser
+gets 1/n of n cut-outs.
 
-Both photos are first shrunk to squares of the same size, that of the smaller one; all cut-outs are of one size, lie at
-places drawn alike, and go through the same steps: colours are made alike by bringing every cut-out, the alien too, to
-the mean and spread of all. Each cut-out of the common photo overlaps another one by a quarter of its area or more, so
-that shared content proves where it belongs. Another photo has its own colours, sharpness and compression, which the
-audit may see (`cues`); they are a part of the question. The alien's letter is uniform and drawn last. Refused: `blank`
-cut-outs, and `similar_photos`, where the other photo looks nearly the same in small.
+Both photos are first shrunk to squares of the same size, that of the smaller one. All cut-outs have the same size, the
+same distribution of positions and the same processing: to equalise colours, every cut-out gets the mean and the spread of
+all. Each cut-out of the common photo overlaps another one by at least a quarter of its area, so that shared content shows
+where it belongs. Another photo has other colours, sharpness and compression. This is part of the question, so a guesser
+may use it (`cues`). The letter of the odd one is uniform and drawn last. Refused: `blank` cut-outs, and `similar_photos`,
+if the thumbnails of the two photos are nearly equal.
 
 Odd-one-out learning is due to Fernando et al., arXiv 1611.06646, there with videos.
 """
@@ -29,20 +29,20 @@ from ssl4rl_plugin.grading import Choice, letters
 from ssl4rl_plugin.tasks.image.views import is_blank, random_box, resized, square_at
 
 SIMILAR_BELOW = 0.06
-"""Mean absolute difference (range [0, 1]) under which two photos count as the same one."""
+"""Mean absolute difference (range [0, 1]) below which two photos count as the same."""
 SHARED = 0.25
-"""Least share of a cut-out's area that another cut-out of its photo shows too."""
+"""Least share of a cut-out's area that another cut-out of its photo also shows."""
 
 
 @dataclass(frozen=True)
 class OddOneOutLevel(Level):
     side: int = 196
     pictures: int = 4
-    """How many cut-outs are shown."""
+    """Number of cut-outs."""
     cut: float = 0.6
     """Side of a cut-out as a share of the photo's short side, in [0.3, 0.8]."""
     colours_alike: bool = False
-    """Bring all cut-outs to the same mean and spread of colours."""
+    """Give all cut-outs the same mean and spread of colours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,14 +65,14 @@ class OddOneOut(Task[OddOneOutLevel]):
     cues: ClassVar = {
         "colour": "another photo has other colours",
         "sharpness": "another photo has another sharpness and grain",
-        "codec": "another photo was compressed in another way and has another amount of detail",
+        "codec": "another photo has another compression and another amount of detail",
     }
 
     def grader(self, level: OddOneOutLevel) -> Choice:
         return Choice(tuple(letters(level.pictures)))
 
     def generate(self, item: Item, level: OddOneOutLevel, rng: random.Random) -> Sample | Rejection:
-        # Neither photo is magnified, and the larger one is not left sharper than the smaller.
+        # Shrink both to the smaller size: no photo is enlarged, and the larger one does not look sharper.
         size = min(round(level.side / level.cut), *item.image.size, *item.others[0].image.size)
         host, other = (square_at(image, size, rng) for image in (item.image, item.others[0].image))
         if (apart := difference(host, other)) < SIMILAR_BELOW:
@@ -87,7 +87,7 @@ class OddOneOut(Task[OddOneOutLevel]):
             return Rejection("blank")
         if level.colours_alike:
             views = colours_alike(views)
-        shown = list(range(level.pictures))  # shown[k] is the view that letter k stands for; the last one is alien
+        shown = list(range(level.pictures))  # shown[k] is the view of letter k; the last one is the odd one
         rng.shuffle(shown)
         images = tuple(views[k] for k in shown)
         names = letters(level.pictures)
@@ -102,18 +102,18 @@ class OddOneOut(Task[OddOneOutLevel]):
 
     @staticmethod
     def _linked_boxes(size: int, cut: int, count: int, rng: random.Random) -> list[PixelBox]:
-        """Square boxes at random places of which each overlaps an earlier one by `SHARED` of its area or more."""
+        """Square boxes at random positions, each of which overlaps an earlier one by at least `SHARED` of its area."""
         boxes = [random_box(size, size, cut, cut, rng)]
         while len(boxes) < count:
             box = random_box(size, size, cut, cut, rng)
-            # Ends: enough tries are near an earlier box, even with the smallest cut-outs and a first box in a corner.
+            # Terminates: many tries are near an earlier box, even for the smallest cut-outs and a first box in a corner.
             if any(_shared(box, other) >= SHARED * cut * cut for other in boxes):
                 boxes.append(box)
         return boxes
 
 
 def colours_alike(views: list[Image.Image]) -> list[Image.Image]:
-    """The pictures with the mean and the spread of each channel brought to what they are on average."""
+    """The pictures after setting the mean and spread of each channel to their averages over all pictures."""
     stats = [ImageStat.Stat(view) for view in views]
     mean, spread = (np.mean(found, axis=0) for found in ([s.mean for s in stats], [s.stddev for s in stats]))
     values = np.arange(256)
@@ -130,5 +130,5 @@ def colours_alike(views: list[Image.Image]) -> list[Image.Image]:
 
 
 def _shared(a: PixelBox, b: PixelBox) -> int:
-    """Pixels that two boxes have in common."""
+    """Number of pixels that two boxes share."""
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -1,14 +1,14 @@
 """Patch distance: which cut-outs lie nearer to the reference in the photo?
 
-Corrupted: squares are cut out of the photo and enlarged: a reference R and 3, 4 or 5 others with letters; at the hardest
-level their colours are changed, each in its own way. Asked: the letters in order of the distance of their middles from
-R's in the photo, which is shown too, nearest first. Graded by Kendall's tau; a blind guesser gets 1 in n! right.
+Corrupted: squares are cut out of the photo and enlarged: a reference R and 3, 4 or 5 others with letters; the hardest
+level changes the colours of each separately. Asked: the letters in order of distance from R in the photo, which is also
+shown, nearest first. Distances are between centres. Graded by Kendall's tau; a blind guesser gets 1 in n! right.
 
-The letters are shuffled over the places last, so every order is equally likely. The squares do not overlap, and any two
-distances differ by a stated share of the photo's diagonal. Of squares at random places those are used that are not blank
-and do not fit nearly as well somewhere else (more than half their side away, colours compared in small); refused are
-photos that are `too_small`, or on which no such squares with such distances are found: `few_places`. What lies near in a
-photo looks alike, which a guesser may use who never looks at the whole photo (`cues`).
+The letters are shuffled last, so every order is equally likely. The squares do not overlap, and any two distances differ
+by at least `gap` of the photo's diagonal. Squares are chosen at random positions; they are not blank, and no other
+position in the photo (more than half their side away, compared at low resolution) matches them nearly as well. Refused:
+`too_small` photos, and `few_places`, if no such squares are found. Near parts of a photo look similar, so a guesser may
+use similarity without the whole photo (`cues`).
 
 Ours; after context prediction (Doersch et al., arXiv 1505.05192), which asks for the direction.
 """
@@ -27,17 +27,17 @@ from ssl4rl_plugin.tasks.image.augment import draw_colours, recoloured
 from ssl4rl_plugin.tasks.image.views import best_matches_elsewhere, fitted, is_blank, random_box, resized
 
 AMBIGUOUS_BELOW = 0.04
-"""Mean absolute difference (range [0, 1]) under which a cut-out counts as found somewhere else too."""
+"""Mean absolute difference (range [0, 1]) below which a cut-out also matches another position."""
 PLACES = 28
-"""Places of which the cut-outs are chosen."""
+"""Number of random positions from which the cut-outs are chosen."""
 TRIES = 30
-"""How many references are tried."""
+"""Number of references that are tried."""
 
 
 @dataclass(frozen=True)
 class PatchDistanceLevel(Level):
     cutouts: int = 3
-    """How many cut-outs are to be put in order."""
+    """Number of cut-outs to order."""
     cut: float = 0.3
     """Side of a cut-out as a share of the photo's short side, in [0.1, 0.4]."""
     gap: float = 0.12
@@ -63,8 +63,8 @@ class PatchDistance(Task[PatchDistanceLevel]):
     }
     default_level = "3_cutouts"
     cues: ClassVar = {
-        "colour": "places that lie near each other in a photo are alike in colours",
-        "sharpness": "places that lie near each other in a photo are alike in texture and focus",
+        "colour": "near parts of a photo have similar colours",
+        "sharpness": "near parts of a photo have similar texture and focus",
     }
 
     def grader(self, level: PatchDistanceLevel) -> Ordering:
@@ -106,7 +106,7 @@ class PatchDistance(Task[PatchDistanceLevel]):
     def _chosen(
         usable: list[PixelBox], level: PatchDistanceLevel, diagonal: float, rng: random.Random
     ) -> list[PixelBox] | None:
-        """A reference and other boxes in order of their distance from it, none overlapping; None if none are found."""
+        """A reference box, then other boxes in order of distance from it, without overlaps; None if none are found."""
         for _ in range(TRIES if usable else 0):
             reference, *others = rng.sample(usable, len(usable))
             chosen: list[tuple[float, PixelBox]] = [(0.0, reference)]

@@ -3,9 +3,9 @@
 Corrupted: a square is cut out of one cell of a 2x2 or 3x3 grid over the photo, wholly inside the cell, and enlarged to
 a fixed size; optionally its colours are changed. Asked: which cell, by name. Exact; a blind guesser gets 1/4 or 1/9.
 
-The cell is uniform and the cut-out's size does not depend on it. A picture is used only if the cut-out of EVERY cell
-would serve, so that refusals favour no answer: none may be `too_small` or `blank`, and none `ambiguous`, which is when,
-slid over the whole picture (colours compared in small), it fits somewhere in another cell nearly as well.
+The cell is uniform, and the cut-out's size does not depend on it. Refused: pictures in which the cut-out of ANY cell is
+`too_small`, `blank` or `ambiguous`, so that refusals favour no answer. A cut-out is ambiguous if, compared at low
+resolution, it matches a position in another cell nearly as well.
 
 From context prediction (Doersch et al., arXiv 1505.05192); as a reward in SSL4RL (arXiv 2510.16416).
 """
@@ -26,7 +26,7 @@ from ssl4rl_plugin.tasks.image.augment import draw_colours, recoloured
 from ssl4rl_plugin.tasks.image.views import BLANK_CONTRAST, cell_cuts, fitted, place_names, resized, slid_over
 
 AMBIGUOUS_BELOW = 0.04
-"""Mean absolute difference (range [0, 1]) under which the cut-out counts as found in another cell too."""
+"""Mean absolute difference (range [0, 1]) below which the cut-out also matches another cell."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PositionLevel(Level):
     grid: int = 2
     """Cells per side."""
     smallest: float = 0.6
-    """Side of the cut-out at least this share of the cell's short side, in (0, 1)."""
+    """Least side of the cut-out as a share of the cell's short side, in (0, 0.9]."""
     augment: bool = False
     """Change the cut-out's colours."""
 
@@ -47,7 +47,7 @@ class PositionLevel(Level):
 SYNONYMS = {"top": ("top", "upper"), "bottom": ("bottom", "lower")} | dict.fromkeys(
     ("middle", "center"), ("center", "centre", "middle")
 )
-"""Words that say the same, for each word of a label."""
+"""Synonyms of each word of a label."""
 
 
 class Position(Task[PositionLevel]):
@@ -100,7 +100,7 @@ class Position(Task[PositionLevel]):
 
     @staticmethod
     def _best_matches_in_other_cells(item: Item, boxes: list[PixelBox], grid: int) -> list[float]:
-        """For the cut-out of each cell the smallest mean absolute difference, in [0, 1], to a window in another cell.
+        """For the cut-out of each cell, the smallest mean absolute difference, in [0, 1], to a window in another cell.
 
         A window belongs to the cell of its centre.
         """

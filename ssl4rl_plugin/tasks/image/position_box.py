@@ -1,14 +1,14 @@
 """Position box: where exactly in the picture does the cut-out lie?
 
-Corrupted: a part of the photo, of the photo's own shape, is cut out and enlarged; at the hardest level its colours are
-changed. Asked: its box in thousandths of the picture's width and height. Graded by the intersection over union, 0.75 and
-more counts as correct; what the best constant box gets is integrated by the grader, a few per cent.
+Corrupted: a part of the photo, with the photo's aspect ratio, is cut out and enlarged; the hardest level changes its
+colours. Asked: its box in thousandths of the picture's width and height. Graded by the intersection over union; at least
+0.75 counts as correct. The grader integrates what the best constant box gets: a few per cent.
 
-The box is drawn by the grader: its side uniform in the level's range, its place uniform given the side. Refusals ask
-neither: places all over the photo are tried at the smallest side, and a photo is refused where a cut-out of any of them
-would be `blank`, or `ambiguous`, which is when it fits nearly as well somewhere else (more than half its width or height
-away, colours compared in small). Refused too: `too_small` photos. That detail is coarser in a smaller cut-out tells the
-box's size roughly, but nothing of its place.
+The grader draws the box: its side is uniform in the level's range, and its position is uniform given the side. Refusals
+depend on neither. They test cut-outs of the smallest side at positions all over the photo, and refuse the photo if any of
+these is `blank` or `ambiguous`: another position (more than half its width or height away, compared at low resolution)
+matches it nearly as well. Also refused: `too_small` photos. A smaller cut-out has coarser detail, which reveals roughly
+the size of the box but nothing about its position.
 
 After context prediction (Doersch et al., arXiv 1505.05192), with the answer of visual grounding.
 """
@@ -28,15 +28,15 @@ from ssl4rl_plugin.tasks.image.augment import draw_colours, recoloured
 from ssl4rl_plugin.tasks.image.views import best_matches_elsewhere, fitted, is_blank
 
 AMBIGUOUS_BELOW = 0.03
-"""Mean absolute difference (range [0, 1]) under which a cut-out counts as found somewhere else too."""
+"""Mean absolute difference (range [0, 1]) below which a cut-out also matches another position."""
 
 
 @dataclass(frozen=True)
 class PositionBoxLevel(Level):
     smallest: float = 0.45
-    """Side of the cut-out at least this share of the picture's, in (0, 1)."""
+    """Least side of the cut-out as a share of the picture's, in (0, 1)."""
     largest: float = 0.6
-    """Side of the cut-out at most this share of the picture's, in (0, 1)."""
+    """Largest side of the cut-out as a share of the picture's, in (0, 1)."""
     augment: bool = False
     """Change the cut-out's colours."""
 
@@ -65,7 +65,7 @@ class PositionBox(Task[PositionBoxLevel]):
         width, height = round(photo.width * level.smallest), round(photo.height * level.smallest)
         if min(width, height) < 14:
             return Rejection("too_small", f"a cut-out would have {width} x {height} pixels")
-        places = math.ceil(1 / level.smallest)  # along each side, so that no part of the photo is left out
+        places = math.ceil(1 / level.smallest)  # positions along each side, so that they cover the photo
         lefts, uppers = (
             [round(k * (whole - part) / (places - 1)) for k in range(places)]
             for whole, part in ((photo.width, width), (photo.height, height))
@@ -80,7 +80,7 @@ class PositionBox(Task[PositionBoxLevel]):
         x1, y1, x2, y2 = (edge / 1000 * whole for edge, whole in zip(truth, photo.size * 2, strict=True))
         whole = fitted(photo, level.side)
         shape = max(1, whole.width // 2), max(1, whole.height // 2)
-        # The box as stated, not the nearest whole pixels.
+        # Crop the exact box, not the nearest whole pixels.
         shown = photo.resize(shape, Image.Resampling.BICUBIC, (x1, y1, x2, y2), reducing_gap=3.0)
         params: dict[str, Any] = {"box": [round(edge, 2) for edge in (x1, y1, x2, y2)]}
         if level.augment:

@@ -1,14 +1,14 @@
 """Relative position: where does one cut-out lie, seen from the other?
 
-Corrupted: two squares, A and B, are cut out of different cells of a 2x2 or 3x3 grid over the photo, at the same place of
-the cell, and enlarged; at the hardest level their colours are changed, each in its own way. Asked: in which of 4 or 8
-directions B lies from A in the photo, which is shown beside them. Exact; a blind guesser gets 1/4 or 1/8.
+Corrupted: two squares, A and B, are cut out of different cells of a 2x2 or 3x3 grid over the photo, at the same position
+within the cell, and enlarged; the hardest level changes the colours of each separately. Asked: the direction from A to B
+in the photo, which is also shown, out of 4 or 8. Exact; a blind guesser gets 1/4 or 1/8.
 
-The direction is uniform; the pair of cells is uniform among those that lie in it, exactly in line or on a diagonal of the
-grid. A picture is used only if the cut-outs of ALL cells would serve, so that refusals favour no answer: none may be
-`blank`, and none `ambiguous`, which is when it fits nearly as well somewhere else (more than 0.75 of its side away,
-colours compared in small), or when the photo is so long that a diagonal of the grid is nearer to a row or column than to
-a diagonal of 45 degrees. Refused too: `too_small` photos.
+The direction is uniform; the pair of cells is uniform among those in that direction, exactly in line or on a diagonal of
+the grid. Refused: photos in which the cut-out of ANY cell is `blank` or `ambiguous`, so that refusals favour no answer;
+`too_small` photos. A cut-out is ambiguous if another position (more than 0.75 of its side away, compared at low
+resolution) matches it nearly as well. A photo is also ambiguous if it is so long that a diagonal of the grid is nearer to
+a row or column than to 45 degrees.
 
 From context prediction (Doersch et al., arXiv 1505.05192), where the photo is not shown.
 """
@@ -25,17 +25,17 @@ from ssl4rl_plugin.tasks.image.augment import draw_colours, recoloured
 from ssl4rl_plugin.tasks.image.views import best_matches_elsewhere, cell_cuts, fitted, is_blank, resized
 
 AMBIGUOUS_BELOW = 0.03
-"""Mean absolute difference (range [0, 1]) under which a cut-out counts as found somewhere else too."""
+"""Mean absolute difference (range [0, 1]) below which a cut-out also matches another position."""
 
 LONGEST = 2.4
-"""Ratio of a photo's sides up to which the diagonals of the grid are nearer to 45 degrees than to 0 or 90."""
+"""Largest ratio of a photo's sides at which the diagonals of the grid are nearer to 45 degrees than to 0 or 90."""
 
 FOUR = {"left": (0, -1), "right": (0, 1), "above": (-1, 0), "below": (1, 0)}
 """Direction -> step in rows and columns."""
 EIGHT = FOUR | {"above-left": (-1, -1), "above-right": (-1, 1), "below-left": (1, -1), "below-right": (1, 1)}
 
 SYNONYMS = {"above": ("above", "up", "upper", "top"), "below": ("below", "down", "lower", "bottom")}
-"""Words that say the same, for each word of a label."""
+"""Synonyms of each word of a label."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """Rotation: by how many degrees was the picture turned?
 
-Corrupted: a square cut of the photo is rotated counter-clockwise by a uniform multiple of 90, 45 or 30 degrees. Asked:
+Corrupted: a square crop of the photo is rotated counter-clockwise by a uniform multiple of 90, 45 or 30 degrees. Asked:
 the angle, either from a pair (upright, rotated) or from the rotated picture alone. Graded by circular distance; a blind
 guesser gets 1/4, 1/8 or 1/12 right.
 
-Nothing but the content should tell. Both pictures are squares of the same size, cut inside the circle that every turn
-keeps, so no border, corner or padding appears, and no picture is magnified. Quarter turns move whole pixels, and nothing
-is resampled after them. For other turns resampling matters: its square passband turns with the picture and would give
-the angle away in the spectrum. So the picture is first blurred by 1.3 pixels of the result, alike in all directions; all
-angles, 0 too, go through one and the same interpolation; nothing is rounded in between; and noise of at most 2 of 255
-levels covers what is left. A test fits a guesser that sees spectra only. What the source's own compression left in the
-pixels turns with them; that is a property of the photo. Refused: `blank` pictures, `symmetric` ones, which look the same
-at two of the possible angles, and pictures that are `too_small`.
+Only the content may reveal the angle. Both pictures are squares of the same size, cropped inside the circle that every
+rotation keeps, so no border, corner or padding appears, and no picture is enlarged. Quarter turns move whole pixels, and
+nothing is resampled after them. For other angles, resampling has a square passband that rotates with the picture, which
+would reveal the angle in the spectrum. So the picture is first blurred isotropically by 1.3 pixels of the result; all
+angles, including 0, use the same interpolation; nothing is rounded in between; and noise of at most 2 of 255 levels
+covers the rest. A test fits a guesser that sees only spectra. Compression artefacts of the source rotate with the
+pixels; they belong to the photo. Refused: `blank` pictures, `symmetric` ones, which look the same at two of the possible
+angles, and `too_small` ones.
 
 From RotNet (Gidaris et al., arXiv 1803.07728); as a reward in SSL4RL (arXiv 2510.16416).
 """
@@ -32,16 +32,16 @@ from ssl4rl_plugin.grading import Angle
 from ssl4rl_plugin.tasks.image.views import is_blank, random_square, resized
 
 SYMMETRIC_BELOW = 0.03
-"""Mean absolute difference (range [0, 1]) under which a picture counts as equal to its rotated self."""
+"""Mean absolute difference (range [0, 1]) below which a picture counts as equal to its rotation."""
 
 BLUR = 1.3
-"""Standard deviation of the blur before turns that are not right angles, in pixels of the result."""
+"""Standard deviation, in pixels of the result, of the blur before rotations that are not quarter turns."""
 
 
 @dataclass(frozen=True)
 class RotationLevel(Level):
     step: int = 90
-    """Possible angles are the multiples of this many degrees; divides 180."""
+    """The possible angles are the multiples of this many degrees; divides 180."""
     pair: bool = True
     """Show the upright picture beside the rotated one."""
 
@@ -67,7 +67,7 @@ class Rotation(Task[RotationLevel]):
         square = random_square(item.image, rng)
         possible = range(0, 360, level.step)
         angle = rng.choice(possible)
-        # A right angle keeps the whole square; other turns keep only the square inside the circle.
+        # A quarter turn keeps the whole square; other rotations keep only the square inside the circle.
         kept = square.width if level.step % 90 == 0 else int(square.width / math.sqrt(2))
         side = min(level.side, kept)
         if side < 28:
@@ -105,29 +105,29 @@ class Rotation(Task[RotationLevel]):
 
 
 def as_planes(image: Image.Image) -> np.ndarray:
-    """The picture's channels as float32 of shape (3, height, width), so that nothing is rounded half-way."""
+    """The picture's channels as float32 of shape (3, height, width), so that intermediate results are not rounded."""
     return np.ascontiguousarray(np.asarray(image, np.float32).transpose(2, 0, 1))
 
 
 def as_image(planes: np.ndarray) -> Image.Image:
-    """Channels of shape (3, height, width), in [0, 255] or a little outside, as an RGB picture."""
+    """An RGB picture of channels of shape (3, height, width). Values outside [0, 255] are clipped."""
     return Image.fromarray(np.clip(np.rint(planes), 0, 255).astype(np.uint8).transpose(1, 2, 0))
 
 
 def turned(planes: np.ndarray, angle: int, side: int, kept: float) -> np.ndarray:
-    """The central `kept` x `kept` pixels of a square after a counter-clockwise turn by `angle` degrees, at `side` pixels.
+    """Rotate a square counter-clockwise by `angle` degrees, and resize its central `kept` x `kept` pixels to `side`.
 
-    With the square's side at least sqrt(2) times `kept`, no corner of the turned square shows.
+    If the square's side is at least sqrt(2) * `kept`, no corner of the rotated square is visible.
     """
     scale = kept / side
     cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
     matrix = np.array([[cos, sin], [-sin, cos]])  # from (y, x) in the result to (y, x) in the square; y points down
     here, there = (side - 1) / 2, (planes.shape[1] - 1) / 2
     offset = there - matrix.sum(axis=1) * here
-    # Cubic B-splines: the errors of Pillow's bicubic filter are large enough to show at which angle it was used.
+    # Cubic B-splines: the errors of Pillow's bicubic filter are large enough to reveal the angle.
     return np.stack([affine_transform(plane, matrix, offset, (side, side), order=3, mode="mirror") for plane in planes])
 
 
 def noise(shape: tuple[int, ...], rng: random.Random) -> np.ndarray:
-    """Whole numbers from -2 to 2 of the given shape, nearly uniform and drawn from `rng`."""
+    """Nearly uniform integers from -2 to 2 in an array of the given shape, drawn from `rng`."""
     return (np.frombuffer(rng.randbytes(math.prod(shape)), np.uint8).reshape(shape) % 5).astype(np.float32) - 2

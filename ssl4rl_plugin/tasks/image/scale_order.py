@@ -1,17 +1,17 @@
 """Scale order: which cut shows most of the scene, which is closest up?
 
-Corrupted: n square cuts around one point of the photo, each a fixed factor narrower than the one before, are shown at
-one size in random order. Asked: their order from the widest to the narrowest view. Graded by Kendall's tau; a blind
+Corrupted: n square crops around one point of the photo, each narrower than the previous one by a fixed factor, are shown
+at one size in random order. Asked: their order from the widest to the narrowest view. Graded by Kendall's tau; a blind
 guesser gets 1 in n! right, and half of the pairs.
 
-Sharpness should not tell. A cut that is shrunk more looks sharper, so all cuts are first brought to the same p x p
-pixels, half as many a side as the narrowest one has in the photo or fewer: all are shrunk, with a filter that leaves no
-aliases, and what their own resolution does to photos is gone. Colour is then kept at half the resolution, as JPEG keeps
-it, since what is shrunk less would keep more of that. Last, all are brought to the size shown, by one same step. What
-is left is about the question: how much varies in a view depends on how wide it is (see `cues`).
+Sharpness must not reveal the order: a crop that is shrunk more looks sharper. So all crops are first shrunk to the same
+p x p pixels, where p is at most half the side of the narrowest crop in the photo, with a filter without aliasing. This
+removes the effect of their resolution. Then colour is reduced to half the resolution, as in JPEG, since a crop that is
+shrunk less would keep more of JPEG's. Last, all are resized to the size shown in the same step. The remaining differences
+belong to the question: the variation in a view depends on its width (`cues`).
 
-Refused: `blank` cuts; `too_small` photos, in which p would be under 28 pixels; `ambiguous` ones, where the wider of two
-cuts could as well be a part of the narrower one, or hardly differs from it.
+Refused: `blank` crops; `too_small` photos, for which p would be below 28 pixels; `ambiguous` ones, in which the wider of
+two crops could be a part of the narrower one, or hardly differs from it.
 
 Scale as something to predict: after Auto-Encoding Transformations (Zhang et al., arXiv 1901.04596).
 """
@@ -31,9 +31,9 @@ from ssl4rl_plugin.grading import Ordering, letters
 from ssl4rl_plugin.tasks.image.views import is_blank, random_square, resized
 
 SHRUNK_BY = 2.0
-"""Side of the narrowest cut in the photo over the side at which all cuts are compared."""
+"""Least ratio of the narrowest crop's side in the photo to p."""
 AMBIGUOUS_BELOW = 0.05
-"""Mean absolute difference (range [0, 1]) under which a cut counts as a part of another, or as equal to it."""
+"""Mean absolute difference (range [0, 1]) below which a crop counts as a part of another, or as equal to it."""
 PROBE_SIDE = 24
 
 
@@ -43,7 +43,7 @@ class ScaleOrderLevel(Level):
     count: int = 3
     """Pictures to order, 2 to 6."""
     ratio: float = 1.5
-    """Width of a cut over that of the next narrower one, from 1.1 to 4."""
+    """Width of a crop divided by that of the next narrower one, in [1.1, 4]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,10 +62,10 @@ class ScaleOrder(Task[ScaleOrderLevel]):
     }
     default_level = "three"
     cues: ClassVar = {
-        "sharpness": "a wide view holds more things, so more detail, than its middle",
+        "sharpness": "a wide view shows more things, so more detail, than its middle",
         "codec": "more detail takes more bytes",
-        "colour": "how much colours vary in a view depends on how wide it is",
-        "border": "detail goes up to the border lines",
+        "colour": "the variation of colours in a view depends on its width",
+        "border": "detail includes the border lines",
     }
 
     def grader(self, level: ScaleOrderLevel) -> Ordering:
@@ -78,7 +78,7 @@ class ScaleOrder(Task[ScaleOrderLevel]):
         if common < 28:
             return Rejection("too_small", f"{common} pixels would be left of each cut")
         middle = widest.width / 2
-        # `box` takes fractions of pixels: all cuts have exactly one centre.
+        # `box` takes fractions of pixels, so all crops have exactly the same centre.
         small = [
             _with_coarse_colour(
                 widest.resize(
@@ -92,7 +92,7 @@ class ScaleOrder(Task[ScaleOrderLevel]):
         if any(is_blank(cut) for cut in small):
             return Rejection("blank")
         for wider, narrower in itertools.pairwise(small):
-            # The second is the false reading: the middle of the narrower cut, taken for the wider one.
+            # The second is the wrong order: the wider crop compared with the middle of the narrower one.
             apart = min(_apart(wider, narrower), _apart(wider, _middle(narrower, level.ratio)))
             if apart < AMBIGUOUS_BELOW:
                 return Rejection("ambiguous", f"differs by {apart:.3f}")
@@ -111,9 +111,9 @@ class ScaleOrder(Task[ScaleOrderLevel]):
 
 
 def _with_coarse_colour(cut: Image.Image) -> Image.Image:
-    """The cut with its colour, but not its brightness, at half the resolution.
+    """The crop with its colour, but not its brightness, at half the resolution.
 
-    JPEG photos are stored so. What is shrunk less than by 2 would keep a trace of it that the wider cuts have lost.
+    JPEG stores colour in this way. A crop that is shrunk by less than 2 would keep a trace of it that wider crops lose.
     """
     brightness, *colours = cut.convert("YCbCr").split()
     half = (max(1, cut.width // 2), max(1, cut.height // 2))
@@ -122,14 +122,14 @@ def _with_coarse_colour(cut: Image.Image) -> Image.Image:
 
 
 def _middle(cut: Image.Image, ratio: float) -> Image.Image:
-    """The middle of a square cut, `ratio` times narrower, in small."""
+    """A thumbnail of the middle of a square crop, `ratio` times narrower."""
     edge = cut.width * (1 - 1 / ratio) / 2
     box = (edge, edge, cut.width - edge, cut.width - edge)
     return cut.resize((PROBE_SIDE, PROBE_SIDE), Image.Resampling.BOX, box=box)
 
 
 def _apart(a: Image.Image, b: Image.Image) -> float:
-    """Mean absolute difference of two pictures in small, in [0, 1]."""
+    """Mean absolute difference of two thumbnails, in [0, 1]."""
     one, two = (
         np.asarray(picture.resize((PROBE_SIDE, PROBE_SIDE), Image.Resampling.BOX), np.float32) for picture in (a, b)
     )

@@ -1,11 +1,11 @@
 """Swapped tiles: which two tiles of the picture were exchanged?
 
-Corrupted: the photo is cut into a grid of tiles, and two of them change places; all others stay. Asked: the two places,
-by their letters, in any order. Graded by F1 of the two; a blind guesser solves 1 in K (K - 1) / 2 of K tiles.
+Corrupted: the photo is cut into a grid of tiles, and two of them change places. Asked: the two places, by letter, in any
+order. Graded by F1; a blind guesser solves 1 in K (K - 1) / 2 of K tiles.
 
-All pairs are equally likely, neighbours or not. A margin is cut off around every tile and a white line drawn between all
-of them, so that a broken seam is not there to be found pixel by pixel. A picture is used only if EVERY exchange would
-be visible: none of its tiles may be a `blank_tile` and no two `similar_tiles`. `too_small` pictures are refused.
+All pairs are equally likely, neighbours or not. Tiles lose a margin and are separated by white lines, so that seams
+cannot be compared pixel by pixel. Refused: pictures in which ANY exchange would be invisible, because of a `blank_tile`
+or `similar_tiles`, and `too_small` pictures.
 
 After the jigsaw of Noroozi & Favaro (arXiv 1603.09246); with the box-swap questions of Jigsaw-R1 (arXiv 2505.23590).
 """
@@ -25,7 +25,7 @@ class SwappedTilesLevel(GridLevel):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rows * self.cols < 3:
-            raise ValueError("of two tiles there is but one pair to exchange; at least 3 are needed")
+            raise ValueError("two tiles have only one pair to exchange; at least 3 tiles are needed")
 
 
 class SwappedTiles(Task[SwappedTilesLevel]):

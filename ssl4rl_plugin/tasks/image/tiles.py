@@ -1,4 +1,4 @@
-"""Grids of tiles: cut out of a photo, refused where they would not do, and shown side by side; for the jigsaw family."""
+"""Grids of tiles for the jigsaw family: cut them out of a photo, check them, and compose them into one picture."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ssl4rl_plugin.grading import letters
 from ssl4rl_plugin.tasks.image.views import PROBE_SIDE, grid_boxes, is_blank, place_names, random_box, resized
 
 SIMILAR_BELOW = 0.03
-"""Mean absolute difference (range [0, 1]) under which two tiles count as interchangeable."""
+"""Mean absolute difference (range [0, 1]) below which two tiles count as interchangeable."""
 SMALLEST_TILE = 14
-"""Pixels: neither side of a tile is shorter, in the photo and as resized, before its margins are cut off."""
+"""Least side of a tile in pixels, both in the photo and resized, before its margins are cut off."""
 SMALLEST_CUT = 0.85
-"""A grid is cut out of at least this share of the photo's width and height."""
+"""Least share of the photo's width and height that a grid covers."""
 
 
 @dataclass(frozen=True)
 class GridLevel(Level):
-    """What all levels of tasks on one grid of tiles have."""
+    """Base of the levels of all tasks on one grid of tiles."""
 
     rows: int = 2
     """Rows of the grid."""
@@ -47,13 +47,13 @@ class GridLevel(Level):
 
     @property
     def places(self) -> str:
-        """What the labels mean, for prompts: `A top-left, B top-right, ...`."""
+        """The labels with their meaning, for prompts: `A top-left, B top-right, ...`."""
         names = zip(self.letters, place_names(self.rows, self.cols), strict=True)
         return ", ".join(f"{letter} {name}" for letter, name in names)
 
 
 def check_margin(margin: float) -> None:
-    """Raise ValueError unless `margin` (share of a tile cut off at each side) leaves enough of a tile."""
+    """Raise ValueError unless `margin` (share of a tile cut off at each side) is in [0, 0.3]."""
     if not 0 <= margin <= 0.3:
         raise ValueError(f"margin must be in [0, 0.3], got {margin}")
 
@@ -67,20 +67,20 @@ def cut_tiles(
     rng: random.Random,
     smallest: float = SMALLEST_CUT,
 ) -> list[Image.Image]:
-    """Tiles of one size, in reading order, of a cut of the picture at a uniform place.
+    """Tiles of equal size, in reading order, of a crop of the picture at a uniform position.
 
     Args:
         picture: RGB.
         rows: rows of the grid.
         cols: columns of the grid.
-        side: pixels along the longest side of all the tiles together, before margins are cut off.
+        side: pixels along the longest side of the whole grid, before margins are cut off.
         margin: share of a tile cut off at each of its sides, so that seams cannot be matched pixel by pixel.
-        rng: draws the cut.
-        smallest: least share of the picture's width and height in the cut.
+        rng: draws the crop.
+        smallest: least share of the picture's width and height in the crop.
     """
     keep = rng.uniform(smallest, 1.0)
     box = random_box(*picture.size, picture.width * keep, picture.height * keep, rng)
-    # Tiles are whole pixels and all alike, and the picture keeps its aspect ratio up to 2:1 either way.
+    # All tiles have the same whole number of pixels. The aspect ratio is kept up to 2:1 and 1:2.
     width, height = box[2] - box[0], box[3] - box[1]
     scale = side / max(width, height)
     tile_w = max(SMALLEST_TILE, round(max(width * scale, side / 2) / cols))
@@ -94,23 +94,23 @@ def cut_tiles(
 
 
 def unclear(tiles: Sequence[Image.Image]) -> Rejection | None:
-    """Why a puzzle of these tiles has no certain answer: `blank_tile` or `similar_tiles`; None if it has one."""
-    # Half the pixels a side say the same at a fraction of the time; small tiles stay as they are.
-    little = [tile.reduce(max(1, min(tile.size) // PROBE_SIDE)) for tile in tiles]
-    if any(is_blank(tile) for tile in little):
+    """A rejection if the answer would not be unique: `blank_tile` or `similar_tiles`; None otherwise."""
+    # Smaller copies give the same result much faster.
+    small = [tile.reduce(max(1, min(tile.size) // PROBE_SIDE)) for tile in tiles]
+    if any(is_blank(tile) for tile in small):
         return Rejection("blank_tile")
-    closest = least_difference(little)
+    closest = least_difference(small)
     return Rejection("similar_tiles", f"two tiles differ by {closest:.3f}") if closest < SIMILAR_BELOW else None
 
 
 def too_small(picture: Image.Image, rows: int, cols: int, smallest: float = SMALLEST_CUT) -> Rejection | None:
-    """`too_small` where a tile of the smallest cut would hold fewer than `SMALLEST_TILE` pixels of the photo a side."""
+    """`too_small` if a tile of the smallest crop has a side of fewer than `SMALLEST_TILE` pixels in the photo."""
     pixels = int(smallest * min(picture.width / cols, picture.height / rows))
     return Rejection("too_small", f"a tile would have {pixels} pixels") if pixels < SMALLEST_TILE else None
 
 
 def grid_tiles(picture: Image.Image, level: GridLevel, rng: random.Random) -> list[Image.Image] | Rejection:
-    """The tiles of a level's grid in reading order, or `too_small`, `blank_tile` or `similar_tiles`."""
+    """The tiles of a level's grid in reading order, or a rejection: `too_small`, `blank_tile` or `similar_tiles`."""
     if (refused := too_small(picture, level.rows, level.cols)) is not None:
         return refused
     tiles = cut_tiles(picture, level.rows, level.cols, level.side, level.margin, rng)
@@ -118,7 +118,7 @@ def grid_tiles(picture: Image.Image, level: GridLevel, rng: random.Random) -> li
 
 
 def composed(tiles: Sequence[Image.Image], cols: int, side: int) -> Image.Image:
-    """One picture of the tiles in reading order, white lines between them; `side` sets how wide the lines are."""
+    """One picture of the tiles in reading order, with white lines between them. `side` determines the lines' width."""
     (w, h), gap = tiles[0].size, max(2, side // 64)
     rows = len(tiles) // cols
     canvas = Image.new("RGB", (cols * (w + gap) - gap, rows * (h + gap) - gap), "white")

@@ -1,4 +1,4 @@
-"""Crops and resizes that several image tasks share, each one drawn from a given generator."""
+"""Crops, resizes and checks that several image tasks share. Random ones draw from a given generator."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from scipy.spatial.distance import cdist
 from ssl4rl_plugin.data.images import PixelBox, contrast
 
 BLANK_CONTRAST = 0.02
-"""Pictures whose luma varies less than this (standard deviation, range [0, 0.5]) show nothing to ask about."""
+"""Standard deviation of the luma (range [0, 0.5]) below which a picture is blank."""
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether a picture shows nothing: contrast below `BLANK_CONTRAST`."""
+    """Whether the contrast of a picture is below `BLANK_CONTRAST`."""
     return contrast(image) < BLANK_CONTRAST
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture at `size` (width, height), by the one filter used everywhere, whether it shrinks or grows."""
+    """The picture resized to `size` (width, height). All tasks use this filter, to shrink and to enlarge."""
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """The whole picture with its longest side at exactly `side` pixels; the aspect ratio stays."""
+    """The picture resized so that its longest side has `side` pixels; keeps the aspect ratio."""
     scale = side / max(image.size)
     return resized(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
 def random_box(width: int, height: int, crop_w: float, crop_h: float, rng: random.Random) -> tuple[int, int, int, int]:
-    """A box of the given size (pixels, cut to the picture) at a uniform place: (left, upper, right, lower)."""
+    """A box of the given size (pixels, at most the picture's) at a uniform position: (left, upper, right, lower)."""
     w, h = max(1, min(width, round(crop_w))), max(1, min(height, round(crop_h)))
     left, upper = rng.randint(0, width - w), rng.randint(0, height - h)
     return left, upper, left + w, upper + h
 
 
 def random_square(image: Image.Image, rng: random.Random, smallest: float = 0.7) -> Image.Image:
-    """A square cut of side between `smallest` and 1 times the picture's short side, at a uniform place."""
+    """A square crop at a uniform position; its side is uniform in `smallest` to 1 times the picture's short side."""
     side = min(image.size) * rng.uniform(smallest, 1.0)
     return image.crop(random_box(image.width, image.height, side, side, rng))
 
@@ -54,7 +54,7 @@ def grid_boxes(width: int, height: int, rows: int, cols: int) -> list[tuple[int,
 
 
 def place_names(rows: int, cols: int) -> tuple[str, ...]:
-    """Names of the places of a grid in reading order: `top-left`, ..., `row 2 column 3` where words run out."""
+    """Names of the places of a grid in reading order: `top-left`, ..., or `row 2 column 3` in grids above 3 x 3."""
     vertical = {1: [""], 2: ["top", "bottom"], 3: ["top", "middle", "bottom"]}.get(rows)
     horizontal = {1: [""], 2: ["left", "right"], 3: ["left", "center", "right"]}.get(cols)
     if vertical is None or horizontal is None:
@@ -64,11 +64,11 @@ def place_names(rows: int, cols: int) -> tuple[str, ...]:
 
 
 PROBE_SIDE = 40
-"""Longest side of the small picture in which cut-outs are looked for."""
+"""Longest side of the small picture on which cut-outs are compared."""
 
 
 def cell_cuts(picture: Image.Image, grid: int, side: int, rng: random.Random) -> list[PixelBox]:
-    """A square of `side` pixels in each cell of a `grid` x `grid` division, at one drawn place of the cell for all."""
+    """A square of `side` pixels in each cell of a `grid` x `grid` grid, at the same random position in each cell."""
     cell_w, cell_h = picture.width / grid, picture.height / grid
     inner = random_box(int(cell_w), int(cell_h), side, side, rng)
     return [
@@ -81,12 +81,17 @@ def cell_cuts(picture: Image.Image, grid: int, side: int, rng: random.Random) ->
 def slid_over(
     picture: Image.Image, boxes: Sequence[PixelBox], little: Image.Image | None = None
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """How well cut-outs of one size fit wherever they are laid over the picture, compared in small.
+    """Compare cut-outs of one size with all windows of that size in the picture, at low resolution.
 
-    Returns, for each box, the mean absolute difference, in [0, 1], to every window of its size, an array (rows, cols);
-    and the centres of the windows of each row and of each column, as shares of the picture's height and width. In a
-    picture too narrow to compare, every cut-out fits a window that lies outside of it. `little` may be the picture at a
-    smaller size, which is faster.
+    Args:
+        picture: RGB.
+        boxes: the cut-outs, all of one size.
+        little: a smaller copy of the picture, for speed.
+
+    Returns:
+        For each box, its mean absolute difference, in [0, 1], to each window, of shape (rows, cols); then the vertical and
+        the horizontal centres of the windows, as shares of the picture's height and width. If the picture is too narrow
+        to compare, one window outside the picture with difference 0.
     """
     small = fitted(little or picture, min(PROBE_SIDE, max(picture.size)))
     scale = small.width / picture.width
@@ -95,19 +100,19 @@ def slid_over(
     h, w = max(3, round((lower - upper) * scale)), max(3, round((right - left) * scale))
     if h > height or w > width:
         return [np.zeros((1, 1), np.float32) for _ in boxes], np.array([-1.0]), np.array([-1.0])
-    # Every second pixel of a window is enough to tell places apart. Shape (rows, cols, 3, h / 2, w / 2).
+    # Every second pixel of a window is enough to distinguish positions. Shape (rows, cols, 3, h / 2, w / 2).
     windows = sliding_window_view(whole, (h, w), axis=(0, 1))[..., ::2, ::2]  # type: ignore[call-overload]
     rows, cols = windows.shape[:2]
-    flat = windows.reshape(rows * cols, -1).astype(np.float64)  # one after the other: much faster than strided windows
+    flat = windows.reshape(rows * cols, -1).astype(np.float64)  # contiguous: much faster than strided windows
     at = [min(round(box[1] * scale), rows - 1) * cols + min(round(box[0] * scale), cols - 1) for box in boxes]
     apart = [found.reshape(rows, cols) for found in cdist(flat[at], flat, "cityblock") / flat.shape[1]]
     return apart, (np.arange(rows) + h / 2) / height, (np.arange(cols) + w / 2) / width
 
 
 def best_matches_elsewhere(picture: Image.Image, boxes: Sequence[PixelBox], away: float = 0.5) -> list[float]:
-    """For each of the boxes of one size the smallest mean absolute difference, in [0, 1], to a window somewhere else.
+    """For each box, all of one size, the smallest mean absolute difference, in [0, 1], to a window at another position.
 
-    Somewhere else is where the centres lie more than `away` times the box's width or height apart.
+    Another position means that the centres are more than `away` times the box's width or height apart.
     """
     maps, y, x = slid_over(picture, boxes)
     found = []
@@ -119,14 +124,14 @@ def best_matches_elsewhere(picture: Image.Image, boxes: Sequence[PixelBox], away
 
 
 def square_at(image: Image.Image, side: int, rng: random.Random) -> Image.Image:
-    """A square cut of the photo's short side, at `side` pixels: no aspect ratio or resolution is left to compare."""
+    """A square crop of the photo's short side, resized to `side` pixels, so that it reveals no aspect ratio or size."""
     short = min(image.size)
     return resized(image.crop(random_box(*image.size, short, short, rng)), (side, side))
 
 
 def overlapping_boxes(side: int, smallest: float, overlap: float, rng: random.Random) -> tuple[PixelBox, PixelBox]:
-    """Two square boxes in a square of `side` pixels, at least `smallest` of it wide, whose intersection over union is at
-    least `overlap`."""
+    """Two square boxes in a square of `side` pixels. Each has at least `smallest` of its side, and their intersection over
+    union is at least `overlap`."""
     for _ in range(100):
         one, two = (
             random_box(side, side, size, size, rng)
@@ -134,7 +139,7 @@ def overlapping_boxes(side: int, smallest: float, overlap: float, rng: random.Ra
         )
         if box_iou(one, two) >= overlap:
             return one, two
-    return one, one  # practically never; a full overlap is within the rule
+    return one, one  # practically never; a full overlap satisfies the condition
 
 
 def box_iou(a: PixelBox, b: PixelBox) -> float:

@@ -1,1 +1,1 @@
-"""Pretext tasks on pictures with depth, one file each."""
+"""Pretext tasks on images with depth, one file each."""

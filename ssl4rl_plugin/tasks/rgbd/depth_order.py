@@ -1,14 +1,13 @@
 """Depth order: which of the marked points is nearest, which farthest?
 
 Corrupted: nothing; some points of a picture with depth are marked with letters. Asked: their order by depth, from the
-nearest to the farthest. Graded by Kendall's tau; a blind guesser gets 1 in n! of n points right, and half of the pairs.
+nearest to the farthest. Graded by Kendall's tau; a blind guesser gets 1 in n! right of n points, and half of the pairs.
 
-The truth is measured depth, along the direction in which the camera looks. Points lie on one surface each (no edge, no
-unknown depth around them), apart from each other by a share of the picture's side, and any two of them differ in depth
-by a factor and by 0.2 metres at least. The letters are shuffled over the points, so that the place of a letter tells
-nothing about it. What is low in a picture is usually near: that is content, and a reader of pictures should know it;
-at the levels `..._row` all points are at about the same height, so that it does not help. Refused: `blank`, `too_small`
-to hold the marks, `no_depth` (known in too few pixels) and `flat_depth` (no such points were found).
+The truth is measured depth along the camera's axis. Each point lies on one surface, without edges or unknown depth around
+it. Points are at least a share of the picture's side apart, and the depths of any two differ by at least the level's
+`ratio` and 0.2 metres. The letters are shuffled, so that they reveal nothing. Low parts of a picture are usually near:
+this counts as content; at the levels `..._row` all points are at about the same height, so that it does not help.
+Refused: `blank`, `too_small` for the marks, `no_depth` (known in too few pixels) and `flat_depth` (no such points found).
 
 From Visual Jigsaw (arXiv 2509.25190), which orders marked points by depth, and Spatial-SSRL (arXiv 2510.27606).
 """
@@ -25,19 +24,19 @@ from ssl4rl_plugin.grading import Ordering, letters
 from ssl4rl_plugin.tasks.rgbd.depth_points import mark_radius, marked, steady_points
 
 MIN_METRES = 0.2
-"""By which the depths of any two points differ."""
+"""Least difference in depth of any two points."""
 ROUNDS = 30
-"""Searches for points before a picture is given up; each starts from another point."""
+"""Number of searches for points in a picture, each from a new start."""
 
 
 @dataclass(frozen=True)
 class DepthOrderLevel(Level):
     points: int = 3
-    """Points to order, 2 to 8."""
+    """Number of points to order, 2 to 8."""
     ratio: float = 1.15
-    """Depth of any point over that of the next nearer one, at least; above 1.05."""
+    """Least ratio of a point's depth to that of the next nearer one, in (1.05, 3]."""
     row: bool = False
-    """All points at about the same height in the picture."""
+    """Choose all points at about the same height in the picture."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +86,7 @@ class DepthOrder(Task[DepthOrderLevel]):
 
     @staticmethod
     def _choose(candidates: np.ndarray, level: DepthOrderLevel, rng: random.Random, height: int) -> np.ndarray | None:
-        """So many of the candidates (n, 3) that differ enough in place and depth; None if none were found."""
+        """`level.points` of the candidates (n, 3) that differ enough in position and depth; None if not found."""
         apart = max(2.5 * mark_radius(level.side), 0.1 * level.side)
         for _ in range(ROUNDS if len(candidates) else 0):
             left = candidates[rng.sample(range(len(candidates)), len(candidates))]

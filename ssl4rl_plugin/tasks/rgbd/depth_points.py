@@ -1,4 +1,4 @@
-"""Points of a picture with depth that can be asked about, and the marks that show them; for the RGB-D tasks."""
+"""For the RGB-D tasks: choose points of a picture with reliable depth, and draw marks on them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ MARK_RADIUS = 0.028
 """Radius of a mark as a share of the picture's longest side, and at least `SMALLEST_RADIUS`."""
 SMALLEST_RADIUS = 5
 STEADY_WITHIN = 0.12
-"""Largest depth under a mark over the smallest, less 1: so much slope has a floor, and more has only an edge."""
+"""Largest relative range of depth under a mark: (maximum - minimum) / minimum. Floors stay below, edges are above."""
 KNOWN_AROUND = 0.9
-"""Share of the pixels under a mark whose depth must be known; at its centre it must be in any case."""
+"""Least share of the pixels under a mark with known depth. The depth at the centre must always be known."""
 MIN_KNOWN = 0.2
-"""Share of the pixels whose depth must be known."""
+"""Least share of all pixels with known depth."""
 MIN_RANGE = 1.2
-"""Depth that 5 % of the pixels exceed over depth that 95 % exceed: below, everything is equally far."""
+"""Least ratio of the 95th to the 5th percentile of depth. Below it, the picture counts as flat."""
 TRIED = 400
+"""Number of random positions that are tried."""
 
 
 def mark_radius(side: int) -> int:
@@ -33,13 +34,13 @@ def mark_radius(side: int) -> int:
 
 
 def steady_points(data: RGBD, side: int, rng: random.Random) -> tuple[Image.Image, np.ndarray] | Rejection:
-    """The picture with its longest side at `side` pixels, and points on it that lie on one surface each.
+    """Resize the picture to a longest side of `side` pixels, and find points on it that lie on one surface each.
 
-    Of 400 points at uniform places, those that the picture shows with room for a mark, and where depth is known at the
-    point, nearly everywhere under the mark, and steady there.
+    Tries 400 uniform positions with room for a mark. Keeps those with known depth at the point, known depth nearly
+    everywhere under the mark, and little variation there.
 
     Returns:
-        The picture, and the points as float array of shape (n, 3): x, y in pixels and depth in metres. Or a refusal:
+        The picture, and the points as a float array of shape (n, 3): x, y in pixels and depth in metres. Or a rejection:
         `blank`, `too_small`, `no_depth` or `flat_depth`.
     """
     picture = fitted(data.image, side)
@@ -70,7 +71,7 @@ def steady_points(data: RGBD, side: int, rng: random.Random) -> tuple[Image.Imag
 
 
 def marked(picture: Image.Image, points: Mapping[str, tuple[int, int]]) -> Image.Image:
-    """A copy of the picture with a white disc, ringed in black and with its label in it, at each point (x, y)."""
+    """A copy of the picture with a mark at each point (x, y): a white disc with a black outline and the label."""
     radius = mark_radius(max(picture.size))
     return _drawn(picture, points, radius, ImageFont.load_default(size=1.5 * radius))
 

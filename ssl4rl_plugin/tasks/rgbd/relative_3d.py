@@ -1,22 +1,22 @@
-"""Relative 3-D position: where is one marked point, seen by somebody who stands at another one?
+"""Relative 3-D position: where is one marked point for an observer at another one?
 
-Corrupted: nothing; two points A and B of a picture with depth are marked. Asked: for somebody who stands at A and faces
-away from the camera, towards it, or to the left or right as the picture shows it, is B to the front-left, front-right,
-back-left or back-right (height does not count)? Exact; a blind guesser gets 1/4.
+Corrupted: nothing; two points A and B of a picture with depth are marked. Asked: for an observer at A who faces away from
+the camera, towards it, or to the left or right of the picture, is B to the front-left, front-right, back-left or
+back-right (height does not count)? Exact; a blind guesser gets 1/4.
 
-Facing away from the camera, front is farther from the camera and right is to the right in the picture; the other ways
-to face turn that by quarters. What is to the right and what is farther is decided with margins that hold for every
-usual reading: B is right of A in the picture, and also in metres; the depths differ by a factor of 1.2 and 0.2 metres;
-and the direction from A to B, both in the camera's frame and in that of the line of sight to A, keeps 15 degrees off
-the borders between the four answers. Metres need a focal length, which is unknown; for these margins it is taken as
-the picture's longest side (a view of 53 degrees), and the answer never depends on it.
+For an observer who faces away from the camera, front is farther from the camera and right is right in the picture; the
+other directions rotate this by quarter turns. Only pairs are used whose answer is the same under every usual definition:
+left and right agree in the picture and in metres; the depths differ by at least a factor of 1.2 and 0.2 metres; and the
+direction from A to B is at least 15 degrees from the borders between the four answers, both in the camera's frame and
+relative to the line of sight to A. Metres need the unknown focal length. These checks assume the picture's longest side
+(a field of view of 53 degrees); the answer never depends on it.
 
-Left or right follows from where the two marks are, so who reads the marks alone is right in half of the cases; near or
-far needs the scene (of which the lower part is usually nearer).
+The positions of the two marks reveal left or right, so a guesser who sees only the marks is right in half of the cases.
+Near or far needs the scene (the lower part of a picture is usually nearer).
 
-A picture is used only if it has a pair of points for each of the four answers; then the answer is drawn, and a pair
-for it. Refused: `blank`, `too_small` to hold the marks, `no_depth` (known in too few pixels), `flat_depth` (everything
-equally far), and `ambiguous` (no clear pair for one of the answers).
+A picture is used only if it has a pair of points for each of the four answers. The answer is drawn first, then a pair for
+it. Refused: `blank`, `too_small` for the marks, `no_depth` (known in too few pixels), `flat_depth` (everything is equally
+far), and `ambiguous` (no clear pair for one of the answers).
 
 From Spatial-SSRL (arXiv 2510.27606).
 """
@@ -40,27 +40,29 @@ FACINGS = {
     "left": "to the left as you see it in the picture",
     "right": "to the right as you see it in the picture",
 }
-"""The ways to face, in words of the prompt."""
+"""Direction that the observer faces -> its description in prompts."""
 SIDES = {
     "away": lambda right, farther: (farther, right),
     "towards": lambda right, farther: (-farther, -right),
     "left": lambda right, farther: (-right, farther),
     "right": lambda right, farther: (right, -farther),
 }
-"""How far B is to the front and to the right of who stands at A and faces so, by the signs of how far it is to the right
-in the picture and away from the camera: to face left, one turns so that one's right hand points away."""
+"""Direction that the observer faces -> direction of B for the observer at A, as (forward, right), computed from B's offset
+in the image (right) and in depth (farther from the camera). All are signs."""
 MIN_METRES, MIN_RATIO = 0.2, 1.2
+"""Least difference and least ratio of the two depths."""
 MIN_DEGREES = 15
+"""Least angle between the direction from A to B and the borders between the answers."""
 USED = 80
-"""Points of which pairs are made; all pairs are compared."""
+"""Number of points from which pairs are made; all pairs are compared."""
 
 
 @dataclass(frozen=True)
 class Relative3DLevel(Level):
     facing: str = "away"
-    """The way to face: away, towards, left, right, or any (drawn for each sample)."""
+    """Direction that the observer faces: away, towards, left, right, or any (drawn for each sample)."""
     apart: float = 0.12
-    """B is at least this share of the picture's longest side to the left or right of A, in (0, 0.5]."""
+    """Least horizontal distance of A and B as a share of the picture's longest side, in (0, 0.5]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,16 +120,16 @@ class Relative3D(Task[Relative3DLevel]):
     def _clear_pairs(
         points: np.ndarray, size: tuple[int, int], level: Relative3DLevel
     ) -> tuple[np.ndarray, np.ndarray]:
-        """For every pair (a, b): +1 where b is clearly right of a or -1 for left, and likewise for farther or nearer.
+        """For each pair (a, b): 1 if b is clearly right of a, -1 if left; and 1 if b is clearly farther, -1 if nearer.
 
-        Both are 0 for a pair that leaves a doubt.
+        Both are 0 if the pair is not clear.
         """
         longest = max(size)
         bearing = (points[:, 0] - size[0] / 2) / longest  # tangent of the angle to the camera's axis
         depth = points[:, 2]
         x = bearing * depth
         across, along = x[None, :] - x[:, None], depth[None, :] - depth[:, None]
-        # The same in the frame of the line of sight from the camera to a: across it, and along it.
+        # The same relative to the line of sight from the camera to a.
         norm = np.sqrt(1 + bearing**2)[:, None]
         across_sight = (across - bearing[:, None] * along) / norm
         along_sight = (along + bearing[:, None] * across) / norm

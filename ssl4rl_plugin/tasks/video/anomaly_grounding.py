@@ -1,15 +1,14 @@
 """Anomaly grounding: from which frame to which was the clip tampered with?
 
-Corrupted: one run of consecutive frames of a clip is changed, all of its frames in the same way: turned gray, inverted,
-swapped in colour channels, mirrored, turned by 180 degrees, zoomed, blurred, covered with noise, or put into reverse
-order. Asked: first and last changed frame. Graded by the intersection over union; 0.9 counts as correct. The run's
-length is uniform, and its start uniform given the length (`ssl4rl_plugin.grading.Interval` says what a blind guesser
-gets from that).
+Corrupted: one run of consecutive frames of a clip is changed, all in the same way: turned gray, inverted, mirrored,
+turned by 180 degrees, zoomed, blurred, covered with noise, put into reverse order, or two colour channels swapped. Asked:
+first and last changed frame. Graded by the intersection over union; 0.9 counts as correct. The run's length is uniform,
+and its start is uniform given the length; `ssl4rl_plugin.grading.Interval` computes what a blind guesser gets.
 
-The kind of change is drawn uniformly from the level's. A sample is used only if the same change would be visible on
-EVERY frame of the clip (`no_visible_change` otherwise; for the reverse order: if no two frames of a possible run look
-alike): then refusals do not depend on the run, and both of its ends can be seen. A run is shorter than half of the clip:
-mirrored frames are told from plain ones by being fewer. Also refused: `blank` and `too_short` clips.
+The kind of change is uniform among those of the level. Refused: `no_visible_change`, unless the same change would be
+visible on EVERY frame of the clip (for the reverse order: unless all frames of a possible run look different), so that
+refusals do not depend on the run and both of its ends are visible; `blank` and `too_short` clips. A run is shorter than
+half of the clip: for example, mirrored frames are recognised because they are fewer.
 
 From VideoSSR (arXiv 2511.06281).
 """
@@ -32,7 +31,7 @@ from ssl4rl_plugin.tasks.video.clips import ALIKE_BELOW, VideoLevel, distances, 
 
 ZOOM = 1.5
 NOISE = 0.5
-"""Noise is uniform in plus or minus half of this share of the range of values, so its deviation is 37 of 255 levels."""
+"""Range of the uniform noise as a share of the range of values; its standard deviation is 37 of 255 levels."""
 
 
 def _zoomed(frame: Image.Image, rng: random.Random) -> Image.Image:
@@ -57,12 +56,12 @@ CHANGES: dict[str, Callable[[Image.Image, random.Random], Image.Image]] = {
     "zoom": _zoomed,
     "noise": _noisy,
 }
-"""What can be done to a frame."""
+"""The changes of a frame."""
 REVERSE = "reverse"
-"""The change that is none of a frame's: the run plays backward."""
+"""The change of the order of frames: the run plays backward."""
 
 LEAST_CHANGE = {**VISIBLE_FROM, "rot180": 0.06, "mirror": 0.05, "zoom": 0.04, "noise": 0.04}
-"""Mean absolute difference (range [0, 1]) from which each change of a frame counts as visible."""
+"""Least mean absolute difference (range [0, 1]) at which each change of a frame counts as visible."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class AnomalyGroundingLevel(VideoLevel):
     shortest: int = 4
     """Frames of the shortest run."""
     longest: int = 7
-    """Frames of the longest run; less than half of the clip, or the rest of it might pass for the run."""
+    """Frames of the longest run. Less than half of the clip, so that the rest cannot be taken for the run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,11 +99,11 @@ class AnomalyGrounding(Task[AnomalyGroundingLevel]):
     default_level = "plain"
     kind = "video"
     cues: ClassVar = {
-        "colour": "frames that are gray, inverted or swapped in channels differ in colour, and they are what is asked for",
-        "sharpness": "blurred, noisy and zoomed frames differ in detail, and they are what is asked for",
-        "codec": "noise and blur change how many bytes a frame takes, and such frames are what is asked for",
-        "halves": "mirroring and turning swap the halves of the frames that are asked for",
-        "border": "a change reaches to the outermost lines of the frames that are asked for",
+        "colour": "frames that are gray, inverted or have swapped channels differ in colour, and the question asks for them",
+        "sharpness": "blurred, noisy and zoomed frames differ in detail, and the question asks for them",
+        "codec": "noisy and blurred frames take another number of bytes, and the question asks for them",
+        "halves": "mirroring and turning swap the halves of the frames that the question asks for",
+        "border": "the change includes the border lines of the frames that the question asks for",
     }
 
     def grader(self, level: AnomalyGroundingLevel) -> Interval:

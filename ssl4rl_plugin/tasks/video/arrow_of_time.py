@@ -1,14 +1,14 @@
 """Arrow of time: does the clip play forward or backward?
 
-Corrupted: frames at equal distances are taken from the whole video or a part of it, and shown in the order of time or in
-the reverse order. Asked, with two clips of the same frames: which of them, A or B, plays forward; with one clip:
-forward or backward. Exact; a blind guesser gets 1/2.
+Corrupted: frames at equal intervals are taken from the whole video or a part of it, and shown in the order of time or in
+reverse. Asked, with two clips of the same frames: which of them, A or B, plays forward; with one clip: forward or
+backward. Exact; a blind guesser gets 1/2.
 
-The frames are the same in both directions, so only what happens tells: things fall down, break, spread, get mixed and
-come to rest, and do not do the opposite. Refused, whatever the direction drawn: `too_short`, and `symmetric`, where the
-sequence is close to its own reverse (nothing moves, or all moves there and back). A motion that physics allows in both
-directions, such as a camera that glides past a still scene, cannot be told apart from its reverse by pixels, and is
-not refused: on such videos a model stays at chance.
+The frames are the same in both directions, so only the events reveal the answer: things fall down, break, spread, mix and
+come to rest, and not the opposite. Refused, independent of the direction: `too_short`, and `symmetric`, if the sequence is
+close to its own reverse (nothing moves, or everything moves there and back). A motion that physics allows in both
+directions, such as a camera that glides past a still scene, looks the same reversed. It is not refused: on such videos a
+model stays at chance.
 
 From Pickup et al., "Seeing the Arrow of Time" (CVPR 2014) and Wei et al., "Learning and Using the Arrow of Time" (CVPR
 2018).
@@ -24,15 +24,15 @@ from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.tasks.video.clips import ALIKE_BELOW, VideoLevel, apart, distances, lettered, probes, shrunk, spaced
 
 SYMMETRIC_SHARE = 0.5
-"""A sequence must differ from its reverse by at least this share of how much its frames differ from one another."""
+"""Least difference of a sequence from its reverse, as a share of the difference between its frames."""
 
 
 @dataclass(frozen=True)
 class ArrowOfTimeLevel(VideoLevel):
     pair: bool = True
-    """Show both directions and ask which is the right one, instead of one."""
+    """Show both directions and ask which one is forward, instead of showing one."""
     share: float = 1.0
-    """Share of the video that is shown, at a uniform place, in (0, 1]."""
+    """Share of the video that is shown, in (0, 1]; its position is uniform."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

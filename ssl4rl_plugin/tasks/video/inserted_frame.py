@@ -1,16 +1,15 @@
 """Inserted frame: which frame does not belong?
 
-Corrupted: one frame of a clip, at a uniform place, is replaced by a frame of another video, or at the hard level by a
-frame of the same video from another time. Asked: its number. Exact; a blind guesser gets 1 in as many as there are
-frames.
+Corrupted: one frame of a clip, at a uniform position, is replaced by a frame of another video, or at the hard level by a
+frame of the same video from another time. Asked: its number. Exact; a blind guesser gets 1/n of n frames.
 
-Both videos are first cut to the same shape and brought to the same size, that of the smaller one, and then all frames
-go through the same resizing, so that neither size nor magnification tells. That a frame of another video has other
-colours, sharpness and grain is content, and what is asked for; a frame of the same video has the same.
+Both videos are first cropped to the same aspect ratio and resized to the size of the smaller one; then all frames have
+the same resizing, so that neither size nor scale reveals the answer. A frame of another video has other colours, sharpness
+and grain: this counts as content, and it is what the question asks for. A frame of the same video has the same.
 
-Refused, whatever the place drawn: `too_short` and `too_small` videos; `similar_frames`, where the new frame looks like
-one of the clip's; `ambiguous`, where a frame of the clip itself stands out from its neighbours nearly as much as the
-new one would (cuts, flashes).
+Refused, independent of the position: `too_short` and `too_small` videos; `similar_frames`, if the new frame looks like
+one of the clip's; `ambiguous`, if a frame of the clip itself differs from its neighbours nearly as much as the new one
+would (cuts, flashes).
 
 After frame insertion and odd-one-out learning (Fernando et al., arXiv 1611.06646).
 """
@@ -30,19 +29,19 @@ from ssl4rl_plugin.tasks.image.views import resized
 from ssl4rl_plugin.tasks.video.clips import VideoLevel, distances, probes, shrunk
 
 COARSE_SIDE = 8
-"""Side of the small frames that are compared: so coarse that a camera which moves on changes little."""
+"""Side in pixels of the thumbnails that are compared: so coarse that a moving camera changes little."""
 SIMILAR_BELOW = 0.04
-"""Mean absolute difference (range [0, 1]) of small frames under which the new frame counts as like one of the clip's."""
+"""Mean absolute difference (range [0, 1]) of thumbnails below which the new frame looks like one of the clip's."""
 STANDS_OUT = 1.4
-"""The new frame must be at least so many times as far from the clip as any frame is from its neighbours."""
+"""Least ratio of the new frame's difference from the clip to any other frame's difference from its neighbours."""
 NEIGHBOURS = 2
-"""Frames on each side with which a frame is compared; with one, the frame beside the new one would stand out too."""
+"""Frames on each side with which a frame is compared. With 1, the frame beside the new one would stand out too."""
 
 
 @dataclass(frozen=True)
 class InsertedFrameLevel(VideoLevel):
     stride: int = 1
-    """Frames of the video from one shown frame to the next, at most: the less moves, the more the new frame stands out."""
+    """Largest step between shown frames, in frames of the video. A smaller step makes the new frame stand out more."""
     same_video: bool = False
     """Take the frame from another time of the same video."""
 
@@ -66,11 +65,11 @@ class InsertedFrame(Task[InsertedFrameLevel]):
     kind = "video"
     others_needed = 1
     cues: ClassVar = {
-        "colour": "a frame of another video has other colours, and it is what is asked for",
-        "sharpness": "a frame of another video differs in detail, and it is what is asked for",
-        "codec": "a frame of another video takes more or fewer bytes, and it is what is asked for",
-        "halves": "a frame of another video has other halves, and it is what is asked for",
-        "border": "a frame of another video has other outermost lines, and it is what is asked for",
+        "colour": "a frame of another video has other colours, and the question asks for it",
+        "sharpness": "a frame of another video differs in detail, and the question asks for it",
+        "codec": "a frame of another video takes more or fewer bytes, and the question asks for it",
+        "halves": "the halves of a frame of another video differ from the clip's, and the question asks for it",
+        "border": "the border lines of a frame of another video differ, and the question asks for it",
     }
 
     def grader(self, level: InsertedFrameLevel) -> Choice:
@@ -79,7 +78,7 @@ class InsertedFrame(Task[InsertedFrameLevel]):
     def generate(self, item: Item, level: InsertedFrameLevel, rng: random.Random) -> Sample | Rejection:
         clip, other = item.clip, item.others[0].clip
         truth = self.grader(level).draw(rng)
-        # From the same video, the frame comes from outside of what is shown, and there is as much outside as inside.
+        # A frame of the same video comes from outside the clip, so half of the video is left for it.
         usable = len(clip.frames) // 2 if level.same_video else len(clip.frames)
         stride = min(level.stride, (usable - 1) // (level.frames - 1))
         if stride < 1:
@@ -113,20 +112,20 @@ class InsertedFrame(Task[InsertedFrameLevel]):
             f"<video>\nThis clip has {level.frames} frames, numbered from 1 to {level.frames} in the order shown. One of "
             f"them was replaced by a frame from {origin}. Which one? Answer with its number."
         )
-        # Each frame of the clip is one option, as a picture.
+        # Each frame of the clip is an option.
         return Sample(
             question, (), truth, {"places": list(places), "frame": number}, videos=(shown,), options=tuple(frames)
         )
 
 
 def _common_size(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    """The shape of the first, as large as fits into both."""
+    """The largest size with the aspect ratio of the first that fits into both."""
     scale = min(1.0, other[0] / one[0], other[1] / one[1])
     return max(1, int(one[0] * scale)), max(1, int(one[1] * scale))
 
 
 def _cut(frame: Image.Image, width: int, height: int) -> Image.Image:
-    """The middle of the frame in that shape, as much of it as there is, at that size."""
+    """The largest centre crop of the frame with the aspect ratio of (width, height), resized to this size."""
     scale = min(frame.width / width, frame.height / height)
     w, h = min(frame.width, round(width * scale)), min(frame.height, round(height * scale))
     left, upper = (frame.width - w) // 2, (frame.height - h) // 2
@@ -134,7 +133,7 @@ def _cut(frame: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _oddness(between: np.ndarray, count: int, replaced: int) -> float:
-    """How far the frame farthest from all its neighbours is from the nearest of them, the `replaced` one being gone."""
+    """Largest distance of a frame to the nearest of its neighbours, over all frames except the `replaced` one."""
     there = [k for k in range(count) if k != replaced]
     return max(
         min(float(between[k, j]) for j in there if j != k and abs(j - k) <= NEIGHBOURS) for k in there

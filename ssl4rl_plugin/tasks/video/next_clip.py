@@ -1,15 +1,14 @@
 """Next clip: which clip continues the shown one?
 
-Corrupted: the video is cut into as many parts as there are options. Each part's second half is an option; the first half
-of one part, drawn uniformly, is shown first. Asked: which option, by letter, goes on where the shown clip ends. Exact; a
-blind guesser gets 1 in as many as there are options.
+Corrupted: the video is cut into n parts for n options. Each part's second half is an option; the first half of one part,
+drawn uniformly, is shown first. Asked: which option, by letter, continues the shown clip. Exact; a blind guesser gets 1/n.
 
-Every option could be the right one, as each has a first half that might have been shown: the options alone, their
-order in time and how alike they are tell nothing. The others come from before and after, and the one before ends where
-the shown clip begins, so that likeness alone does not decide. At the level `reversed` the video is cut into half as many
-parts, and every option is shown backward too. All clips have the same length and processing.
+Every option could be the correct one, as its first half could have been shown. So the options alone, their order in time
+and their similarity reveal nothing. The wrong options come from before and after, and the one before ends where the shown
+clip begins, so that similarity alone does not decide. At the level `reversed` the video is cut into n / 2 parts, and each
+option is also shown backward. All clips have the same length and processing.
 
-Refused, whatever the part drawn: `too_short`, and `similar_clips`, where two options look alike frame by frame.
+Refused, independent of the part: `too_short`, and `similar_clips`, if two options look alike frame by frame.
 
 A clip-level form of predicting what comes next; next-clip questions are among the tasks of self-supervised video
 rewards such as VideoSSR (arXiv 2511.06281).
@@ -30,9 +29,9 @@ class NextClipLevel(VideoLevel):
     frames: int = 4
     """Frames of each clip shown."""
     options: int = 4
-    """How many clips there are to choose from."""
+    """Number of clips to choose from."""
     backward: bool = False
-    """Half of the options are the other half played backward."""
+    """Make half of the options by playing the other half backward."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +65,7 @@ class NextClip(Task[NextClipLevel]):
         stride = len(clip.frames) // (parts * 2 * level.frames)
         if stride < 1:
             return Rejection("too_short", f"{len(clip.frames)} frames, {parts * 2 * level.frames} needed")
-        # What is left over falls before, between and after the parts.
+        # Remaining frames are distributed before, between and after the parts.
         length = 2 * level.frames * stride
         gaps = sorted(rng.randint(0, len(clip.frames) - parts * length) for _ in range(parts))
         starts = [gap + number * length for number, gap in enumerate(gaps)]
@@ -79,7 +78,7 @@ class NextClip(Task[NextClipLevel]):
         if (close := nearest([probes(option) for option in options])) < ALIKE_BELOW:
             return Rejection("similar_clips", f"two options differ by {close:.3f}")
 
-        order = rng.sample(range(level.options), level.options)  # order[k] is the option behind the k-th letter
+        order = rng.sample(range(level.options), level.options)  # order[k] is the option of the k-th letter
         truth = names[order.index(target)]
         fps = clip.fps / stride
         before = Clip(shrunk((clip.frames[k] for k in halves[target][: level.frames]), level.side), fps)

@@ -1,17 +1,16 @@
 """Playback speed: how fast does the clip play?
 
-Corrupted: frames are taken from the video at one of several distances in time, always as many, so that the clip seems to
-play slower or faster. Asked: the speed. Exact; a blind guesser gets 1 in as many as there are speeds.
+Corrupted: a fixed number of frames is taken from the video at one of several intervals, so that the clip seems to play
+slower or faster. Asked: the speed. Exact; a blind guesser gets 1/n of n speeds.
 
-With a reference, a first clip at normal speed is shown too; the clip in question begins at the same moment, or a few
-frames later (`pair_later`), so that it meets moments of the reference and the speed is determined by what is shown.
-Without one (`single`), normal is what it was in front of the camera: the frames then lie about a quarter of a second
-apart, and the model has to know how fast things move. All clips claim the same frame rate, and start and number of
-frames do not depend on the speed; the plugin shows every clip at one claimed rate anyhow.
+With a reference, a first clip at normal speed is also shown. The clip in question begins at the same moment, or a few
+frames later (`pair_later`), so that both show common moments, which determine the speed. Without a reference (`single`),
+normal speed is that of reality: its frames are about a quarter of a second apart, and the model must know how fast things
+move. Start, number of frames and the stated frame rate do not depend on the speed; the plugin shows all clips at one
+stated rate.
 
-Refused, whatever the speed drawn: `too_short` for the fastest speed; `too_coarse`, where a video's frames are further
-than a third of a second apart (`single` only); `similar_clips`, where two of the speeds would look alike, for nothing
-moves.
+Refused, independent of the speed: `too_short` for the fastest speed; `too_coarse`, if the frames of the video are more
+than a third of a second apart (`single` only); `similar_clips`, if two speeds look alike because nothing moves.
 
 From SpeedNet (Benaim et al., arXiv 2004.06130).
 """
@@ -29,9 +28,9 @@ from ssl4rl_plugin.grading import Choice
 from ssl4rl_plugin.tasks.video.clips import ALIKE_BELOW, VideoLevel, nearest, probes, shrunk
 
 NORMAL_SECONDS = 0.25
-"""About so many seconds lie between frames at normal speed where there is no reference."""
+"""Approximate seconds between frames at normal speed if there is no reference."""
 COARSEST_SECONDS = 1 / 3
-"""A video whose frames are further apart than this cannot show normal speed."""
+"""Largest interval in seconds between a video's frames at which it can show normal speed."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class PlaybackSpeedLevel(VideoLevel):
     frames: int = 8
     """Frames of each clip shown."""
     speeds: str = "0.5x,1x,2x,4x"
-    """The possible speeds, separated by commas: multiples of the slowest one, each a whole multiple."""
+    """The possible speeds, separated by commas. All are whole multiples of the slowest one."""
     reference: bool = True
     """Show a clip at normal speed first."""
     later: int = 0
-    """The clip begins up to so many frames of the reference later."""
+    """Largest delay of the clip, in frames of the reference."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,8 +83,8 @@ class PlaybackSpeed(Task[PlaybackSpeedLevel]):
     kind = "video"
     cues: ClassVar = dict.fromkeys(
         ("colour", "sharpness", "border"),
-        "the faster a clip plays, the further its last frame is from its first one in every figure: how far things get is "
-        "what is asked for",
+        "the faster a clip plays, the more its last frame differs from its first one in all statistics: the question asks "
+        "for this",
     )
 
     def grader(self, level: PlaybackSpeedLevel) -> Choice:
@@ -94,10 +93,10 @@ class PlaybackSpeed(Task[PlaybackSpeedLevel]):
     def generate(self, item: Item, level: PlaybackSpeedLevel, rng: random.Random) -> Sample | Rejection:
         clip = item.clip
         truth = self.grader(level).draw(rng)
-        # Frames of the video from one shown frame to the next, at the slowest speed and at each.
+        # Step between shown frames, in frames of the video, at the slowest speed and at each speed.
         ratios = [round(factor / level.factors[0]) for factor in level.factors]
         unit = ratios[level.factors.index(1.0)]
-        if level.reference:  # as many as leave a tenth of the video for the choice of the start
+        if level.reference:  # the largest step that leaves a tenth of the video for the choice of the start
             most = (level.frames - 1) * ratios[-1] + level.later * unit
             slowest = max(1, int(0.9 * (len(clip.frames) - 1)) // most)
         else:
@@ -118,7 +117,7 @@ class PlaybackSpeed(Task[PlaybackSpeedLevel]):
         if (close := nearest([np.stack([small[k] for k in run]) for run in runs])) < ALIKE_BELOW:
             return Rejection("similar_clips", f"two speeds differ by {close:.3f}")
 
-        # The claimed rate is that of normal speed for every clip: a true one would give the answer away.
+        # Every clip states the frame rate of normal speed: the true one would reveal the answer.
         run = runs[level.names.index(truth)]
         asked = Clip(tuple(pictures[k] for k in run), clip.fps / normal)
         options = ", ".join(level.names)

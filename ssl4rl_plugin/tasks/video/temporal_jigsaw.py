@@ -1,13 +1,13 @@
 """Temporal jigsaw: in which order do the shuffled clips make the video?
 
-Corrupted: the video is cut into 4, 6 or 8 clips of equal length, of which 5 to 10 % are cut off at both ends (the same
-share for all), so that no clip ends where the next begins; they are shown in a uniformly random order, each with the
-same number of frames at the same distance in time. Within a clip time runs forward. Asked: the letters in the order of
-time. Graded by the share of pairs in the right order; a blind guesser solves 1 in K! of K clips.
+Corrupted: the video is cut into 4, 6 or 8 clips of equal length. 5 to 10 % are cut off at both ends of each (the same
+share for all), so that no clip ends where the next begins. They are shown in a uniformly random order, each with the same
+number of frames at the same interval. Within a clip, time runs forward. Asked: the letters in the order of time. Graded
+by the share of pairs in the correct order; a blind guesser solves 1 in K! of K clips.
 
-Refused, whatever the order drawn: `too_short` for that many frames; `similar_clips`, where two clips look alike frame by
-frame (a video in which nothing moves, too); `looping`, where the end of the video is as near to its beginning as the end
-of one clip to the next one's beginning, so that it might have begun elsewhere. All frames are resized alike and none is
+Refused, independent of the order: `too_short` for the number of frames; `similar_clips`, if two clips look alike frame by
+frame (also if nothing moves); `looping`, if the end of the video is as similar to its beginning as the end of a clip is
+to the beginning of the next, so that the video could begin elsewhere. All frames have the same resizing, and none is
 shown twice.
 
 From Visual Jigsaw (arXiv 2509.25190), which trims each clip and rewards partly right orders, and VideoSSR (arXiv
@@ -31,7 +31,7 @@ class TemporalJigsawLevel(VideoLevel):
     frames: int = 4
     """Frames of each clip shown."""
     clips: int = 4
-    """How many clips the video is cut into."""
+    """Number of clips."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +63,7 @@ class TemporalJigsaw(Task[TemporalJigsawLevel]):
         places = [part for part in parts if part is not None]
         if len(places) < level.clips:
             return Rejection("too_short", f"{len(clip.frames)} frames for {level.clips} clips of {level.frames}")
-        # Clips may have room for a wider step than their neighbours, by a frame: then all take the smaller one.
+        # Some clips may have room for a larger step than others, by a frame: all take the smaller one.
         stride = min(part[1] - part[0] for part in places)
         places = [[part[0] + stride * k for k in range(level.frames)] for part in places]
 

@@ -1,14 +1,14 @@
 """Video counting: how many times does a shape appear?
 
-Corrupted: plain circles, squares and triangles with a black and white edge are pasted into the frames of a clip. Each
-appearance stays at one place for 1 to 3 consecutive frames; at most one shape is in the picture at a time, and between
-two appearances is at least one frame without any, so that none hides or continues another. Asked: how often each of the
-asked kinds appears. The counts are uniform and independent; graded by the relative error, which says what a blind
-guesser gets (`ssl4rl_plugin.grading.Counts`). At the hard levels shapes that are not asked about appear too.
+Corrupted: plain circles, squares and triangles with a black and white outline are pasted into the frames of a clip. Each
+appearance stays in one position for 1 to 3 consecutive frames. A frame has at most one shape, and there is at least one
+frame without a shape between two appearances, so that none hides or continues another. Asked: how many times each of the
+named kinds appears. The counts are uniform and independent. Graded by the relative error; `ssl4rl_plugin.grading.Counts`
+computes what a blind guesser gets. At the hard levels, shapes of other kinds appear too.
 
-Which frames have a shape is drawn uniformly from all arrangements that fit. Refused: `too_short` and `too_small` clips.
-The shapes' colour is drawn once for a clip, so it does not tell their kinds apart, and their size is the same for all
-kinds; the edge makes them visible on every background.
+The frames with shapes are uniform among all arrangements that fit. All shapes of a clip have one colour, and all kinds the
+same distribution of sizes, so neither reveals the kind; the outline makes shapes visible on every background. Refused:
+`too_short` and `too_small` clips.
 
 From VideoSSR (arXiv 2511.06281), where shapes may hide one another.
 """
@@ -28,22 +28,22 @@ from ssl4rl_plugin.tasks.video.clips import VideoLevel, shrunk, spaced
 
 KINDS = ("circle", "square", "triangle")
 LONGEST = 3
-"""Frames that an appearance stays at most."""
+"""Most frames of one appearance."""
 SMALLEST_SIDE = 20
-"""Pixels of the shown frame's short side below which shapes cannot be told apart."""
-_FINER = 4  # shapes are drawn so many times larger and then shrunk, which makes their edges smooth
+"""Least short side of the shown frames in pixels at which shapes can be distinguished."""
+_FINER = 4  # shapes are drawn this many times larger and then shrunk, for smooth edges
 
 
 @dataclass(frozen=True)
 class VideoCountingLevel(VideoLevel):
     kinds: int = 1
-    """How many kinds of shapes are asked about, 1 to 3."""
+    """Number of kinds of shapes to count, 1 to 3."""
     low: int = 1
     """Least appearances of each kind."""
     high: int = 4
     """Most appearances of each kind."""
     others: int = 0
-    """Most appearances of all shapes that are not asked about."""
+    """Most appearances of all other kinds together."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,9 +51,9 @@ class VideoCountingLevel(VideoLevel):
             raise ValueError(f"expected 1 <= kinds <= 3, 0 <= low < high and others >= 0, got {self}")
         if self.others and self.kinds == len(KINDS):
             raise ValueError("with all kinds asked about there are no other shapes")
-        # Every appearance takes a frame, and a frame without any lies between two.
+        # Each appearance takes at least a frame, with a frame without shapes between two.
         if (most := 2 * (self.kinds * self.high + self.others) - 1) > self.frames:
-            raise ValueError(f"so many appearances need {most} frames, the clip has {self.frames}")
+            raise ValueError(f"the appearances need {most} frames, and the clip has {self.frames}")
 
 
 class VideoCounting(Task[VideoCountingLevel]):
@@ -69,9 +69,9 @@ class VideoCounting(Task[VideoCountingLevel]):
     default_level = "1_kind"
     kind = "video"
     cues: ClassVar = {
-        "colour": "the more shapes appear, the more frames have their colour, and how many appear is asked for",
-        "sharpness": "a shape adds edges and hides detail, and how many appear is asked for",
-        "codec": "a shape changes how many bytes a frame takes, and how many appear is asked for",
+        "colour": "the more shapes appear, the more frames have their colour, and the question asks for their number",
+        "sharpness": "a shape adds edges and hides detail, and the question asks for the number of shapes",
+        "codec": "a shape changes the bytes of a frame, and the question asks for the number of shapes",
     }
 
     def grader(self, level: VideoCountingLevel) -> Counts:
@@ -88,7 +88,7 @@ class VideoCounting(Task[VideoCountingLevel]):
         if short < SMALLEST_SIDE:
             return Rejection("too_small", f"frames of {frames[0].width} x {frames[0].height} pixels")
 
-        kinds = rng.sample(KINDS, len(KINDS))  # the first ones are asked about
+        kinds = rng.sample(KINDS, len(KINDS))  # the question asks about the first ones
         asked, rest = kinds[: level.kinds], kinds[level.kinds :]
         appearing = [kind for kind, count in zip(asked, truth, strict=True) for _ in range(count)]
         appearing += [rng.choice(rest) for _ in range(rng.randint(0, level.others))] if level.others else []
@@ -125,12 +125,12 @@ class VideoCounting(Task[VideoCountingLevel]):
 
 
 def runs(frames: int, count: int, rng: random.Random) -> list[tuple[int, int]]:
-    """First and last frame (from 0) of `count` runs of 1 to 3 frames, in order, at least one free frame between any two."""
+    """First and last frame (from 0) of `count` runs of 1 to 3 frames, in order, with a free frame between any two."""
     lengths = [rng.randint(1, LONGEST) for _ in range(count)]
     while sum(lengths) + count - 1 > frames:
         lengths[rng.choice([k for k, length in enumerate(lengths) if length > 1])] -= 1
     free = frames - sum(lengths) - max(0, count - 1)
-    # The free frames that are left fall before, between and after the runs, all ways equally likely.
+    # The other free frames are distributed before, between and after the runs, all ways equally likely.
     bars = sorted(rng.sample(range(free + count), count))
     return [
         (bar - k + sum(lengths[:k]) + k, bar - k + sum(lengths[: k + 1]) + k - 1) for k, bar in enumerate(bars)
@@ -147,10 +147,10 @@ def shape(kind: str, side: int, colour: tuple[int, ...]) -> Image.Image:
         if kind == "circle":
             draw.ellipse([inset, inset, size - 1 - inset, size - 1 - inset], fill=fill)
         elif kind == "square":
-            edge = size * 0.06 + inset  # the areas are more alike this way
+            edge = size * 0.06 + inset  # makes the areas of the shapes more similar
             draw.rectangle([edge, edge, size - 1 - edge, size - 1 - edge], fill=fill)
         else:
-            # The lines of an equilateral triangle move inwards by `inset`: its corners by twice that, along the bisectors.
+            # Moving the sides of an equilateral triangle inwards by `inset` moves its corners by twice that.
             reach = size / math.sqrt(3) * 0.99 - 2 * inset
             middle = (size / 2, size * 0.62)
             corners = [

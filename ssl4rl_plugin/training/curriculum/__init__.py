@@ -1,10 +1,10 @@
-"""Which (task, level) is trained on next: the part of a run that finds the right difficulty by itself.
+"""The curriculum: chooses the (task, level) of the next training prompts by what the model can still learn there.
 
     ssl4rl.tasks=[rotation,jigsaw,position] ssl4rl.curriculum=goldilocks
 
-An *arm* is a task at a level. After every step the sampler (`sampler`) reads what the step showed of each arm
-(`evidence`), the policy (`policies`) says how much each arm is worth (`director` adds warm-up, floors and ceilings), and
-the decision goes to the dataset through a table in shared memory (`schedule`). All of it is a function of the seed and of
-what was observed, and the journal (`journal`) keeps the latter, so a resumed run replays it and goes on identically.
-`simulator` has synthetic learners on which policies are compared in seconds.
+An *arm* is a task at a level. After every step the sampler (`ssl4rl_plugin.training.verl.sampler`) collects the results
+of each arm (`evidence`). The policy (`policies`) weights the arms, and the director (`director`) adds warm-up, floors and
+ceilings. The resulting probabilities reach the dataset through a table in shared memory (`schedule`). They depend only on
+the seed and on the evidence. The journal (`journal`) records the evidence, and a resumed run replays it and continues
+identically. `simulator` compares policies on synthetic learners in seconds.
 """

@@ -1,9 +1,9 @@
-"""Rewards of several tasks on one scale, for advantage estimators that do not divide by the group's spread.
+"""Rewards of several tasks on one scale, for advantage estimators that do not divide by the group's standard deviation.
 
-GRPO divides a group's advantages by the standard deviation of its rewards, so there every task counts alike. RLOO,
+GRPO divides a group's advantages by the standard deviation of its rewards, so every task has the same weight. RLOO,
 REINFORCE++ and GRPO with `norm_adv_by_std_in_grpo=false` (Dr. GRPO, arXiv:2503.20783) do not: a task with all-or-nothing
-rewards then has larger advantages than one with graded rewards, and drowns it. Multiplying a task's rewards by a factor
-multiplies its advantages by the same, and leaves the order within a group as it is.
+rewards then has larger advantages than one with graded rewards, and dominates the update. Multiplying a task's rewards by
+a factor multiplies its advantages by the same factor and keeps the order within a group.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence
 
 DISCOUNT = 0.95
-"""What is left of old evidence after a step."""
+"""Factor on old evidence in each step."""
 LIMIT = 4.0
-"""No task is scaled up or down by more."""
+"""Largest factor up or down."""
 
 
 class Balance:
@@ -31,7 +31,7 @@ class Balance:
         self.groups = {arm.task: 0.0 for arm in arms}
 
     def observe(self, shown: Mapping[int, Evidence]) -> None:
-        """Take in one step. Groups without any spread have no advantages, and do not count."""
+        """Add one step. Groups whose rewards are all equal have no advantages and do not count."""
         for task in self.spread:
             self.spread[task] *= DISCOUNT
             self.groups[task] *= DISCOUNT
@@ -40,7 +40,7 @@ class Balance:
             self.groups[self.arms[number].task] += evidence.effective
 
     def scales(self) -> dict[str, float]:
-        """Task -> factor for its rewards: mean spread over its own, in [1 / LIMIT, LIMIT]; 1 where nothing is known."""
+        """Task -> factor for its rewards: mean spread of all tasks over its own, clipped to [1 / LIMIT, LIMIT]."""
         known = {task: self.spread[task] / self.groups[task] for task in self.spread if self.groups[task] >= 1}
         known = {task: spread for task, spread in known.items() if spread > 0}
         if not known:

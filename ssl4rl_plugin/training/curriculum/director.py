@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from ssl4rl_plugin.core.registry import RegistryError
 from ssl4rl_plugin.core.seeding import digest
+from ssl4rl_plugin.training.config_model import STRICT, explained
 from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence
 from ssl4rl_plugin.training.curriculum.policies import Array, Policy, PolicyError, policies
 
+Share = Annotated[float, Field(ge=0, le=1)]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=STRICT)
 class CurriculumSettings:
-    """`ssl4rl.curriculum`, checked by `Director`."""
+    """`ssl4rl.curriculum`; `Director` checks it against the run's tasks."""
 
     policy: str
     """A name from the entry-point group `ssl4rl.policies`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     """The policy's own options."""
-    warm_up: int = 0
+    warm_up: Annotated[int, Field(ge=0)] = 0
     """Steps at the start in which arms are drawn by the weights of `ssl4rl.tasks`."""
-    revisit: float = 0.1
-    """Share of the prompts that all arms get evenly, whatever the policy says, in [0, 1]: none is forgotten unseen."""
-    floors: Mapping[str, float] = field(default_factory=dict)
+    revisit: Share = 0.1
+    """Share of the prompts that all arms get evenly with every policy, in [0, 1], so that no arm goes unobserved."""
+    floors: dict[str, Share] = field(default_factory=dict)
     """Task -> least share of the prompts."""
-    ceilings: Mapping[str, float] = field(default_factory=dict)
+    ceilings: dict[str, Share] = field(default_factory=dict)
     """Task -> greatest share of the prompts."""
     balance: bool = False
-    """Scale each task's rewards so that its groups spread alike (see `sampler`)."""
+    """Scale each task's rewards so that all tasks have the same spread within groups (see `balance`)."""
 
     @classmethod
     def from_config(cls, value: Any) -> CurriculumSettings | None:
         """Read `ssl4rl.curriculum`: null, a policy's name, or a mapping with `policy` and what differs from the defaults.
 
-        Keys that are not ours are the policy's options. Raises PolicyError.
+        Keys other than the fields above are the policy's options. Raises PolicyError.
         """
         if value is None:
             return None
@@ -50,28 +55,17 @@ class CurriculumSettings:
             )
         own = {"policy", "warm_up", "revisit", "floors", "ceilings", "balance"}
         section = {key: entry for key, entry in value.items() if key in own and entry is not None}
-        found = cls(**section, options={key: entry for key, entry in value.items() if key not in own})
-        if isinstance(found.warm_up, bool) or not isinstance(found.warm_up, int) or found.warm_up < 0:
-            raise PolicyError(f"ssl4rl.curriculum.warm_up must be an integer from 0, got {found.warm_up!r}")
-        shares = {"revisit": found.revisit}
-        for name in ("floors", "ceilings"):
-            entries = getattr(found, name)
-            if not isinstance(entries, Mapping):
-                raise PolicyError(f"ssl4rl.curriculum.{name} must map tasks to shares, got {entries!r}")
-            shares |= {f"{name}.{task}": share for task, share in entries.items()}
-        for name, share in shares.items():
-            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-                raise PolicyError(f"ssl4rl.curriculum.{name} must be in [0, 1], got {share!r}")
-        if not isinstance(found.balance, bool):
-            raise PolicyError(f"ssl4rl.curriculum.balance must be true or false, got {found.balance!r}")
-        return found
+        try:
+            return cls(**section, options={key: entry for key, entry in value.items() if key not in own})
+        except ValidationError as error:
+            raise PolicyError(explained(error, "ssl4rl.curriculum")) from None
 
 
 class Director:
-    """Takes in what each step showed, and says how the next prompts are drawn.
+    """Turns each step's evidence into the probabilities of the next prompts' arms.
 
-    Its state is a function of the settings and of what `observe` was given, in order; so replaying the journal of a run
-    restores it. With one arm there is nothing to decide, and it says so by always drawing that arm.
+    Its state depends only on the settings and on the calls of `observe`, so replaying a run's journal restores it. A
+    single arm always has probability 1.
 
     Args:
         settings: which policy, and its bounds.
@@ -80,7 +74,7 @@ class Director:
         seed: of the run.
 
     Raises:
-        PolicyError: an unknown policy or option, or bounds that cannot be kept.
+        PolicyError: an unknown policy or option, or floors and ceilings that contradict each other.
     """
 
     def __init__(self, settings: CurriculumSettings, arms: Sequence[CurriculumArm], rollouts: int, seed: int) -> None:
@@ -108,12 +102,12 @@ class Director:
             )
 
     def observe(self, shown: Mapping[int, Evidence]) -> None:
-        """Take in one step: evidence by arm number, for the arms that it drew."""
+        """Add one step: evidence by arm number, for the arms that it drew."""
         self.policy.observe(shown)
         self.steps += 1
 
     def probabilities(self) -> Array:
-        """How often each arm is to be drawn next, shape (arms,), sum 1. The same each time it is asked between two steps."""
+        """Probability of each arm for the next prompts, shape (arms,), sum 1. Constant between two calls of `observe`."""
         given = np.array([arm.weight for arm in self.arms])
         weights = given
         if self.steps >= self.settings.warm_up:
@@ -131,7 +125,7 @@ class Director:
         return self._bounded(shares)
 
     def reasons(self) -> list[str]:
-        """Why each arm is drawn as `probabilities` last said, in a few words."""
+        """The reason for each arm's last probability, in a few words."""
         if self.steps < self.settings.warm_up:
             return [f"warm-up, step {self.steps + 1} of {self.settings.warm_up}"] * len(self.arms)
         return self.policy.reasons()
@@ -142,7 +136,7 @@ class Director:
         return floors, ceilings
 
     def _bounded(self, shares: Array) -> Array:
-        """Shares with each task's sum moved between its floor and its ceiling, and the rest in proportion."""
+        """Shares with each task's sum clipped to its floor and ceiling; within a task, proportions stay."""
         if not self.settings.floors and not self.settings.ceilings:
             return shares / shares.sum()
         floors, ceilings = self._bounds()

@@ -1,4 +1,4 @@
-"""What a training step shows of an arm, and how accuracy is corrected for chance."""
+"""The results of an arm in a training step, and accuracy corrected for chance."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class CurriculumArm:
-    """What a policy knows of an arm before it has seen anything."""
+    """What a policy knows of an arm before the first step."""
 
     key: str
     """`task:level`, with options if there are any; identifies the arm."""
     label: str
-    """`task/level`: the arm's name in the step's log."""
+    """`task/level`: the arm's name in metrics."""
     task: str
     rung: int
-    """Place in the task's ladder; `ladder` makes it the place among the run's arms of the task, 0 for the easiest."""
+    """Place among the task's levels, 0 for the easiest; after `ladder`, among the run's arms of the task."""
     chance: float
     """Accuracy of the best blind guesser, in [0, 1)."""
     weight: float
@@ -28,7 +28,7 @@ class CurriculumArm:
 
 
 def ladder(arms: Sequence[CurriculumArm]) -> tuple[CurriculumArm, ...]:
-    """The same arms, with rungs 0, 1, 2, ... within each task, in the order of the rungs that they came with."""
+    """The same arms, with rungs renumbered 0, 1, 2, ... within each task; their order stays."""
     rungs: dict[int, int] = {}
     for task in {arm.task for arm in arms}:
         same = sorted((arm.rung, number) for number, arm in enumerate(arms) if arm.task == task)
@@ -52,7 +52,7 @@ class ScoredRollout:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one step showed of one arm, summed over its prompt groups."""
+    """Results of one arm in one step, summed over its prompt groups."""
 
     groups: int = 0
     """Prompts with at least one scored rollout."""
@@ -65,9 +65,9 @@ class Evidence:
     spread: float = 0.0
     """Sum over groups of the standard deviation of rewards."""
     diversity: float = 0.0
-    """Sum over groups of the entropy of their answers, as a share of the most that so many answers can have."""
+    """Sum over groups of the entropy of their answers, as a share of the largest possible one (see `diversity`)."""
     unscored: int = 0
-    """Rollouts without a finite reward, or that could not be scored; they count nowhere else."""
+    """Rollouts that failed or have no finite reward; no other field counts them."""
 
     @classmethod
     def of_group(cls, answers: Iterable[ScoredRollout]) -> Evidence:
@@ -92,7 +92,7 @@ class Evidence:
         return Evidence(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def times(self, count: int) -> Evidence:
-        """The evidence of so many groups like this."""
+        """The evidence of `count` copies of these groups."""
         return Evidence(*(count * value for value in vars(self).values()))
 
 

@@ -1,10 +1,10 @@
-"""The journal of a curriculum: what each step showed, and what was decided; from it the state is made again.
+"""The journal of a curriculum: evidence and decision of each step. A resumed run rebuilds its state from it.
 
-    curriculum.jsonl    in trainer.default_local_dir, and a copy in every checkpoint up to its step
+    curriculum.jsonl    in trainer.default_local_dir; every checkpoint has a copy up to its step
 
-The first line says which arms and settings it is about. Every other line is one step: the evidence of the arms that it drew,
-the rows that the trainer had taken by then, the row from which the next decision holds, and for people why it was taken. To
-resume is to give the director the evidence of all steps up to the checkpoint again, so no policy needs to save anything.
+The first line holds the arms and settings. Every other line is one step: the evidence of its arms, the number of rows that
+the trainer had taken, the row from which the next decision holds, and its reasons (for people). A resumed run passes the
+evidence of all steps up to the checkpoint to the director again, so policies save no state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAME = "curriculum.jsonl"
 
 
 class JournalError(UserError):
-    """The journal does not fit the run that wants to go on from it; the message says what to do."""
+    """The journal does not fit the run that resumes from it; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Entry:
     """Row from which the decision after this step holds."""
 
     def to_json(self, arms: Sequence[CurriculumArm], probabilities: Sequence[float], reasons: Sequence[str]) -> str:
-        """One line, with what was decided and why."""
+        """One line, with the decision and its reasons."""
         return json.dumps(
             {
                 "step": self.step,
@@ -60,7 +60,7 @@ class Journal:
 
     Args:
         path: the file; its folder is made.
-        header: what the run is about: settings and arms, as JSON values.
+        header: settings and arms of the run, as JSON values.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -68,7 +68,7 @@ class Journal:
         self.header = dict(header)
 
     def start(self, lines: Sequence[str] = ()) -> None:
-        """Write the file anew, with the lines that an earlier run left up to where this one starts."""
+        """Write a new file with the header and the lines of earlier steps."""
         write_text(self.path, "".join(f"{line}\n" for line in [json.dumps(self.header), *lines]))
 
     def append(self, line: str) -> None:
@@ -77,17 +77,17 @@ class Journal:
             file.write(f"{line}\n")
 
     def copy(self, folder: Path) -> None:
-        """Put what there is so far into a checkpoint."""
+        """Copy the file into a checkpoint."""
         write_text(folder / NAME, self.path.read_text(encoding="utf-8"))
 
 
 def read(
     path: Path, header: Mapping[str, Any], arms: Sequence[CurriculumArm], last: int
 ) -> Iterator[tuple[Entry, str]]:
-    """The steps up to `last` that a journal holds, each with its line.
+    """The steps of a journal up to `last`, each with its line.
 
     Raises:
-        JournalError: it is about other arms or settings, or a step is missing.
+        JournalError: it has other arms or settings, or ends before `last`.
     """
     lines = path.read_text().split("\n")
     try:
@@ -96,9 +96,9 @@ def read(
     except (ValueError, AttributeError, TypeError) as error:
         raise JournalError(f"{path} is not the journal of a curriculum: {error}") from error
     if changed:
-        said = "; ".join(f"{key} was {found.get(key)} and is {header.get(key)}" for key in changed)
+        listed = "; ".join(f"{key} was {found.get(key)} and is {header.get(key)}" for key in changed)
         raise JournalError(
-            f"the run in {path.parent} had another curriculum ({said}): restore it, or start anew with "
+            f"the run in {path.parent} had another curriculum ({listed}): restore it, or start again with "
             "trainer.resume_mode=disable"
         )
     numbers = {arm.key: number for number, arm in enumerate(arms)}
@@ -112,7 +112,7 @@ def read(
             shown = {numbers[key]: Evidence(**evidence) for key, evidence in values["shown"].items()}
             entry = Entry(step, shown, int(values["taken"]), int(values["start"]))
         except (ValueError, KeyError, TypeError):
-            break  # the end of the file, or a line that was being written when the run was killed
+            break  # the end of the file, or a line cut off when the run was killed
         yield entry, line
     if step != last:
         raise JournalError(

@@ -1,10 +1,9 @@
-"""Policies: how much each arm is worth, from what was seen of it.
+"""Policies: the weight of each arm, from the evidence so far.
 
-A policy sees accuracies corrected for chance, so an arm at chance counts as not learnt, whatever its raw accuracy. Old
-evidence fades (by `discount` each step), so an arm that is not drawn becomes uncertain again, is looked at again, and
-returns if it was forgotten. What is not known is guessed from the ladder: a level is expected to be half as well learnt as
-the level below it, the more firmly the more is known of that one; so a task starts easy, and nothing hard is tried for long
-before something easier works.
+Policies use accuracy corrected for chance, called skill: an arm at chance has skill 0. Old evidence fades (by `discount`
+each step), so an arm that is not drawn becomes uncertain, is drawn again, and returns if it was forgotten. The prior of a
+level comes from the level below it: half of that level's skill. The prior counts for more the more evidence that level
+has. So a task starts easy, and a hard level gets few prompts until an easier one is learnt.
 
 A new policy is a subclass of `Policy` and one entry point in the group `ssl4rl.policies`.
 """
@@ -25,19 +24,19 @@ from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence, 
 Array = npt.NDArray[np.float64]
 
 HANDED_UP = 0.2
-"""Of what is known of a level, the share that the guess about the next one counts for."""
+"""Share of a level's evidence that is added to the weight of the next level's prior."""
 HARDER = 0.99
-"""How much of the skill of the level below a level has at most, where nothing is known of it."""
+"""Largest skill of a level without evidence, as a share of the skill of the level below."""
 DRAWS = 512
 """Thompson draws for one decision: shares are multiples of 1/512."""
 
 
 class PolicyError(UserError):
-    """A policy was given an option that it does not know, or a value that makes no sense."""
+    """An unknown policy or option, or a wrong value in `ssl4rl.curriculum`."""
 
 
 class Policy(ABC):
-    """Decides by how much each arm is drawn next.
+    """Weights the arms for the next prompts.
 
     Args:
         arms: the run's arms.
@@ -45,13 +44,13 @@ class Policy(ABC):
         options: the policy's own options; `defaults` lists them.
 
     Raises:
-        PolicyError: an option is not one of `defaults`, or no number where the default is one.
+        PolicyError: an option is not one of `defaults`, or is not a number where the default is one.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
     """Options with their default values."""
     revisits: ClassVar[bool] = True
-    """Whether some prompts go to all arms evenly besides (`ssl4rl.curriculum.revisit`)."""
+    """Whether the director also spreads some prompts evenly over all arms (`ssl4rl.curriculum.revisit`)."""
 
     def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         given = dict(options or {})
@@ -74,18 +73,18 @@ class Policy(ABC):
         """Arm numbers, from easy to hard."""
 
     def observe(self, shown: Mapping[int, Evidence]) -> None:
-        """Take in one step: the evidence of the arms that it drew, by number. Called once a step."""
+        """Add one step: the evidence of the arms that it drew, by number. Called once per step."""
         return
 
     @abstractmethod
     def weights(self, rng: np.random.Generator) -> Array:
-        """How much each arm is worth now, shape (arms,), 0 or more; all 0 means that nothing is worth more than the rest.
+        """The weight of each arm, shape (arms,), 0 or more; if all are 0, the weights of `ssl4rl.tasks` hold.
 
         All randomness comes from `rng`.
         """
 
     def reasons(self) -> list[str]:
-        """Why each arm is worth what `weights` last said, in a few words."""
+        """The reason for each arm's last weight, in a few words."""
         return [""] * len(self.arms)
 
 
@@ -102,11 +101,11 @@ class Fixed(Policy):
 
 
 class Tracking(Policy):
-    """A policy that keeps an account of each arm's accuracy: groups seen and groups solved, both fading."""
+    """Base of policies that track each arm's accuracy: groups seen and groups solved, both with fading memory."""
 
     defaults = {"discount": 0.9, "prior": 2.0}
-    # discount: what is left of old evidence after a step, in (0, 1); 0.9 is a memory of about ten steps.
-    # prior: prompt groups that the guess from the ladder counts for.
+    # discount: factor on old evidence in each step, in (0, 1); 0.9 is a memory of about ten steps.
+    # prior: weight of the prior, in prompt groups.
 
     def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(arms, rollouts, options)
@@ -142,10 +141,10 @@ class Tracking(Policy):
         return a, b
 
     def draws(self, rng: np.random.Generator) -> Array:
-        """Thompson draws of each arm's accuracy, corrected for chance, shape (DRAWS, arms).
+        """Thompson draws of each arm's skill, shape (DRAWS, arms).
 
-        A level is taken to be harder than the one below it, unless it has shown otherwise itself: of levels that have shown
-        nothing yet, the easiest comes first, and not the one of which least is known.
+        A level's skill is at most `HARDER` times that of the level below, unless its own evidence shows more. So of levels
+        without evidence the easiest comes first, and not the most uncertain one.
         """
         a, b = self.beliefs()
         skill = corrected(rng.beta(a, b, size=(DRAWS, len(self.arms))), self.chance)
@@ -168,19 +167,19 @@ class Tracking(Policy):
 
 
 def _shares_of_best(values: Array) -> Array:
-    """How often each arm is the best of a Thompson draw; `values` has shape (draws, arms). Ties are shared."""
+    """Share of the Thompson draws in which each arm is the best; `values` has shape (draws, arms). Ties are split."""
     best = values == values.max(axis=1, keepdims=True)
     return (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
 class Goldilocks(Tracking):
-    """Neither too easy nor too hard: Thompson sampling on the distance of the success rate to 1/2.
+    """Thompson sampling on the distance of the skill to 1/2: neither too easy nor too hard.
 
-    A group's advantages are largest where half of its rollouts succeed (the variance p(1 - p) of a Bernoulli reward), as
-    in Foster et al. 2025 (arXiv:2502.12272, learnability) and Florensa et al. 2018 (arXiv:1705.06366, goals of
-    intermediate difficulty). Thompson sampling: Thompson 1933; with fading evidence: Raj & Kalyani 2017
-    (arXiv:1707.09727). Each draw takes an accuracy of every arm from its belief, and the arm whose chance-corrected accuracy
-    is nearest to 1/2 wins; an arm's worth is how often it wins.
+    A group's advantages are largest if half of its rollouts succeed (the variance p(1 - p) of a Bernoulli reward), as in
+    Foster et al. 2025 (arXiv:2502.12272, learnability) and Florensa et al. 2018 (arXiv:1705.06366, goals of intermediate
+    difficulty). Thompson sampling: Thompson 1933; with fading evidence: Raj & Kalyani 2017 (arXiv:1707.09727). Each draw
+    samples the skill of every arm from its belief, and the arm nearest to 1/2 wins. An arm's weight is the share of the
+    draws that it wins.
     """
 
     def weights(self, rng: np.random.Generator) -> Array:
@@ -188,11 +187,11 @@ class Goldilocks(Tracking):
 
 
 class GradientSignal(Tracking):
-    """In proportion to the share of prompt groups that have a gradient at all: 1 - p^n - (1 - p)^n for n rollouts.
+    """Weights an arm by the expected share of its groups that have a gradient: 1 - p^n - (1 - p)^n for n rollouts.
 
-    A group whose rollouts all succeed or all fail has no advantage, and DAPO (arXiv:2503.14476) drops it. p is corrected for
-    chance here: a blind guesser's groups have advantages too, but there is nothing in them. The mean is
-    taken over what is believed of p.
+    A group whose rollouts all succeed or all fail has no advantage, and DAPO (arXiv:2503.14476) drops it. p is the skill,
+    corrected for chance: a blind guesser's groups have advantages too, but nothing to learn from. The expectation is over
+    the belief about p.
     """
 
     def weights(self, rng: np.random.Generator) -> Array:
@@ -201,15 +200,15 @@ class GradientSignal(Tracking):
 
 
 class DiversityAware(Goldilocks):
-    """Goldilocks, with arms worth less whose answers have collapsed onto few.
+    """Goldilocks with lower weights for arms whose answers have collapsed.
 
-    An arm's worth is multiplied by the entropy of the answers within its groups, relative to where all arms stand, with a
-    memory like that of the accuracy. The idea to steer a curriculum by the diversity of answers and not by accuracy alone
-    is PuzzleCraft's (arXiv:2512.14944); the measure is ours and knows nothing of permutations.
+    An arm's weight is multiplied by the mean entropy of the answers within its groups, with the same fading memory as the
+    accuracy. PuzzleCraft (arXiv:2512.14944) introduced the diversity of answers as a signal for a curriculum; this measure
+    is ours and works for any kind of answer.
     """
 
     defaults = {**Tracking.defaults, "floor": 0.1}
-    # floor: what a collapsed arm keeps of its worth, in (0, 1].
+    # floor: smallest factor, for a collapsed arm, in (0, 1].
 
     def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(arms, rollouts, options)
@@ -224,7 +223,7 @@ class DiversityAware(Goldilocks):
             self.spread_out[number] += evidence.diversity
 
     def variety(self) -> Array:
-        """Mean entropy of each arm's answers, in [0, 1]; 1 where nothing was seen."""
+        """Mean entropy of each arm's answers, in [0, 1]; 1 without evidence."""
         prior = self.options["prior"]
         return (self.spread_out + prior) / (self.groups + prior)
 
@@ -239,13 +238,13 @@ class DiversityAware(Goldilocks):
 
 
 class LearningProgress(Tracking):
-    """Where accuracy changes fastest, up or down: Thompson sampling on the slope.
+    """Thompson sampling on the absolute slope of the skill: arms that change fastest, up or down.
 
-    The absolute slope of an arm's accuracy says that it is being learnt, or being forgotten; an arm that is solved or too
-    hard has none (Oudeyer et al. 2007, doi:10.1109/TEVC.2006.890271; Graves et al. 2017, arXiv:1704.03003; Matiisen et al.
-    2017, arXiv:1707.00183). The slope is that of a Bayesian linear regression over the remembered steps with a normal prior
-    around 0, whose width follows the ladder as in `Tracking`; an arm's worth is how often its draw is the largest. Slopes
-    are changes over the memory of 1 / (1 - discount) steps.
+    A slope means that an arm is being learnt or forgotten; an arm that is solved or too hard has none (Oudeyer et al. 2007,
+    doi:10.1109/TEVC.2006.890271; Graves et al. 2017, arXiv:1704.03003; Matiisen et al. 2017, arXiv:1707.00183). The slope
+    comes from a Bayesian linear regression over the remembered steps, with a normal prior around 0. The prior is narrower
+    above levels with low skill. An arm's weight is the share of the draws in which its slope is largest. The unit of a
+    slope is the change over the memory of 1 / (1 - discount) steps.
     """
 
     defaults = {**Tracking.defaults, "width": 0.3}
@@ -255,7 +254,7 @@ class LearningProgress(Tracking):
         super().__init__(arms, rollouts, options)
         if not self.options["width"] > 0:
             raise PolicyError(f"LearningProgress: width must be above 0, got {self.options['width']}")
-        # Sums over remembered steps of weight times 1, t, t^2, y, t y, with t = 0 now and -1 a memory ago.
+        # Sums over remembered steps of weight times 1, t, t^2, y, t y; t is 0 now and -1 one memory ago.
         self.sums = np.zeros((5, len(self.arms)))
 
     def observe(self, shown: Mapping[int, Evidence]) -> None:
@@ -263,7 +262,7 @@ class LearningProgress(Tracking):
         discount = self.options["discount"]
         one, t, tt, y, ty = self.sums
         step = 1 - discount
-        # A step later every t is smaller by `step`.
+        # Each new step makes every t smaller by `step`.
         self.sums = discount * np.stack([one, t - step * one, tt - 2 * step * t + step**2 * one, y, ty - step * y])
         for number, evidence in shown.items():
             if evidence.groups:
@@ -278,7 +277,7 @@ class LearningProgress(Tracking):
         along = ty - t * y / total
         skill = self.skill()
         raw = self.chance + (1 - self.chance) * skill
-        # Of one group's accuracy; never 0, since an accuracy of 0 or 1 so far proves nothing.
+        # Variance of one group's accuracy; bounded below, because an estimate of 0 or 1 is uncertain too.
         noise = np.maximum(raw * (1 - raw), 0.02) / (1 - self.chance) ** 2
         ready = np.array([1.0 if easier is None else max(float(skill[easier]), 0.05) for easier in self.below])
         precision = across / noise + 1 / (self.options["width"] * ready) ** 2
@@ -296,11 +295,11 @@ class LearningProgress(Tracking):
 
 
 class Staged(Tracking):
-    """Stages with thresholds, the curriculum that most people write by hand: the next stage starts when this one is learnt.
+    """A hand-written curriculum: stages with thresholds. The next stage starts when the skill reaches the threshold.
 
-    Without `stages`, every task climbs its own levels, and the tasks share the prompts evenly. `stages` is a list of
-    {arms: [task:level, ...], until: skill}; `until`, here and as an option, is an accuracy corrected for chance.
-    A stage draws its arms evenly; arms of earlier stages share `review` of its prompts; the last stage does not end.
+    Without `stages`, every task moves through its own levels, and the tasks share the prompts evenly. `stages` is a list of
+    {arms: [task:level, ...], until: skill}. `until`, here and as an option, is an accuracy corrected for chance. A stage
+    draws its arms evenly. Arms of earlier stages share `review` of its prompts. The last stage does not end.
     """
 
     defaults = {**Tracking.defaults, "stages": None, "until": 0.8, "review": 0.2}

@@ -1,11 +1,11 @@
-"""Decisions on their way to the dataset: from which row on which arm is drawn how often.
+"""The director's decisions for the dataset: probabilities of the arms, each from some row on.
 
-Row i of the training stream belongs to the last decision that starts at or before i, and its arm is a function of that
-decision and i alone. A decision starts behind every row that a data loader's worker may already have been asked for, so
-the answer is the same whatever the number of workers, and the same again after a restart; what workers cost is a lag.
+Row i of the training stream belongs to the last decision that starts at or before i. Its arm depends only on that decision
+and on i. A decision starts behind every row that a data loader's worker may already have fetched, so the arms are the same
+after a restart. More workers only delay decisions.
 
-Within a decision the arms follow a Kronecker sequence (multiples of the golden ratio, modulo 1): any stretch of rows has
-each arm about as often as the decision says, and well mixed, where independent draws would scatter.
+Within a decision the arms follow a Kronecker sequence (multiples of the golden ratio, modulo 1). Any stretch of rows then
+has each arm in nearly its share, with less scatter than independent draws.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ssl4rl_plugin.core.seeding import unit_for
 
 GOLDEN = (5**0.5 - 1) / 2
 CAPACITY = 4096
-"""Decisions that are kept. Far more than a loader can be behind: two for each worker."""
+"""Decisions in the table. A loader can be only two decisions per worker behind."""
 BLOCK = 4096
-"""Rows of a decision whose arms are kept at hand."""
+"""Rows of a decision whose arms are cached."""
 
 
 class ScheduleError(RuntimeError):
-    """A row was asked for whose decision is not kept any more: a bug, since a loader is never so far behind."""
+    """The decision for a row is not in the table: a bug, since a loader is never that far behind."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class ScheduledArm:
     arm: int
     """Number of the arm."""
     use: int
-    """How many rows before this one had the same arm."""
+    """Number of earlier rows with the same arm."""
 
 
 class Schedule:
-    """The decisions so far, in memory that a data loader's worker processes share.
+    """The decisions so far, in memory shared with the data loader's worker processes.
 
     Args:
         arms: number of arms.
@@ -51,14 +51,14 @@ class Schedule:
     def __init__(self, arms: int, seed: int) -> None:
         self.arms = arms
         self.seed = seed
-        # A row of the table: first row of the stream, probability of each arm, uses of each arm before.
+        # Each row of the table: first row of the stream, probability of each arm, earlier uses of each arm.
         self._table = torch.zeros((CAPACITY, 1 + 2 * arms), dtype=torch.float64).share_memory_()
         self._count = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     def announce(self, start: int, probabilities: npt.ArrayLike) -> None:
         """From row `start` on, draw arms with these probabilities (shape (arms,), sum 1).
 
-        Raises ValueError if they are no probabilities, or `start` lies before the last decision's.
+        Raises ValueError if they are no probabilities, or if `start` is before the last decision's start.
         """
         shares = np.asarray(probabilities, float)
         if shares.shape != (self.arms,) or not (np.all(shares >= 0) and abs(shares.sum() - 1) < 1e-6):
@@ -72,7 +72,7 @@ class Schedule:
             drawn = self._arms(count - 1, start - last)
             uses = uses + np.bincount(drawn, minlength=self.arms)
         self._table.numpy()[count % CAPACITY] = np.concatenate([[start], shares, uses])
-        self._count.numpy()[0] += 1  # last: a reader sees the decision when it is whole
+        self._count.numpy()[0] += 1  # last, so that readers see complete decisions only
 
     def draw(self, row: int) -> ScheduledArm:
         """The arm of row `row` of the stream. Raises ScheduleError if its decision is not known."""
@@ -87,11 +87,6 @@ class Schedule:
         arms = self._arms(number, place + 1)
         arm = int(arms[place])
         return ScheduledArm(arm, int(uses[arm]) + int((arms[:place] == arm).sum()))
-
-    @property
-    def latest(self) -> npt.NDArray[np.float64]:
-        """The probabilities of the last decision, shape (arms,)."""
-        return self._entry(self._decisions - 1)[1]
 
     @property
     def _decisions(self) -> int:
@@ -112,7 +107,7 @@ class Schedule:
     def _sequence(self, number: int, rows: int) -> npt.NDArray[np.int64]:
         start, shares, _ = self._entry(number)
         points = (unit_for(self.seed, "curriculum", start) + GOLDEN * np.arange(rows)) % 1.0
-        # Only arms with a share can be hit, also by a point that rounding puts behind the last end.
+        # Only arms with a share can be drawn, even if rounding puts a point behind the last end.
         possible = np.flatnonzero(shares > 0)
         ends = np.cumsum(shares[possible])
         return possible[np.minimum(np.searchsorted(ends, points, side="right"), len(possible) - 1)]
@@ -122,11 +117,11 @@ _current: Schedule | None = None
 
 
 def publish(schedule: Schedule | None) -> None:
-    """Make a schedule that of this process: verl constructs the sampler, then the dataset, and neither knows the other."""
+    """Make `schedule` visible to the dataset: verl creates the sampler first, then the dataset, in the same process."""
     global _current
     _current = schedule
 
 
 def current() -> Schedule | None:
-    """The schedule that the sampler of this process published; None without one."""
+    """The schedule published by this process's sampler; None if there is none."""
     return _current

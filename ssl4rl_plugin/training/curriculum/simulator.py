@@ -1,11 +1,11 @@
 """Synthetic learners: compare policies in seconds instead of days.
 
-A learner has one ability for each task, and a level has a difficulty, as in item response theory (Rasch 1960): accuracy is
-`c + (1 - c) * sigmoid(ability - difficulty)` with chance c. Training on a prompt group raises the ability by `rate` times
-the share of signal in it, 4 q (1 - q), where q is the chance-corrected accuracy: the variance of what is not guessing, which
-is what a policy gradient has to work with. Some of the gain reaches other tasks (`transfer`), abilities decay towards where
-they started (`forgetting`), and a task can be unlearnable. The learner is a caricature: it says whether a policy finds and
-follows the frontier under noise, not how large the gain is for a real model.
+A learner has one ability for each task, and each level has a difficulty, as in item response theory (Rasch 1960): accuracy
+is `c + (1 - c) * sigmoid(ability - difficulty)` with chance c. A prompt group raises the ability by `rate` times its signal
+4 q (1 - q), where q is the chance-corrected accuracy; the signal is in proportion to the variance of the reward beyond
+guessing, which a policy gradient learns from. Part of the gain reaches other tasks (`transfer`), abilities decay towards
+their start (`forgetting`), and a task can be unlearnable. The model is crude: it tests whether a policy finds and follows
+the frontier under noise, and does not predict the gain for a real model.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ class SimulatedTask:
 
     name: str
     difficulties: tuple[float, ...]
-    """Of its levels, from easy to hard, in logits."""
+    """Difficulty of each level, from easy to hard, in logits."""
     chance: float = 0.25
     ability: float = 0.0
-    """Where the learner starts, in logits."""
+    """The learner's ability at the start, in logits."""
     rate: float = 0.002
-    """Logits gained by a prompt group with full signal; 0 for a task that cannot be learnt."""
+    """Logits gained from a prompt group with full signal; 0 for an unlearnable task."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Tasks and how they hang together."""
+    """Tasks, and how learning one changes the others."""
 
     tasks: tuple[SimulatedTask, ...]
     transfer: float = 0.1
-    """Share of a gain that every other learnable task gets, too."""
+    """Share of a gain that every other learnable task gets."""
     forgetting: float = 0.001
-    """Share of what was learnt that is lost in a step."""
+    """Share of the gained ability that is lost in each step."""
     prompts: int = 64
-    """Prompts of a step."""
+    """Prompts per step."""
     rollouts: int = 8
-    """Rollouts of a prompt."""
+    """Rollouts per prompt."""
 
     def arms(self) -> tuple[CurriculumArm, ...]:
         """The arms, task by task, from easy to hard."""
@@ -70,7 +70,7 @@ MIXED = World(
         SimulatedTask("impossible", (8.0, 12.0), rate=0.0),
     )
 )
-"""One of everything: a task solved from the start, ladders that start near and far, one with a gap, one never learnt."""
+"""One task of each kind: solved from the start, starting near, starting far, with a gap between levels, unlearnable."""
 
 
 class Learner:
@@ -91,11 +91,11 @@ class Learner:
         return self.chance + (1 - self.chance) / (1 + np.exp(self.difficulty - ability[self.task]))
 
     def skill(self, ability: Array | None = None) -> float:
-        """Mean chance-corrected accuracy over all arms: what a curriculum should raise."""
+        """Mean chance-corrected accuracy over all arms."""
         return float(corrected(self.accuracy(ability), self.chance).mean())
 
     def after(self, groups: Array) -> Array:
-        """Abilities after a step with so many groups of each arm (shape (arms,))."""
+        """Abilities after a step with `groups` prompt groups of each arm (shape (arms,))."""
         skill = corrected(self.accuracy(), self.chance)
         signal = np.bincount(self.task, groups * 4 * skill * (1 - skill), len(self.rate))
         gain = self.rate * signal
@@ -104,7 +104,7 @@ class Learner:
         return learnt - self.world.forgetting * (learnt - self.start)
 
     def train(self, groups: Array) -> None:
-        """Take one step."""
+        """One training step."""
         self.ability = self.after(groups)
 
 
@@ -113,25 +113,25 @@ class Simulated:
     """One simulated run."""
 
     skill: Array
-    """Mean chance-corrected accuracy after each step, shape (steps + 1,); the first is before training."""
+    """Mean chance-corrected accuracy before training and after each step, shape (steps + 1,)."""
     shares: Array
     """Share of the prompts of each arm in each step, shape (steps, arms)."""
     arms: tuple[CurriculumArm, ...] = field(default=())
 
     def steps_to(self, skill: float) -> float:
-        """Steps until a skill was reached for the first time; infinity if never."""
+        """Steps until the skill is first reached; infinity if never."""
         reached = np.flatnonzero(self.skill >= skill)
         return float(reached[0]) if len(reached) else float("inf")
 
 
 def simulate(world: World, settings: CurriculumSettings, steps: int, seed: int, lag: int = 0) -> Simulated:
-    """Train a learner with a policy, through the same director and schedule as a real run.
+    """Train a learner with a policy, using the director and schedule of real runs.
 
     Args:
         world: the tasks.
         settings: the curriculum.
         steps: training steps.
-        seed: of the policy's and the learner's randomness.
+        seed: seed of policy and learner.
         lag: steps until a decision takes effect, as with a data loader's workers.
     """
     arms, learner = world.arms(), Learner(world)
@@ -157,7 +157,7 @@ def simulate(world: World, settings: CurriculumSettings, steps: int, seed: int, 
 
 
 def _evidence(right: Array, rollouts: int) -> Evidence:
-    """Evidence of groups with so many right answers each."""
+    """Evidence of groups; `right` is the number of right answers in each."""
     counts = np.bincount(right.astype(int), minlength=rollouts + 1)
     parts = (group.times(int(count)) for group, count in zip(_groups(rollouts), counts, strict=True) if count)
     return sum(parts, start=Evidence())
@@ -175,10 +175,10 @@ def _groups(rollouts: int) -> tuple[Evidence, ...]:
 
 
 def oracle(world: World, steps: int, ahead: int = 40) -> Simulated:
-    """The policy that knows the learner.
+    """A greedy reference policy that knows the learner's state.
 
-    Within a task it trains the level with the largest signal, which raises the ability fastest; of the tasks it takes the
-    one that raises the mean skill most within `ahead` steps of it alone.
+    Each step trains one level: of the task that would raise the mean skill most if trained alone for `ahead` steps, the
+    level with the largest signal.
     """
     learner, trial, arms = Learner(world), Learner(world), world.arms()
     one_hot = np.eye(len(arms))
@@ -203,5 +203,5 @@ def oracle(world: World, steps: int, ahead: int = 40) -> Simulated:
 
 
 def rollouts_to_target(runs: Sequence[Simulated], target: float, world: World) -> Array:
-    """Rollouts until each run reaches a skill, shape (runs,); infinity where it never does."""
+    """Rollouts until each run reaches the skill `target`, shape (runs,); infinity if never."""
     return np.array([run.steps_to(target) for run in runs]) * world.prompts * world.rollouts

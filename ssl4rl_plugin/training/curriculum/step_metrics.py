@@ -1,4 +1,4 @@
-"""What a step's log says of each arm and each task."""
+"""Metrics of each arm and each task in a step's log."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ def figures(
 ) -> dict[str, float]:
     """Metrics of one step.
 
-    `curriculum/<task>/<level>/...` for each arm that was drawn, `curriculum/<task>/...` for each task:
+    `curriculum/<task>/<level>/...` for each arm, `curriculum/<task>/...` for each task; all but share and probability only
+    if it was drawn:
 
     - share: of the step's prompt groups, in [0, 1] (0 for an arm that was not drawn)
     - accuracy: share of right answers, in [0, 1]
-    - corrected: the same as a share of the way from chance to perfect; below 0 for less than chance
-    - effective: share of its groups whose rewards differ, so that they have an advantage
-    - probability: how often the next decision draws it (arms only, and only with a curriculum)
-    - level: mean place in the task's ladder, 0 for the easiest (tasks only)
+    - corrected: accuracy corrected for chance, (p - c) / (1 - c); below 0 for less than chance
+    - effective: share of its groups whose rewards differ, and which so have an advantage
+    - probability: its probability in the next decision (arms only, and only with a curriculum)
+    - level: mean rung, 0 for the task's easiest level (tasks only)
 
-    `curriculum/unscored`: rollouts without a usable reward; they count nowhere.
+    `curriculum/unscored`: number of rollouts without a usable reward; no other metric counts them.
     """
     total = sum(evidence.groups for evidence in shown.values())
     found = {"curriculum/unscored": float(sum(evidence.unscored for evidence in shown.values()))}
@@ -48,7 +49,7 @@ def figures(
 
 
 def _rates(members: Sequence[tuple[CurriculumArm, Evidence]]) -> dict[str, float]:
-    """Accuracy, plain and corrected, and the share of groups with an advantage."""
+    """Accuracy, accuracy corrected for chance, and the share of groups with an advantage."""
     groups = sum(evidence.groups for _, evidence in members)
     return {
         "accuracy": sum(evidence.correct for _, evidence in members) / groups,

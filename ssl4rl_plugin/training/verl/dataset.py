@@ -1,12 +1,12 @@
-"""The dataset: verl asks for row i, and the sample is made on the spot, or read from what `ssl4rl build` wrote.
+"""The dataset: verl asks for row i, and the dataset makes the sample on the fly, or reads it from a build's folder.
 
     data.custom_cls.path = pkg://ssl4rl_plugin.training.verl.dataset
     data.custom_cls.name = SSLDataset
     data.train_files = ssl4rl:train
     data.val_files = ssl4rl:val
 
-By default nothing is built beforehand and every epoch sees new corruptions (`ssl4rl_plugin.data.samples`). Validation adds the
-questions of the benchmarks that the run names (`ssl4rl_plugin.training.questions`).
+By default every epoch sees new corruptions (`ssl4rl_plugin.data.samples`). Validation adds the questions of the run's
+benchmarks (`ssl4rl_plugin.training.questions`).
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "ssl4rl:"
 SHOWN_FPS = 2.0
-"""Frames per second that every clip claims to have. A true figure would tell a played-fast clip from a slow one; and for
-Qwen2.5-VL verl 0.9.1 places the frames in time as if it were 2 (two frames, one temporal patch, one second), so another
-figure would make the trainer's positions differ from vLLM's."""
+"""Frames per second in the metadata of every clip. The true rate would give away which clip is played faster. For
+Qwen2.5-VL, verl 0.9.1 computes positions as if the rate were 2 (two frames are one temporal patch and one second), so with
+another rate the trainer's positions would differ from vLLM's."""
 
 
 class SSLDataset(RLHFDataset):
     """Rows for verl's trainer.
 
-    verl constructs it with `data_files` from the config, `ssl4rl:train` or `ssl4rl:val`, which is how it learns its
-    split. `RLHFDataset.__init__` is not called: it reads all of its parquet files at once, and there may be none.
+    `data_files` in the config, `ssl4rl:train` or `ssl4rl:val`, tells the dataset its split. `RLHFDataset.__init__` is
+    not called, because it reads parquet files.
 
     Raises:
         SettingsError: wrong settings, or a processor or prompt length that would lose samples.
-        SourceError, SampleError, BuiltError: no usable images or rows.
+        SourceError, SampleError, StoredRowsError: no usable images or rows.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SSLDataset(RLHFDataset):
         self.tokenizer = tokenizer
         self.processor = processor
         self.config = config
-        # Asked of the same rows whatever the split, so that training and validation agree.
+        # Both splits decide by the validation rows, so that training and validation agree.
         self.as_video = shows_video(own.held_out(), self.settings, processor)
         check_prompts(self.rows, self.settings, processor, tokenizer, config, self.as_video)
         self.thinking = opens_thought(processor or tokenizer, config.get("apply_chat_template_kwargs") or {})
@@ -98,20 +98,20 @@ class SSLDataset(RLHFDataset):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What the samples depend on; verl keeps it in its checkpoints."""
+        """What the samples depend on; verl saves it in its checkpoints."""
         return self.rows.state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse to go on with other samples than the checkpoint's run would have seen. Raises SettingsError."""
+        """Check that the samples are those of the checkpoint's run. Raises SettingsError."""
         now = self.state_dict()
         changed = [key for key in {**now, **state} if state.get(key) != now.get(key)]
         if changed:
             raise SettingsError(
                 f"the checkpoint was made with other {' and '.join(changed)} than this run has, so it would not see the "
-                "samples that come next: restore them, or start anew with trainer.resume_mode=disable"
+                "samples that come next: restore them, or start again with trainer.resume_mode=disable"
             )
 
-    # RLHFDataset drops and re-reads its parquet files here; this dataset is small and pickles as it is.
+    # RLHFDataset drops its rows here and reads its files again; this dataset is small and pickles whole.
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__.copy()
 
@@ -119,9 +119,9 @@ class SSLDataset(RLHFDataset):
     async def process_multi_modal_info(
         cls, messages: list[dict[str, Any]], image_patch_size: int, config: DictConfig
     ) -> tuple[list[Image.Image] | None, list[tuple[torch.Tensor, dict[str, Any]]] | None, None]:
-        """The pictures and clips of a prompt, as verl's agent loop asks for them (there is no sound).
+        """The pictures, clips and audio (always None) of a prompt, for verl's agent loop.
 
-        They have their final size already, so nothing is decoded or resized again for each of the n rollouts.
+        Pictures have their final size, so none is decoded or resized again for each of the n rollouts.
         """
         return *media_of(messages), None
 
@@ -138,10 +138,10 @@ def split_of(data_files: Any) -> str:
 
 
 def shows_video(rows: Rows, settings: StreamSettings, processor: Any) -> bool:
-    """Whether clips go to the model as videos and not as rows of pictures: what `ssl4rl.videos_as` says.
+    """Whether clips go to the model as videos or as one picture per frame, by `ssl4rl.videos_as`.
 
-    If it says `auto`, they do where the processor takes videos and the trainer places them as the rollout does (see
-    `positions_agree`), asked of a few `rows`. Raises SettingsError if it says `video` and the processor takes none.
+    `auto` means videos, if the processor takes videos and trainer and rollout compute the same positions
+    (`positions_agree`) for a few of `rows`. Raises SettingsError for `video` with a processor that takes no videos.
     """
     takes_video = getattr(processor, "video_processor", None) is not None
     if settings.videos_as == "video" and processor is not None and not takes_video:
@@ -154,9 +154,9 @@ def shows_video(rows: Rows, settings: StreamSettings, processor: Any) -> bool:
     for row in shown:
         if not positions_agree(row, settings, processor):
             logger.warning(
-                "clips are shown as rows of pictures: for %s the installed transformers %s places the text behind a clip "
-                "elsewhere than vLLM does, so that the trainer would see other log-probabilities than the rollout; "
-                "ssl4rl.videos_as=video insists on videos",
+                "clips are shown as one picture per frame: for %s the installed transformers %s gives the text behind a "
+                "clip other positions than vLLM, so that the trainer's log-probabilities would differ from the rollout's; "
+                "ssl4rl.videos_as=video uses videos all the same",
                 row.kind,
                 version("transformers"),
             )
@@ -165,11 +165,11 @@ def shows_video(rows: Rows, settings: StreamSettings, processor: Any) -> bool:
 
 
 def positions_agree(row: Row, settings: StreamSettings, processor: Any) -> bool:
-    """Whether the text behind each clip of a row stands at positions behind all of the clip's.
+    """Whether the text behind each clip of a row has larger positions than all of the clip's tokens.
 
-    Qwen's models number tokens in time, height and width. vLLM goes on behind the largest of a clip's numbers, as the
-    models were trained; transformers 5.10 (and verl's trainer through it) goes on behind the largest of height and
-    width, which is too early for a clip that lasts longer than it is wide.
+    Qwen's models number tokens in time, height and width. vLLM, like the models' training, continues behind the largest
+    number of the clip. transformers 5.10, which verl's trainer uses, continues behind the largest of height and width:
+    too early if a clip has more temporal patches than spatial ones along a side.
     """
     if not hasattr(processor, "get_rope_index"):
         return True
@@ -193,9 +193,9 @@ def positions_agree(row: Row, settings: StreamSettings, processor: Any) -> bool:
 
 
 def messages(row: Row, settings: StreamSettings, as_video: bool) -> list[dict[str, Any]]:
-    """The chat messages of a row; pictures as PIL images in the places of the `<image>` marks.
+    """The chat messages of a row, with PIL images in place of the `<image>` marks.
 
-    A clip is one video part, in the form that verl documents for frames in memory, or a picture part for each frame.
+    A clip is one video part, in verl's form for frames in memory, or one picture part for each frame.
     """
     content: list[dict[str, Any]] = []
     try:
@@ -214,7 +214,7 @@ def messages(row: Row, settings: StreamSettings, as_video: bool) -> list[dict[st
         else:
             content.append({"type": "text", "text": piece})
     system = [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
-    if all(part["type"] == "text" for part in content):  # the chat template of a text model takes no list
+    if all(part["type"] == "text" for part in content):  # a text model's chat template takes no list
         return [*system, {"role": "user", "content": "".join(part["text"] for part in content)}]
     return [*system, {"role": "user", "content": content}]
 
@@ -222,10 +222,10 @@ def messages(row: Row, settings: StreamSettings, as_video: bool) -> list[dict[st
 def media_of(
     messages: list[dict[str, Any]],
 ) -> tuple[list[Image.Image] | None, list[tuple[torch.Tensor, dict[str, Any]]] | None]:
-    """The pictures and the videos of chat messages, in order; None for none.
+    """The pictures and the videos of chat messages, in order; None if there are none.
 
-    A video is a uint8 tensor of shape (frames, 3, height, width) with the metadata that processors ask for, so that
-    none of them samples frames again.
+    A video is a uint8 tensor of shape (frames, 3, height, width), with metadata that keeps processors from sampling its
+    frames again.
     """
     parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
     images = [part["image"] for part in parts if part["type"] == "image"]
@@ -240,7 +240,7 @@ def media_of(
 
 
 def processor_inputs(processor: Any, texts: list[str], chats: list[list[dict[str, Any]]], **options: Any) -> Any:
-    """What the model's processor makes of templated texts and the pictures and clips of their chats."""
+    """The outputs of the model's processor for templated texts and the pictures and clips of their chats."""
     images, videos = media_of([message for chat in chats for message in chat])
     return build_multimodal_processor_inputs(
         processor, text=texts, images=images, videos=videos, mm_processor_kwargs=options
@@ -250,9 +250,9 @@ def processor_inputs(processor: Any, texts: list[str], chats: list[list[dict[str
 def check_prompts(
     rows: Rows, settings: Settings, processor: Any, tokenizer: Any, config: DictConfig, as_video: bool
 ) -> None:
-    """Refuse to start where prompts would be lost: no processor, or prompts over `data.max_prompt_length` tokens.
+    """Raise SettingsError if prompts would be lost: no processor, or over `data.max_prompt_length` tokens.
 
-    verl only warns in the first case and counts a failed prompt in the second. Measures some rows of each kind.
+    verl only warns in the first case, and counts a failed prompt in the second. Checks some rows of each kind.
     """
     for row in rows.probes():
         if (row.images or row.videos) and processor is None:
@@ -285,7 +285,7 @@ def opens_thought(renderer: Any, template: Mapping[str, Any]) -> bool:
 
 
 def prompt_tokens(row: Row, settings: Settings, processor: Any, tokenizer: Any, as_video: bool, **template: Any) -> int:
-    """How many tokens the prompt of a row has for a model, visual tokens included."""
+    """Number of tokens in the prompt of a row, with visual tokens."""
     chat = messages(row, settings, as_video)
     text = (processor or tokenizer).apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **template)
     if row.images or row.videos:

@@ -1,11 +1,12 @@
-"""The sampler: verl's replay buffer, which also watches what every step shows of each arm, and steers what comes next.
+"""The sampler: verl's replay buffer, which also measures every arm in each step and runs the curriculum.
 
     trainer.v1.sampler.custom_sampler = {path: pkg://ssl4rl_plugin.training.verl.sampler, name: build_sampler}
 
-verl asks it for every training batch. Having let verl choose the batch, it reads the rewards, adds per-arm and per-task
-figures to the step's log, and, where `ssl4rl.curriculum` is set, lets the director decide and announces the decision to the
-dataset. Groups that DAPO's filter throws away are watched too: that all rollouts of a prompt agree is evidence as well.
-verl hands a custom sampler neither the filter's settings nor the batch sizes, so `sampler_kwargs` carries them.
+verl asks it for every training batch. verl's own code chooses the batch. The sampler then reads the rewards and adds
+metrics of each arm and task to the step's log. With `ssl4rl.curriculum`, it also asks the director for the next
+probabilities and announces them to the dataset. It counts the groups that DAPO's filter drops, too: they show which arms
+are too easy or too hard. verl passes a custom sampler neither the filter's settings nor the batch sizes, so
+`sampler_kwargs` carries them.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PREFETCHED = 2
-"""Batches that a worker of the data loader is asked for ahead of time (torch's default, which verl keeps)."""
+"""Batches that each worker of the data loader prefetches (torch's default, which verl keeps)."""
 
 
 class CurriculumError(UserError):
@@ -51,7 +52,7 @@ class CurriculumError(UserError):
 
 
 class CurriculumMixin:
-    """What is added to verl's replay buffers, sync and async.
+    """Adds metrics and the curriculum to verl's replay buffers, sync and async.
 
     `sampler_kwargs` (set by the base recipe from verl's own settings):
 
@@ -59,8 +60,8 @@ class CurriculumMixin:
     - rollouts: rollouts of a prompt
     - workers: of the data loader
     - fetched: rows that the loader fetches at a time
-    - checkpoints, resume_mode, resume_from_path: where the trainer keeps and takes checkpoints
-    - poll_interval: seconds between two looks for finished rollouts
+    - checkpoints, resume_mode, resume_from_path: where the trainer writes checkpoints, and what it resumes from
+    - poll_interval: seconds between two checks for finished rollouts
     """
 
     sampler_kwargs: dict[str, Any]
@@ -89,29 +90,29 @@ class CurriculumMixin:
                 "seed": settings.seed,
                 "arms": [f"{arm.key} x {arm.weight:g}" for arm in self.arms],
             }
-            # As it comes back from the file.
+            # With the types that reading the file gives back.
             header = json.loads(json.dumps(header))
             self.journal = journal.Journal(Path(given["checkpoints"]).absolute() / journal.NAME, header)
             self._restore(_resumed_from(given))
             schedule.publish(self.schedule)
             if len(self.arms) == 1:
                 logger.warning(
-                    "ssl4rl.curriculum has one arm only, %s, so there is nothing to choose", self.arms[0].key
+                    "ssl4rl.curriculum has only one arm, %s, so there is nothing to choose", self.arms[0].key
                 )
 
     def _restore(self, checkpoint: Path | None) -> None:
-        """Replay the journal up to the checkpoint that the trainer goes on from, if it does."""
+        """Start the journal; replay it up to `checkpoint` if the trainer resumes from one."""
         assert self.director is not None
         self.schedule.announce(0, self.director.probabilities())
         lines = []
         if checkpoint is not None:
             path = checkpoint / journal.NAME
-            if not path.is_file():  # killed between verl's last file and ours
+            if not path.is_file():  # the run was killed after verl's last file and before ours
                 path = self.journal.path
             if not path.is_file():
                 raise CurriculumError(
-                    f"{checkpoint} was made without a curriculum, so nothing is known of what came before: leave "
-                    "ssl4rl.curriculum as it was, or start anew with trainer.resume_mode=disable"
+                    f"{checkpoint} was made without a curriculum and holds no journal to resume from: set "
+                    "ssl4rl.curriculum as it was, or start again with trainer.resume_mode=disable"
                 )
             last = int(checkpoint.name.rpartition("_")[2])
             for entry, line in journal.read(path, self.journal.header, self.arms, last):
@@ -121,7 +122,7 @@ class CurriculumMixin:
         self.journal.start(lines)
 
     def _decide(self, shown: Mapping[int, Evidence], start: int) -> Any:
-        """Take in a step and announce what comes next; the probabilities."""
+        """Update the director with a step's evidence, announce the next probabilities, and return them."""
         assert self.director is not None
         self.director.observe(shown)
         if self.balance is not None:
@@ -134,7 +135,7 @@ class CurriculumMixin:
 
     def _sync_metadata_from_transfer_queue(self) -> None:
         super()._sync_metadata_from_transfer_queue()  # type: ignore[misc]
-        # Each row that the trainer took from its loader is a prompt here until it is used or thrown away.
+        # A row that the trainer takes from its loader stays in this table until it is used or dropped.
         prompts = set(self.prompt_global_steps["train"])  # type: ignore[attr-defined]
         self._taken += len(prompts - self._prompts)
         self._prompts = prompts
@@ -143,16 +144,16 @@ class CurriculumMixin:
         filtered = eviction_reasons[1]
         if partition_id == "train" and filtered:
             keys = [key for key in self.partitions[partition_id] if key.split("_")[0] in filtered]  # type: ignore[attr-defined]
-            self._watch(keys, partition_id)
+            self._observe(keys, partition_id)
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)  # type: ignore[misc]
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict[str, Any]]:
-        """verl's batch; for training batches, with the figures of every arm added to its metrics."""
+        """verl's batch; a training batch also gets the metrics of every arm."""
         batch, metrics = super().sample(global_steps, partition_id, batch_size)  # type: ignore[misc]
         if partition_id != "train":
             return batch, metrics
         began = time.perf_counter()
-        self._watch(batch.keys, partition_id)
+        self._observe(batch.keys, partition_id)
         shown = {number: sum(parts, start=Evidence()) for number, parts in sorted(self._seen.items())}
         self._seen.clear()
         probabilities = None
@@ -168,7 +169,7 @@ class CurriculumMixin:
 
     # ---- reading and writing rollouts
 
-    def _watch(self, keys: list[str], partition_id: str) -> None:
+    def _observe(self, keys: list[str], partition_id: str) -> None:
         """Add the evidence of these rollouts."""
         groups: dict[str, list[str]] = defaultdict(list)
         for key in keys:
@@ -185,7 +186,7 @@ class CurriculumMixin:
                 self._seen[number].append(Evidence.of_group(_answer(rewards[key]) for key in members))
 
     def _arm_of(self, reward_model: dict[str, Any]) -> int | None:
-        """The arm that a row was drawn from; None for a row of somebody else's."""
+        """The arm that a row was drawn from; None if it is none of the run's arms."""
         try:
             truth = json.loads(reward_model["ground_truth"])
             return self._numbers.get(arm_key(truth["task"], truth["level"], truth.get("options") or {}))
@@ -212,13 +213,13 @@ class CurriculumMixin:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """The dictionary in a field of verl's, whatever it is wrapped in."""
+    """The dictionary in a field of verl's batch, which may be wrapped in tensordict's NonTensorData."""
     value = getattr(value, "data", value)
     return value if isinstance(value, dict) else {}
 
 
 def _answer(info: dict[str, Any]) -> ScoredRollout:
-    """What the reward function said of a rollout."""
+    """The reward function's result for a rollout."""
 
     def number(key: str) -> float:
         value = info.get(key)
@@ -232,17 +233,19 @@ class SyncSampler(CurriculumMixin, ReplayBuffer):
 
 
 class AsyncSampler(CurriculumMixin, ReplayBufferAsync):
-    """For its asynchronous ones."""
+    """For verl's asynchronous trainers."""
 
 
 def build_sampler(trainer_mode: str, sampler_kwargs: DictConfig, **kwargs: Any) -> ReplayBuffer:
-    """The sampler for a trainer; called by verl, with the arguments of `ReplayBuffer`. `sampler_kwargs` is described at
-    `CurriculumMixin`, and holds besides what verl gives to its own samplers only: filter_groups, train_batch_size and
-    sync_refill_failed_groups."""
+    """The sampler for a trainer; verl calls it with the arguments of `ReplayBuffer`.
+
+    `CurriculumMixin` describes `sampler_kwargs`. They also hold what verl passes only to its own samplers:
+    filter_groups, train_batch_size and sync_refill_failed_groups.
+    """
     own = OmegaConf.to_container(sampler_kwargs, resolve=True)
     assert isinstance(own, dict)
     groups, refill = own["filter_groups"], bool(own["sync_refill_failed_groups"])
-    # What verl's trainer makes of data.gen_batch_size.
+    # verl's trainer replaces data.gen_batch_size in the same way.
     exact = trainer_mode != "sync" or groups["enable"] or refill
     own["fetched"] = 1 if exact else own["gen_batch_size"] or own["train_batch_size"]
     kwargs |= {
@@ -263,7 +266,7 @@ def build_sampler(trainer_mode: str, sampler_kwargs: DictConfig, **kwargs: Any) 
 
 
 def _resumed_from(given: Mapping[str, Any]) -> Path | None:
-    """The checkpoint folder that verl's trainer will go on from; None if it starts anew."""
+    """The checkpoint folder that verl's trainer will resume from; None if it starts from the beginning."""
     if given["resume_mode"] == "disable":
         return None
     if given["resume_mode"] == "resume_path":
@@ -273,7 +276,7 @@ def _resumed_from(given: Mapping[str, Any]) -> Path | None:
 
 
 class SaveJournal(CheckpointCallback):
-    """Puts the journal into every checkpoint (trainer.checkpoint_callback_class)."""
+    """Copies the journal into every checkpoint (trainer.checkpoint_callback_class)."""
 
     def on_save(self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **_: Any) -> None:
         buffer = trainer.replay_buffer
