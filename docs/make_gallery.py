@@ -169,7 +169,7 @@ def page(samples: dict[str, list[StreamSample]]) -> str:
     """The gallery as Markdown."""
     parts = [
         "# Gallery",
-        "Every task at every level, with what the model sees, the question, and the right answer. StreamSample by `make gallery` "
+        "Every task at every level, with what the model sees, the question, and the right answer. Made by `make gallery` "
         "from the code: the texts are the tasks' own, and the samples are what training would draw from the built-in "
         "sources. Every prompt goes on with [how to write the answer](rewards.md).",
     ]

@@ -205,5 +205,5 @@ def test_circular_is_a_setting() -> None:
     images = {"max_pixels": 65536}
     (one,) = parse_benchmarks([{"name": "mmbench", "path": "x", "circular": True}], images)
     assert one.circular
-    with pytest.raises(SettingsError, match="ssl4rl.benchmarks.0.circular must be a valid boolean, got 'yes'"):
+    with pytest.raises(SettingsError, match=r"ssl4rl\.benchmarks\.0\.circular must be a valid boolean, got 'yes'"):
         parse_benchmarks([{"name": "mmbench", "path": "x", "circular": "yes"}], images)

@@ -23,4 +23,4 @@ class CpuServerAdapter(ServerAdapter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.zmq_handle = self.zmq_handle.replace(ray.get_runtime_context().get_job_id(), transfer_id())
+        self.zmq_handle: str = self.zmq_handle.replace(ray.get_runtime_context().get_job_id(), transfer_id())

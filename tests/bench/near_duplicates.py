@@ -3,8 +3,8 @@
     python tests/bench/near_duplicates.py PHOTOS [--million 1000000]
 
 Every kind of copy is made once of every photograph, with its parameters drawn from the file's name. The correlations
-that ssl4rl_plugin/data/near_duplicates.py asks of a copy were set on the `chosen` half of 700 photographs, in which the `other` half had
-no part; the rest of the method was worked out with both in view. Times are processor time, as other work may run beside.
+that ssl4rl_plugin/data/near_duplicates.py asks of a copy were set on the `chosen` half of 700 photographs, without the
+`other` half. The rest of the method was developed with both in view. Times are processor time, as other work may run beside.
 """
 
 from __future__ import annotations
