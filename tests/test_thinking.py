@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ssl4rl_plugin.data.ground_truth import encode_truth
 from ssl4rl_plugin.grading.formats import FORMATS
+from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.rewards import compute_score
-from ssl4rl_plugin.training.verl.dataset import opens_thought
 
 TURNS = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

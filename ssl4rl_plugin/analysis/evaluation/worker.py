@@ -25,8 +25,9 @@ from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, Evaluatio
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import Row, Rows
+from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.rewards import compute_score
-from ssl4rl_plugin.training.verl.dataset import media_of, messages, opens_thought
+from ssl4rl_plugin.training.verl.dataset import media_of, messages
 
 AHEAD = 256
 """Maximum number of questions in flight."""

@@ -26,7 +26,9 @@ from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.grading import letters
 
-_INSTRUCTION = re.compile(r"\s*Answer with (?:one of|an? number|one number|the (?:letter|number|name)|its letter)[^()?!\n]*\Z")
+_INSTRUCTION = re.compile(
+    r"\s*Answer with (?:one of|an? number|one number|the (?:letter|number|name)|its letter)[^()?!\n]*\Z"
+)
 """The last sentences of a question, if they only say how to answer. One that explains its labels in brackets stays."""
 
 READ_AS_EMPTY = frozenset(

@@ -12,7 +12,6 @@ benchmarks (`ssl4rl_plugin.training.questions`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -26,6 +25,7 @@ from verl.utils.tokenizer import build_multimodal_processor_inputs
 from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.data.arms import StreamSettings
 from ssl4rl_plugin.data.rows import JoinedRows, Row, Rows
+from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.curriculum_rows import steered
 from ssl4rl_plugin.training.run_rows import own_rows, questions
 from ssl4rl_plugin.training.settings import Settings, SettingsError
@@ -268,20 +268,6 @@ def check_prompts(
                 f"a prompt of {row.kind} has {tokens} tokens, and data.max_prompt_length is "
                 f"{config.max_prompt_length}: raise it, or make the pictures smaller with ssl4rl.options.side"
             )
-
-
-def opens_thought(renderer: Any, template: Mapping[str, Any]) -> bool:
-    """Whether a model's chat template ends the generation prompt inside a thought, as those of thinking models do.
-
-    Args:
-        renderer: the processor or the tokenizer.
-        template: verl's `data.apply_chat_template_kwargs`, e.g. `enable_thinking`.
-    """
-    mark = "?"
-    content = [{"type": "text", "text": mark}] if hasattr(renderer, "image_processor") else mark
-    chat = [{"role": "user", "content": content}]
-    text = renderer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **template)
-    return bool(text.rpartition(mark)[2].rstrip().endswith("<think>"))
 
 
 def prompt_tokens(row: Row, settings: Settings, processor: Any, tokenizer: Any, as_video: bool, **template: Any) -> int:
