@@ -164,7 +164,7 @@ def line(number: int, acc: float, kind: str = "bench", draw: int = 0, rotation: 
     return {
         "row": number * of + rotation, "draw": draw, "id": sample, "kind": kind, "category": category, "l2_category": parent,
         "prompt": f"{number}?", "images": [f"{number // 2}.jpg"], "ground_truth": truth, "acc": acc, "error": "",
-        **dict.fromkeys(("score", "format", "valid", "consistent", "inconsistent", "degenerate"), acc),
+        **dict.fromkeys(("score", "format", "valid", "consistent", "inconsistent", "degenerate", "lenient", "lenient_only"), acc),
     }  # fmt: skip
 
 
