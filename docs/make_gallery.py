@@ -50,7 +50,7 @@ FRAME_MS = 350
 
 
 def ours() -> list[str]:
-    """The tasks of this package, whatever else is installed: by kind, then from easy to guess to hard."""
+    """The tasks of this package, without those of other installed packages: by kind, then from easy to guess to hard."""
     names = [name for name in registry.names() if type(get_task(name)).__module__.startswith("ssl4rl_plugin.")]
     order = list(SECTIONS)
     return sorted(names, key=lambda name: (order.index(get_task(name).kind), name))

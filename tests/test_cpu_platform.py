@@ -248,6 +248,14 @@ assert extension() == rollout.WORKER_EXTENSION, extension()
 rollout.register(worker_extension="elsewhere.Frozen")  # also: a second call is no error
 assert extension() == "elsewhere.Frozen", extension()
 
+from types import SimpleNamespace
+from ssl4rl_plugin.cpu import weight_transfer
+from verl.workers.rollout.base import get_rollout_class
+assert get_rollout_class("vllm", "async") is weight_transfer.CpuServerAdapter
+clusters = [SimpleNamespace(get_job_id=lambda: "01000000", gcs_address=f"127.0.0.1:{port}") for port in (6379, 6380)]
+weight_transfer.ray = SimpleNamespace(get_runtime_context=lambda: clusters.pop())
+assert weight_transfer.transfer_id() != weight_transfer.transfer_id(), "two trainings share the weights' socket"
+
 from ssl4rl_plugin.cpu.vllm_worker import CpuWorkerExtension
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension as theirs
 assert {"_update_weights", "update_weights_from_ipc"} <= set(vars(theirs)), "verl renamed what we override"

@@ -37,6 +37,7 @@ class JsonSource(TableSource):
 
     name: ClassVar[str] = "json"
     summary: ClassVar[str] = "a JSON or JSONL file whose entries name image files"
+    endings: ClassVar[tuple[str, ...]] = (".json", ".jsonl")
     schema: ClassVar[str] = (
         "a list of objects (at the top, or under one key of an object), or one object a line; a path or a list of paths "
         "under image, images, image_path, ... and optionally question, options, answer, category, split"

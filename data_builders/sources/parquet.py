@@ -38,6 +38,7 @@ class ParquetSource(ArrowSource):
 
     name: ClassVar[str] = "parquet"
     summary: ClassVar[str] = "parquet files with images in them, as on the Hugging Face Hub, or with paths to images"
+    endings: ClassVar[tuple[str, ...]] = (".parquet",)
     schema: ClassVar[str] = (
         "image columns: struct of bytes and path, binary, base64 or a path below the file's folder, or lists of these; "
         "other columns are allowed (question, options or A, B, C, D, answer, category, ...)"

@@ -53,6 +53,7 @@ class TsvSource(TableSource):
 
     name: ClassVar[str] = "tsv"
     summary: ClassVar[str] = "a TSV file with base64 images (the VLMEvalKit layout)"
+    endings: ClassVar[tuple[str, ...]] = (".tsv",)
     schema: ClassVar[str] = (
         "tab-separated, quoted as CSV; columns index and image (base64, a list of several, or the index of the row that "
         "has the image), and optionally question, hint, A, B, C, D, answer, category, l2-category, split"

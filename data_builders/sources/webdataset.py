@@ -56,6 +56,7 @@ class WebDatasetSource(Source):
 
     name: ClassVar[str] = "webdataset"
     summary: ClassVar[str] = "tar files of images (WebDataset shards), read in place"
+    endings: ClassVar[tuple[str, ...]] = (".tar",)
     schema: ClassVar[str] = (
         "uncompressed .tar files; members NAME.jpg, .png, .webp, ...; others (json, txt, cls) are not used"
     )

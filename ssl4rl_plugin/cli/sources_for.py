@@ -17,7 +17,6 @@ SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_vi
 MAX_PIXELS = 1024 * 1024
 """Maximum number of pixels of a source picture, as in the base recipe. Larger ones are shrunk."""
 
-_ENDINGS = {".tsv": "tsv", ".parquet": "parquet", ".tar": "webdataset", ".json": "json", ".jsonl": "json"}
 _IN_FOLDERS = ("hf", "folder", "video", "parquet", "webdataset", "tsv")  # in the order in which they are tried
 _TRIED = 20  # maximum number of files opened to check whether a folder holds items of a kind
 
@@ -71,8 +70,22 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
 def source_of(path: Path) -> str:
     """The source that reads a path, from the ending of a file or the content of a folder."""
     if not path.is_dir():
-        return _ENDINGS.get(path.suffix.lower(), "folder")
+        return _source_of_ending(path.suffix.lower())
     return next((name for name in _IN_FOLDERS if _holds(name, path)), "folder")
+
+
+def _source_of_ending(ending: str) -> str:
+    """The source that claims an ending of file names (`Source.endings`). Raises UserError if several do."""
+    found = []
+    for name in registry.names():
+        try:
+            if ending in registry.get(name).endings:
+                found.append(name)
+        except RegistryError:  # a broken package does not stand in the way of another source
+            continue
+    if len(found) > 1:
+        raise UserError(f"files with the ending {ending} are read by {' and '.join(found)}: choose one with --source")
+    return found[0] if found else "folder"
 
 
 def named_source(what: str, path: Path | None, source: str | None) -> tuple[str, Path | None]:

@@ -101,6 +101,8 @@ class Source(ABC):
     """Licence of the pictures, and what a user should know about it."""
     where: ClassVar[str]
     """Where a user gets the files."""
+    endings: ClassVar[tuple[str, ...]] = ()
+    """Endings of file names, such as `.tsv`, by which commands choose this source for a path."""
     hub: ClassVar[Hub | None] = None
     """A copy on the Hugging Face Hub in a layout that the source reads; None if there is none."""
 

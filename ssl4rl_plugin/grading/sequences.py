@@ -23,7 +23,7 @@ class Sequences(Grader[tuple[str, ...]]):
     Args:
         labels: what a sequence is made of.
         length: how long the right ones are.
-        most: how many right ones there are at most; chance is stated for so many.
+        most: maximum number of right ones; chance is stated for this number.
         shortest: length of the shortest possible answer; `length` unless a guess may be of another length.
         ends: first and last label of every possible answer; None leaves them open.
     """

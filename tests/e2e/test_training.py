@@ -143,7 +143,7 @@ def first_kl(out: Path) -> dict[int, float]:
 
 
 def test_with_frozen_sync_the_same_check_fails(killed: Killed) -> None:
-    assert max(abs(killed.frozen_kl[step]) for step in (2, 3)) > 1e-3, killed.frozen_kl
+    assert all(abs(killed.frozen_kl[step]) > 1e-3 for step in (2, 3)), killed.frozen_kl
 
 
 def test_killed_and_resumed_it_sees_the_same_samples(undisturbed: Path, killed: Killed) -> None:
@@ -154,7 +154,7 @@ def test_killed_and_resumed_it_sees_the_same_samples(undisturbed: Path, killed: 
 
 def test_after_the_resume_the_weights_reach_the_rollout(killed: Killed) -> None:
     kl = metric(killed.out, K3)
-    assert all(abs(kl[step]) < 1e-3 for step in range(4, STEPS + 1)), kl
+    assert all(abs(kl[step]) < 1e-3 for step in range(3, STEPS + 1)), kl
 
 
 def test_it_trains_on_what_was_built(killed: Killed, built: Path) -> None:

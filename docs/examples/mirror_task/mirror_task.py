@@ -1,4 +1,4 @@
-"""Mirror: was the picture flipped, and along which axis? Exact; a blind guesser gets 1/4."""
+"""Mirror: was the picture flipped, and along which axis? Exact; a blind guesser gets 1/4. Refuses `symmetric` pictures."""
 
 import itertools
 from dataclasses import dataclass

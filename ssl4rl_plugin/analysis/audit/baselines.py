@@ -1,10 +1,9 @@
 """Blind guessers: constant answers, and trees that see the numbers of `features` and never a picture's content.
 
-Each is fitted on samples of one half of the pictures and tested on samples of the other half, against what the best
-constant answer gets when truths are drawn as the grader draws them. If the answer owes nothing to what a guesser sees,
-its hits are independent draws at that rate or below, whatever it has learned and however often a picture comes back; so
-the p-values are exact. The 95 % intervals, which are about how well it does, count samples of one picture as partly
-dependent.
+Each is fitted on samples of one half of the pictures and tested on samples of the other half. It is compared with the rate
+of the best constant answer on truths drawn by the grader. If the answer does not depend on what a guesser sees, its hits are
+independent draws at that rate or below, so the p-values are exact. The 95 % intervals of its accuracy count samples of one
+picture as partly dependent.
 """
 
 from __future__ import annotations

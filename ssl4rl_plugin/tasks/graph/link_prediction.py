@@ -23,7 +23,7 @@ from ssl4rl_plugin.core import Grader, GraphNode, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice, Ranking, letters
 from ssl4rl_plugin.graphs.sampling import around
 from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered, opening
-from ssl4rl_plugin.tasks.graph.neighbour_prediction import strangers
+from ssl4rl_plugin.tasks.graph.neighbour_prediction import unlinked_candidates
 from ssl4rl_plugin.tasks.graph.options import listed, texts_of
 
 FANOUT = 4
@@ -64,7 +64,7 @@ class LinkPrediction(Task[LinkPredictionLevel]):
         right = place.neighbours(place.asked, place.node, 1, rng)
         if not right:
             return Rejection("few_asked_edges")
-        wrong = strangers(place, right, max(1, level.candidates - 1), rng)
+        wrong = unlinked_candidates(place, right, max(1, level.candidates - 1), rng)
         if len(wrong) < max(1, level.candidates - 1):
             return Rejection("no_alternatives")
         if not level.candidates:

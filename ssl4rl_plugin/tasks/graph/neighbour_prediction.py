@@ -60,7 +60,7 @@ class NeighbourPrediction(Task[NeighbourPredictionLevel]):
         right = place.neighbours(place.asked, place.node, level.right, rng)
         if len(right) < level.right:
             return Rejection("few_asked_edges", f"{len(right)} of {level.right}")
-        wrong = strangers(place, right, level.candidates - level.right, rng)
+        wrong = unlinked_candidates(place, right, level.candidates - level.right, rng)
         if len(wrong) < level.candidates - level.right:
             return Rejection("no_alternatives")
         nodes = around(place, [place.node], rng, hops=level.hops, most=level.nodes, without=(*right, *wrong))
@@ -86,7 +86,7 @@ class NeighbourPrediction(Task[NeighbourPredictionLevel]):
         return Sample(question, (), truth, params, options=tuple(options[k] for k in order))
 
 
-def strangers(place: GraphNode, right: list[int], count: int, rng: random.Random) -> list[int]:
+def unlinked_candidates(place: GraphNode, right: list[int], count: int, rng: random.Random) -> list[int]:
     """Up to `count` nodes that no edge links to the place's node, each similar to one of the correct ones in turn."""
     found: list[int] = []
     for number in range(count):
