@@ -90,18 +90,23 @@ def test_options_read_with_their_own_text_only(data: st.DataObject) -> None:
     letter = data.draw(st.sampled_from("ABCD"))
     assert grader.parse(written(data, grader, letter)) == letter
     other = data.draw(st.sampled_from([text for text in OPTIONS if text != OPTIONS["ABCD".index(letter)]]))
-    mark = data.draw(st.sampled_from(["{}. {}", "{}) {}", "({}) {}", "{}: {}", "Option {}: {}", "{} - {}", "**{}. {}**"]))
+    mark = data.draw(
+        st.sampled_from(["{}. {}", "{}) {}", "({}) {}", "{}: {}", "Option {}: {}", "{} - {}", "**{}. {}**"])
+    )
     assert grader.parse(mark.format(letter, other)) is None
 
 
 LOOK_ALIKES = [
     ("rotation", "pair_90", ["²", "9 0", "90.0000001", "9e1", "1e2", "90 180", "90 or 180", "ninety or so", "clockwise",
-                             "90 degrees clockwise counter-clockwise", "90°°°", "٩٠", "⁹⁰", "90 < 180", "+-90", "--90", ""]),
+                             "90 degrees clockwise counter-clockwise", "90°°°", "٩٠", "⁹⁰", "90 < 180", "+-90",
+                             "--90", ""]),
     ("position", "quadrants", ["not top-left", "neither", "both", "top", "left", "top-left top-right", "top-bottom",
-                               "left-right", "tор-left", "top-left or top-right", "anywhere but top-left", "top left right"]),
+                               "left-right", "tор-left", "top-left or top-right", "anywhere but top-left",
+                               "top left right"]),
     ("contrastive", "overlap", ["same different", "not the same", "same or different", "sаme", "yes, different", "no, same",
                                 "unsure", "it depends", "the", "photo"]),
-    ("altered_patch", "2x2_mask", ["В", "А", "A B", "AB", "A or B", "A/B", "not A", "E", "Aa", "a b", "the a or the b", "[]"]),
+    ("altered_patch", "2x2_mask", ["В", "А", "A B", "AB", "A or B", "A/B", "not A", "E", "Aa", "a b",
+                                   "the a or the b", "[]"]),
     ("jigsaw", "2x2", ["1,1,1,1", "1,2,3", "1,2,3,4,4", "1 to 4", "1..4", "0,1,2,3", "2,3,1,x", "[[2,3],[1]]", "²,3,1,4",
                        "2,3,1,4 or 1,2,3,4", "-2, 3, 1, 4", "2.5,3,1,4", "1. 2\n3. 3\n2. 1\n4. 4"]),
     ("jigsaw_box", "large", ["[-5, 200, 600, 700]", "[1, 2, 3]", "[100, 200, 300, 1450]", "[300, 200, 100, 450]", "{}", "□",

@@ -56,24 +56,16 @@ class Counts(Grader[tuple[int, ...]]):
         pairs = _numbers_and_names(plain) if plain else None
         if pairs is None or len(pairs) != self.kinds:
             return None
-        names = [name for _, name in pairs]
-        if self.names and all(names):
-            order = [self._named(name) for name in names]
-            if None in order or len(set(order)) < len(order):
-                return None
-            pairs = [pair for _, pair in sorted(zip(order, pairs, strict=True))]
-        elif any(names) and not (all(names) if self.kinds > 1 else True):
-            return None  # some are named and some are not
-        elif self.names == () and self.kinds > 1 and any(names):
-            return None  # named, and the names say nothing about the order
+        names = [_singular(name) for _, name in pairs]
+        if any(names):
+            if self.kinds == 1 and names[0] in UNITS:
+                pass
+            elif self.names and sorted(names) == sorted(map(_singular, self.names)):
+                pairs = [pairs[names.index(_singular(name))] for name in self.names]
+            else:
+                return None  # an unknown name, or names that say nothing about the order
         numbers = tuple(number for number, _ in pairs)
         return numbers if all(self.low <= n <= self.high for n in numbers) else None
-
-    def _named(self, name: str) -> int | None:
-        """The place of the thing that a word names, in singular or plural."""
-        stems = [known.casefold().removesuffix("s") for known in self.names]
-        stem = name.casefold().removesuffix("s")
-        return stems.index(stem) if stem in stems else None
 
     def equal(self, value: tuple[int, ...], truth: Any) -> bool:
         return value == tuple(truth)
@@ -93,11 +85,10 @@ class Counts(Grader[tuple[int, ...]]):
             "and": " and ".join((", ".join(map(str, value[:-1])), str(value[-1]))),
         }
         if self.names:
-            named = [f"{count} {name}" for count, name in zip(value, self.names, strict=True)]
-            found |= {"names behind": ", ".join(named), "names in another order": ", ".join(named[::-1])}
-            found |= {
-                "names in front": ", ".join(f"{name}: {count}" for count, name in zip(value, self.names, strict=True))
-            }
+            pairs = list(zip(value, self.names, strict=True))
+            behind = [f"{count} {name}" for count, name in pairs]
+            found |= {"names behind": ", ".join(behind), "names in another order": ", ".join(behind[::-1])}
+            found |= {"names in front": ", ".join(f"{name}: {count}" for count, name in pairs)}
         return found
 
     @property
@@ -114,16 +105,24 @@ class Counts(Grader[tuple[int, ...]]):
         return {f"count {number}": count for number, count in enumerate(value, 1)}
 
 
+UNITS = frozenset((
+    "object", "item", "thing", "shape", "circle", "square", "triangle", "star", "cross", "node", "vertex",
+    "vertice", "edge", "link", "step", "hop", "neighbour", "neighbor", "component", "group", "part", "piece",
+    "time", "appearance",
+))  # fmt: skip
+"""Names, in the singular, that may stand beside a single count."""
+
 _PAIR = re.compile(
-    r"[ ]*(?:(?P<before>[A-Za-z]{1,20})[ ]?(?::|=)[ ]?)?(?P<number>[0-9]{1,2})(?![\w.])(?:[ ](?P<behind>[A-Za-z]{1,20}))?[ ]*"
+    r"[ ]*(?:(?P<before>[A-Za-z]{1,20})[ ]?[:=][ ]?)?(?P<number>[0-9]{1,2})(?![\w.])(?:[ ](?P<behind>[A-Za-z]{1,20}))?[ ]*"
 )
-_NO_UNIT = frozenset(
-    ("or", "and", "to", "not", "but", "maybe", "perhaps", "either", "than", "if", "plus", "minus", "times", "about")
-)
+
+
+def _singular(name: str) -> str:
+    return name.casefold().removesuffix("s") if not name.casefold().endswith("ss") else name.casefold()
 
 
 def _numbers_and_names(text: str) -> list[tuple[int, str]] | None:
-    """`2 circles, 0 squares` as [(2, "circles"), (0, "squares")]; a name is "" where there is none. None for other text."""
+    """`2 circles, 0` as [(2, "circles"), (0, "")]; None for any other text."""
     found = []
     parts = re.split(r"[,;\n]|(?:,[ ]*)?\band\b", text)
     if len(parts) == 1 and re.fullmatch(r"[0-9]{1,2}(?:[ ]+[0-9]{1,2})*", text):
@@ -132,10 +131,7 @@ def _numbers_and_names(text: str) -> list[tuple[int, str]] | None:
         match = _PAIR.fullmatch(part)
         if match is None or (match["before"] and match["behind"]):
             return None
-        name = match["before"] or match["behind"] or ""
-        if name.casefold() in _NO_UNIT:
-            return None
-        found.append((int(match["number"]), name))
+        found.append((int(match["number"]), match["before"] or match["behind"] or ""))
     return found
 
 

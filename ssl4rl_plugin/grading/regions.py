@@ -22,15 +22,19 @@ SCALE = 1000
 """Coordinates in answers are whole thousandths of the picture's width and height, from the top-left corner."""
 
 _NUMBER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?(?![\w.])")
+_FRAME = r"(?:frames?[ ]?#?[ ]?)?([0-9]{1,3})(?:\.0{1,6})?"
 _INTERVAL = re.compile(
-    r"(?:from[ ]|between[ ])?(?:frames?[ ]?#?[ ]?)?([0-9]{1,3})(?:\.0{1,6})?"
-    r"[ ]?(?:-|~|,|;|\bto\b|\bthrough\b|\band\b|->|\.\.\.?)[ ]?(?:frames?[ ]?#?[ ]?)?([0-9]{1,3})(?:\.0{1,6})?(?:[ ]frames?)?",
+    rf"(?:from[ ]|between[ ])?{_FRAME}(?:[ ]?(?:->|-|~|,|;|\.\.\.?|\bto\b|\bthrough\b|\band\b)[ ]?|[ ]+){_FRAME}"
+    r"(?:[ ]frames?)?",
     re.IGNORECASE,
 )
 _TOKENS = re.compile(r"<\|(?:box|quad)_(?:start|end)\|>|</?(?:box|bbox)>")
 _KEY = re.compile(r"[\"']?(?:bbox|bbox_2d|box|box_2d|bounding[ _]box|coordinates)[\"']?[ ]*[:=]", re.IGNORECASE)
 _LABEL = re.compile(r",?[ ]*[\"']label[\"'][ ]*:[ ]*[\"'][^\"']{0,80}[\"'][ ]*,?")
-_EDGES = (("x1", "xmin", "x_min", "left"), ("y1", "ymin", "y_min", "top"), ("x2", "xmax", "x_max", "right"), ("y2", "ymax", "y_max", "bottom"))  # fmt: skip
+_EDGES = (
+    ("x1", "xmin", "x_min", "left"), ("y1", "ymin", "y_min", "top"), ("x2", "xmax", "x_max", "right"),
+    ("y2", "ymax", "y_max", "bottom"),
+)  # fmt: skip
 _EDGE = re.compile(r"[\"']?([A-Za-z]{1,6}_?[a-z]{0,3}[12]?)[\"']?[ ]*[:=][ ]*(-?[0-9.]{1,12})(?:[ ]*(?:px|pixels))?")
 
 
@@ -193,8 +197,9 @@ class Box(Grader[tuple[int, int, int, int]]):
     def forms(self, value: Any) -> dict[str, str]:
         x1, y1, x2, y2 = value
         return {
-            "as the prompt asks": self.render(value), "corners": f"({x1}, {y1}), ({x2}, {y2})", "blanks": f"{x1} {y1} {x2} {y2}",
-            "JSON": f'{{"bbox_2d": {self.render(value)}, "label": "tile"}}', "JSON list": f'[{{"bbox_2d": {self.render(value)}}}]',
+            "as the prompt asks": self.render(value), "corners": f"({x1}, {y1}), ({x2}, {y2})",
+            "blanks": f"{x1} {y1} {x2} {y2}", "JSON": f'{{"bbox_2d": {self.render(value)}, "label": "tile"}}',
+            "JSON list": f'[{{"bbox_2d": {self.render(value)}}}]',
             "box tokens": f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>",
             "named edges": f"x1={x1}, y1={y1}, x2={x2}, y2={y2}",
             "edges in another order": f"top: {y1}, left: {x1}, bottom: {y2}, right: {x2}",

@@ -26,7 +26,7 @@ LAYERS = 8
 _BRACKETS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "`": "`", "<": ">"}
 
 _SAME = {"<wide>", "<narrow>", "<small>", "<noBreak>", "<font>", "<vertical>"}
-"""Decompositions that change how a character is drawn and not what it says. Superscripts, fractions and circles are others."""
+"""Decompositions that change how a character is drawn, not its meaning. Those of superscripts and fractions change it."""
 
 _CHARACTERS: Mapping[int, str] = {
     **dict.fromkeys(map(ord, "‐‑‒–—―−﹘﹣－⁃"), "-"),
@@ -153,59 +153,13 @@ def folded(text: str) -> str:
 
 # ------------------------------------------------------------------------------------- words around labels, and lists
 
-NOUNS = frozenset(
-    [
-        "answer",
-        "option",
-        "choice",
-        "letter",
-        "label",
-        "number",
-        "picture",
-        "image",
-        "photo",
-        "photograph",
-        "tile",
-        "cell",
-        "patch",
-        "crop",
-        "cutout",
-        "candidate",
-        "box",
-        "region",
-        "area",
-        "square",
-        "point",
-        "node",
-        "vertex",
-        "clip",
-        "video",
-        "frame",
-        "piece",
-        "place",
-        "position",
-        "location",
-        "corner",
-        "quadrant",
-        "part",
-        "section",
-        "side",
-        "flip",
-        "mirror",
-        "mirroring",
-        "rotation",
-        "direction",
-        "graph",
-        "subgraph",
-        "neighbourhood",
-        "neighborhood",
-        "order",
-        "sequence",
-        "path",
-        "ranking",
-        "speed",
-    ]
-)
+NOUNS = frozenset((
+    "answer", "option", "choice", "letter", "label", "number", "picture", "image", "photo", "photograph",
+    "tile", "cell", "patch", "crop", "cutout", "candidate", "box", "region", "area", "square", "point", "node",
+    "vertex", "clip", "video", "frame", "piece", "place", "position", "location", "corner", "quadrant", "part",
+    "section", "side", "flip", "mirror", "mirroring", "rotation", "direction", "graph", "subgraph",
+    "neighbourhood", "neighborhood", "order", "sequence", "path", "ranking", "speed",
+))  # fmt: skip
 """Names of what a label labels. They may stand before or behind it: `Tile 2`, `option B`, `the same photo`."""
 
 ARTICLES = frozenset(("the", "a", "an", "at", "in"))

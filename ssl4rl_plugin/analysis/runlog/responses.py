@@ -95,7 +95,8 @@ class Response:
     uid: str
     """verl's name of the rollout, `{prompt}_{rollout}_{turn}`."""
     figures: Mapping[str, float | None]
-    """`acc`, `format`, `valid`, `similarity`, `lenient` and `lenient_only` in [0, 1]. Training rollouts lack them. None if a value is no number."""
+    """`acc`, `format`, `valid`, `similarity`, `lenient` and `lenient_only` in [0, 1]. Training rollouts lack them. None if a
+    value is no number."""
     error: str
     """Why the response could not be scored; empty if it was."""
 
