@@ -55,8 +55,8 @@ test: install ## All tests
 test-full: install ## The tests that start no training, on five times as many samples
 	SSL4RL_TEST_SAMPLES=500 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
 
-test-fast: install ## The same on few samples
-	SSL4RL_TEST_SAMPLES=20 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL)
+test-fast: install ## Those of them that are quick, on few samples
+	SSL4RL_TEST_SAMPLES=20 $(BIN)/python -m pytest -m "not e2e and not slow" $(PARALLEL)
 
 test-e2e: install ## The tests that run verl's trainer
 	$(BIN)/python -m pytest -m e2e $(RUNS)

@@ -177,6 +177,7 @@ def has_one_valid_answer(response: str, fmt_name: str, grader) -> bool:
     return len(values) == 1 and values != {"None"}
 
 
+@pytest.mark.slow
 def test_200_000_hostile_strings_through_every_task() -> None:
     """No exception, values in range, and no reward without one valid answer."""
     rng = random.Random(0)

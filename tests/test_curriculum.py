@@ -495,6 +495,7 @@ def compared() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["goldilocks", "learning_progress"])
 def test_adaptive_policies_need_at_most_60_percent_of_the_uniform_mixtures_rollouts(
     compared: dict[str, np.ndarray], policy: str

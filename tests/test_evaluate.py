@@ -263,6 +263,7 @@ def test_other_mistakes_are_said(tmp_path: Path, questions: Path) -> None:
     assert "there is no model folder" in refused(tmp_path / "none", *bench, "--out", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_model_is_said_with_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"actor.*fsdp_config"):
         resolve(str(tmp_path), tmp_path, print)
@@ -343,6 +344,7 @@ def test_benchmarks_alone_need_no_settings_of_tasks(section: dict) -> None:
         requested_set(EvaluationRequest(), lambda tasks: [section])
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_start_says_why(section: dict, questions: Path, tmp_path: Path) -> None:
     """The real process, with a model that is not there any more."""
     evaluation_set = requested_set(EvaluationRequest(benchmarks=[("mmbench", str(questions))]), lambda tasks: [section])

@@ -242,6 +242,7 @@ def wait_for_a_part(folder: Path, after: int = 0) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(many: Path, tmp_path: Path) -> None:
     undisturbed = build_manifest(FolderSource(many), tmp_path / "reference.parquet").path.read_bytes()
     out, log, rng = tmp_path / "out/m.parquet", tmp_path / "log", random.Random(7)

@@ -16,6 +16,7 @@ WEAK = {"inpainting", "cropped_patch"}
 """Seams and surroundings decide these for a person; the oracle compares edges only, and is above 85 % on photographs."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task_name", "level_name"), [arm for arm in ARMS if arm not in SLOW])
 def test_oracle_agrees_with_the_truth(task_name: str, level_name: str) -> None:
     found = agreement(task_name, level_name, *BUILT_IN[task_name], count=SAMPLES)

@@ -120,6 +120,7 @@ def test_import_linter_finds_an_import_that_goes_up(package: Path, file: str, li
     assert f"{module} -> {imported}" in done.stdout
 
 
+@pytest.mark.slow
 def test_mypy_finds_a_wrong_type_in_a_source(package: Path, tmp_path: Path) -> None:
     file = package / "data_builders" / "sources" / "tsv.py"
     # Wrong only to one who knows the types of another folder: they must not have become Any.

@@ -139,6 +139,7 @@ def test_the_papers_recipes_take_a_tsv_or_a_folder(
     )
 
 
+@pytest.mark.slow
 def test_main_ppo_stops_with_exit_code_2_before_ray(photo_folder: Path) -> None:
     """The real command: Hydra would turn an ordinary exception of a callback into a warning and go on."""
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "+plugin=ssl4rl", "recipe=images",

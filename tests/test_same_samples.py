@@ -27,6 +27,8 @@ from ssl4rl_plugin.data_builders.build.planning import make_plan
 from ssl4rl_plugin.tasks import get_task
 from ssl4rl_plugin.training.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).parent / "sample_digests.json"
 SAMPLES = 20
 """Of every task at every level."""

@@ -277,6 +277,7 @@ def draw_truths(
     return truths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task_name", "level_names"), pools(), ids=lambda value: value if isinstance(value, str) else "+".join(value)
 )

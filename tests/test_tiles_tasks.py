@@ -308,6 +308,7 @@ SILENT = {("flip", "single"), ("flip", "single_vertical"), ("jigsaw_pair", "eigh
 """Levels that no oracle solves."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "level"), ARMS)
 def test_oracles_agree_where_no_margin_is_cut_off(name: str, level: str) -> None:
     task = get_task(name)

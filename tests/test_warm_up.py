@@ -48,6 +48,7 @@ def probability_of(responses: str, model: Any, tokenizer: Any, stream: SampleStr
     return total / len(batch)
 
 
+@pytest.mark.slow
 def test_the_format_first_and_then_the_truth(made: tuple[Any, Any, SampleStream]) -> None:
     model, tokenizer, stream = made
     warm_up(model, tokenizer, stream, 40, seed=0)
