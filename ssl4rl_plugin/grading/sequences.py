@@ -176,7 +176,8 @@ class OpenWord(Grader[str]):
 
     def parse(self, text: str) -> str | None:
         words = (normalise(text) or "").split()
-        return words[0].casefold() if len(words) == 1 and len(text) <= 200 else None
+        alone = len(words) == 1 and len(text) <= 200 and not words[0].endswith("?")  # a question is no answer
+        return words[0].casefold() if alone else None
 
     def spans(self, text: str) -> Iterator[str]:
         return iter(())  # a free word cannot be told from any other
