@@ -98,6 +98,7 @@ curriculum: install ## Train with five ways to draw tasks, three seeds each (an 
 gallery: install ## Make docs/gallery.md and the tables of tasks and recipes anew (a minute or two)
 	$(BIN)/python docs/make_gallery.py
 	$(BIN)/python docs/make_recipes.py
+	$(BIN)/python docs/make_answers.py
 
 oracles: install ## How often solvers that see only pixels agree with the truth: make oracles PHOTOS=folder
 	$(BIN)/python tests/bench/oracles.py $(PHOTOS)

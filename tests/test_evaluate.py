@@ -21,7 +21,7 @@ from ssl4rl_plugin.analysis.evaluation.evaluation_set import (
 )
 from ssl4rl_plugin.analysis.evaluation.model import ModelError, resolve
 from ssl4rl_plugin.analysis.evaluation.protocol import SamplingSettings
-from ssl4rl_plugin.analysis.evaluation.results import ResultsError, as_value, groups_of
+from ssl4rl_plugin.analysis.evaluation.results import MEANS, ResultsError, as_value, groups_of
 from ssl4rl_plugin.analysis.evaluation.run import EvaluationError, base_lines, evaluate
 from ssl4rl_plugin.analysis.evaluation.worker import EngineJob, record
 from ssl4rl_plugin.cli import app
@@ -164,7 +164,7 @@ def line(number: int, acc: float, kind: str = "bench", draw: int = 0, rotation: 
     return {
         "row": number * of + rotation, "draw": draw, "id": sample, "kind": kind, "category": category, "l2_category": parent,
         "prompt": f"{number}?", "images": [f"{number // 2}.jpg"], "ground_truth": truth, "acc": acc, "error": "",
-        **dict.fromkeys(("score", "format", "valid", "consistent", "inconsistent", "degenerate"), acc),
+        **dict.fromkeys(MEANS, acc),
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import base64
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -26,12 +27,14 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.analysis.evaluation.model import Model, resolve
 from ssl4rl_plugin.analysis.export.config import CLASSES, ExportError, data_section, model_section
-from ssl4rl_plugin.analysis.export.mcq import READ_AS_EMPTY, row_of, set_name, unfit, without_marks, write_set
-from ssl4rl_plugin.analysis.export.vlmevalkit import model_class, options_in, unwrap
+from ssl4rl_plugin.analysis.export.mcq import READ_AS_EMPTY, WORD, row_of, set_name, unfit, without_marks, write_set
+from ssl4rl_plugin.analysis.export.vlmevalkit import grader_from_json, grader_to_json, model_class, options_in, unwrap
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.cli.sources_for import source_for
+from ssl4rl_plugin.core import Grader
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.grading import Angle, Choice, Counts, Permutation
 from ssl4rl_plugin.grading.formats import FORMATS
 from ssl4rl_plugin.tasks import registry
 from ssl4rl_plugin.training.rewards import compute_score
@@ -42,11 +45,11 @@ THINK = FORMATS["think_answer"]
 
 @pytest.fixture(scope="module")
 def stream_of(photo_folder: Path):
-    def make(task: str, count: int = 5) -> SampleStream:
+    def make(task: str, count: int = 5, seed: int = 0) -> SampleStream:
         (arm,) = parse_arms([task])
         images = photo_folder if arm.task.kind == "image" else None
         settings = Settings(
-            seed=0, arms=(arm,), source=source_for(arm.task.kind, images, None, 4, 0.3), answer_format=THINK, epochs=1,
+            seed=seed, arms=(arm,), source=source_for(arm.task.kind, images, None, 4, 0.3), answer_format=THINK, epochs=1,
             val_samples=count, system_prompt=None,
         )  # fmt: skip
         return SampleStream(settings, load_manifest(settings), "val")
@@ -62,7 +65,7 @@ def test_a_set_keeps_the_contract_of_custom_sets(stream_of, tmp_path: Path, task
     (arm,) = stream.settings.arms
     grader = arm.task.grader(arm.level)
     table = pd.read_csv(path, sep="\t")
-    assert path.name == f"{set_name(arm)}.tsv" and len(table) == len(done) == 5
+    assert re.fullmatch(re.escape(set_name(arm, "")) + r"[0-9a-f]{8}\.tsv", path.name) and len(table) == len(done) == 5
     assert pd.api.types.is_integer_dtype(table["index"]) and table["index"].is_unique
     letters = [column for column in table.columns if re.fullmatch("[A-Z]", column)]
     assert (
@@ -72,8 +75,11 @@ def test_a_set_keeps_the_contract_of_custom_sets(stream_of, tmp_path: Path, task
     assert ("image" in table) == ("image_path" in table) == (arm.task.kind == "image")
     for number, row in table.iterrows():
         made = stream[int(number)]
-        assert row["answer"] in letters and grader.parse(str(row[row["answer"]])) is not None
-        assert grader.equal(grader.parse(str(row[row["answer"]])), made.sample.truth)
+        right = grader.parse(str(row[row["answer"]]).removeprefix(f"{WORD} "))
+        assert row["answer"] in letters and right is not None and grader.equal(right, made.sample.truth)
+        texts = [str(row[letter]).lower() for letter in letters]
+        if texts[0].startswith(WORD):  # VLMEvalKit looks for each option's text in the answer
+            assert not any(one in other for one, other in itertools.permutations(texts, 2))
         assert "<image>" not in row["question"] and made.gold not in ("", None)
         if "image" in table:
             listed = row["image"].startswith("[")
@@ -85,8 +91,26 @@ def test_a_set_keeps_the_contract_of_custom_sets(stream_of, tmp_path: Path, task
                 shown = Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
                 assert len(text) > 64  # shorter texts are references to other rows
                 assert shown.mode == "RGB" and shown.tobytes() == image.tobytes()
-    again = tmp_path / "again"
-    assert write_set(stream_of(task), 5, again, lambda: None).read_bytes() == path.read_bytes()
+    again = write_set(stream_of(task), 5, tmp_path / "again", lambda: None)
+    assert again.name == path.name and again.read_bytes() == path.read_bytes()
+    fewer = write_set(stream_of(task), 4, tmp_path / "again", lambda: None)
+    assert fewer.name != path.name, "VLMEvalKit would take the answers to the other set"
+
+
+def test_pictures_of_another_seed_have_other_names(stream_of, tmp_path: Path) -> None:
+    """VLMEvalKit never writes a picture again whose file is there."""
+
+    def names(seed: int) -> set[str]:
+        table = pd.read_csv(write_set(stream_of("rotation", seed=seed), 4, tmp_path, lambda: None), sep="\t")
+        return {name for text in table["image_path"] for name in ast.literal_eval(text)}
+
+    assert not names(0) & names(1) and names(0) == names(0)
+
+
+def test_a_set_asks_for_an_answer_once(stream_of) -> None:
+    assert row_of(stream_of("rotation")[0], 0)["question"].endswith("By how many degrees was it rotated?")
+    # The meaning of the labels stays.
+    assert "left-right (" in row_of(stream_of("flip")[0], 0)["question"]
 
 
 def test_every_level_is_a_set_or_says_why_not() -> None:
@@ -96,7 +120,8 @@ def test_every_level_is_a_set_or_says_why_not() -> None:
     assert (
         reasons["jigsaw:2x2"] == reasons["position_box:large"] == "not_a_choice" and reasons["rotation:pair_30"] is None
     )
-    names = [set_name(arm) for arm in arms]
+    assert reasons["jigsaw:2x1"] is reasons["neighbour_prediction:1_of_4"] is None  # one of two orders, one of four
+    names = [set_name(arm, "0123456789") for arm in arms]
     assert len(set(names)) == len(names)
     # VLMEvalKit treats sets with these in their names as others than custom multiple choice.
     for name in names:
@@ -141,17 +166,27 @@ OPTIONS = ("0", "90", "180", "270")
         ("<think>x</think><answer>-90 degrees</answer>", OPTIONS, "D"),
         ("<think>x</think><answer>B</answer><answer>90</answer>", OPTIONS, "B"),  # two that agree
         ("<think>x</think><answer>A</answer><answer>B</answer>", OPTIONS, "Z"),
-        ("<think>x</think><answer>45</answer>", OPTIONS, "45"),
-        ("<think>B</think>So it is C.", OPTIONS, "So it is C."),  # no tags: theirs to read
-        ("Top Left", ("top-left", "left"), "Top Left"),
+        ("<think>x</think><answer>90 degrees clockwise</answer>", OPTIONS, "D"),
+        ("<think>x</think><answer>45</answer>", OPTIONS, "Z"),
+        ("<think>x</think><answer>The answer is bottom-left.</answer>", ("top-left", "bottom-left"), "Z"),
+        ("<think>B</think>So it is C.", OPTIONS, "Z"),  # their matcher would read a letter out of it
+        ("Top Left", ("top-left", "left"), "Z"),
         ("<think>x</think><answer>Top left.</answer>", ("top-left", "left"), "A"),
         ("<think>x</think><answer> a red bus </answer>", (), "a red bus"),
-        ("<think>never ends <answer>B</answer>", OPTIONS, ""),
-        ("", OPTIONS, ""),
+        ("<think>never ends <answer>B</answer>", OPTIONS, "Z"),
+        ("", OPTIONS, "Z"),
     ],
 )
 def test_unwrapping(response: str, options: tuple[str, ...], expected: str) -> None:
-    assert unwrap(response, options, THINK) == expected
+    grader = Angle(90) if options == OPTIONS else None
+    assert unwrap(response, options, THINK, grader) == expected
+
+
+@pytest.mark.parametrize(
+    "grader", [Angle(45), Choice(("left", "right"), {"port": "left"}), Counts(1, 1, 9), Permutation(2, 1)]
+)
+def test_graders_survive_the_config(grader: Grader[Any]) -> None:
+    assert grader_from_json(json.loads(json.dumps(grader_to_json(grader)))) == grader
 
 
 @given(st.text(alphabet="AB90 <>/\\answerthinkboxd{}°.\n", max_size=200), st.sampled_from(list(FORMATS)))
@@ -171,12 +206,14 @@ def test_a_right_answer_becomes_the_right_letter_and_a_wrong_one_another(stream_
         row = row_of(made, index)
         options = tuple(str(row[column]) for column in row if re.fullmatch("[A-Z]", column))
         letters = [chr(ord("A") + k) for k in range(len(options))]
-        assert unwrap(form.render(made.gold), options, form) == row["answer"]
-        assert unwrap(form.render(row["answer"]), options, form) == row["answer"]
-        for letter, option in zip(letters, options, strict=True):
-            told = unwrap(form.render(option), options, form)
-            right = compute_score("x", form.render(option), made.truth_json, answer_format=name)["acc"]
-            assert told == letter and (told == row["answer"]) == bool(right)
+        grader = made.arm.task.grader(made.arm.level)
+        assert unwrap(form.render(made.gold), options, form, grader) == row["answer"]
+        assert unwrap(form.render(row["answer"]), options, form, grader) == row["answer"]
+        for letter, value in zip(letters, grader.values(), strict=True):
+            for text in grader.forms(value).values():
+                told = unwrap(form.render(text), options, form, grader)
+                right = compute_score("x", form.render(text), made.truth_json, answer_format=name)["acc"]
+                assert told == letter and (told == row["answer"]) == bool(right)
 
 
 def test_options_are_found_in_prompts() -> None:
@@ -204,7 +241,7 @@ def test_the_class_asks_for_the_format_and_unwraps() -> None:
     model = model_class(Answering)(
         "m", response="<think>A</think><answer>90</answer>", answer_format_name="think_answer"
     )
-    message = [{"type": "image", "value": "a.png"}, {"type": "text", "value": "Turned?\nOptions:\nA. 0\nB. 90\n"}]
+    message = [{"type": "image", "value": "a.png"}, {"type": "text", "value": "Turned?\nOptions:\nA. 0\nB. 90"}]
     assert model.generate(message, dataset="X") == "B"
     assert model.asked[:2] == message and model.asked[2]["value"] == THINK.instructions[0] and len(message) == 2
     assert not model.use_custom_prompt("X") and isinstance(model, Answering)
@@ -310,10 +347,14 @@ def test_the_command(tmp_path: Path, photo_folder: Path) -> None:
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
     assert summary["left_out"] == {"jigsaw:2x2": "not_a_choice", "inserted_frame:8_frames": "video"}
-    assert summary["sets"] == ["SSL4RL_rotation_pair_90"] and "--judge exact_matching" in summary["command"]
+    (name,) = summary["sets"]
+    assert name.startswith("SSL4RL_rotation_pair_90_") and "--judge exact_matching" in summary["command"]
     config = json.loads((out / "config.json").read_text())
-    assert list(config["data"]) == ["SSL4RL_rotation_pair_90", "MMStar"]
-    assert len(pd.read_csv(out / "LMUData" / "SSL4RL_rotation_pair_90.tsv", sep="\t")) == 2
+    assert list(config["data"]) == [name, "MMStar"]
+    assert next(iter(config["model"].values()))["graders"] == {
+        name: {"grader": "Angle", "step": 90, "clockwise": False}
+    }
+    assert len(pd.read_csv(out / "LMUData" / f"{name}.tsv", sep="\t")) == 2
     for arguments, message in (
         ([], "nothing to export"),
         (["-t", "jigsaw"], r"none of these tasks is a multiple-choice set: jigsaw:2x2 \(not_a_choice\)"),

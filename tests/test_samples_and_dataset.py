@@ -219,7 +219,8 @@ class Tokenizer:
         return {"input_ids": [[0] * len(str(text).split())]}
 
     def apply_chat_template(self, messages: list, **_: Any) -> str:
-        return " ".join(part.get("text", "<image>") for part in messages[-1]["content"])
+        content = messages[-1]["content"]
+        return content if isinstance(content, str) else " ".join(part.get("text", "<image>") for part in content)
 
 
 class Processor(Tokenizer):

@@ -155,6 +155,24 @@ def audit(
 
 
 @app.command()
+def score(
+    task: Annotated[str, typer.Argument(metavar="TASK[:LEVEL]", help="rotation, jigsaw:3x3")],
+    text: Annotated[str, typer.Argument(help="What the model wrote: a whole response, or the answer alone.")],
+    truth: Annotated[str, typer.Option(help="The right answer, as JSON or as a model would write it.")],
+    answer_format: Annotated[str, typer.Option(help="think_answer, answer_only or boxed.")] = "think_answer",
+    thinking: Annotated[bool, typer.Option("--thinking", help="The chat template opens the thought.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how the reward reads a text: normalised, parsed value, similarity, score, and why. Exit code 1 if not right.
+
+    Example: ssl4rl score rotation --truth 90 "270 degrees clockwise"
+    """
+    from ssl4rl_plugin.cli.score import run_score
+
+    raise typer.Exit(run_score(task, truth, text, answer_format, thinking, as_json))
+
+
+@app.command()
 def build(
     where: Annotated[
         str, typer.Argument(metavar="WHERE", help="Folder, file, manifest of `ssl4rl index`, or name of a source.")

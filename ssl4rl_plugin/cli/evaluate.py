@@ -138,7 +138,7 @@ def results_table(groups: Sequence[GroupResult]) -> Any:
     made = table(
         "asked", "questions", "accuracy (95 %)",
         *(("circular (95 %)",) if circular else ()),
-        "chance", "format",
+        "chance", "format", "lenient", "lenient only",
         *(("base (95 %)", "difference (95 %)", "McNemar p") if compared else ()),
     )  # fmt: skip
     for group in groups:
@@ -150,6 +150,8 @@ def results_table(groups: Sequence[GroupResult]) -> Any:
             *((_rate(group.circular) if group.circular else "",) if circular else ()),
             "" if group.chance is None else f"{group.chance:.3f}",
             f"{group.means['format']:.3f}",
+            f"{group.means['lenient']:.3f}",
+            f"{group.means['lenient_only']:.3f}",
             *(_against(group.against) if compared else ()),
             style="bold" if group.scope == OVERALL else None,
         )

@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ssl4rl_plugin.analysis.evaluation.model import resolve
+from ssl4rl_plugin.analysis.evaluation.model import Model, resolve
 from ssl4rl_plugin.analysis.export.config import ExportError, data_section, model_section
-from ssl4rl_plugin.analysis.export.mcq import set_name, unfit, write_set
+from ssl4rl_plugin.analysis.export.mcq import unfit, write_set
+from ssl4rl_plugin.analysis.export.vlmevalkit import grader_to_json
 from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.sources_for import source_for
 from ssl4rl_plugin.core.errors import UserError
@@ -22,6 +24,7 @@ from ssl4rl_plugin.core.files import write_text
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.grading.formats import answer_format
+from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.settings import Settings, parse_arms
 
 PHOTO_CROPS = 25
@@ -74,12 +77,12 @@ def export_vlmevalkit(
     console = Console(stderr=True)
     form = answer_format(form).name
     found = resolve(model, out, lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False))
-    section = model_section(found, out, base, form, max_new_tokens)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
         transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     sets: dict[str, bool] = {}
+    graders: dict[str, Any] = {}
     with bar:
         for arm in kept:
             try:
@@ -94,10 +97,14 @@ def export_vlmevalkit(
                 )
                 job = bar.add_task(arm.key, total=count)
                 stream = SampleStream(settings, load_manifest(settings), "val")
-                write_set(stream, count, out / "LMUData", partial(bar.advance, job))
+                written = write_set(stream, count, out / "LMUData", partial(bar.advance, job))
             except UserError as error:
                 raise ExportError(f"{arm.key}: {error}") from error
-            sets[set_name(arm)] = arm.task.kind != "graph"
+            sets[written.stem] = arm.task.kind != "graph"
+            if (grader := grader_to_json(arm.task.grader(arm.level))) is not None:
+                graders[written.stem] = grader
+    thinking = _opens_thought(found)
+    section = model_section(found, out, base, form, max_new_tokens, thinking, graders)
     config = {"model": section, "data": data_section(sets, benchmarks)}
     write_text(out / "config.json", json.dumps(config, indent=4, ensure_ascii=False) + "\n")
     command = (
@@ -113,3 +120,14 @@ def export_vlmevalkit(
         console.print(f"{len(sets)} sets of {count} rows. Start VLMEvalKit with:", highlight=False)
         print(command)
     return 0
+
+
+def _opens_thought(model: Model) -> bool:
+    """Whether the model's chat template opens the thought; False for a model whose tokenizer is not on this machine."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.path, local_files_only=True)
+        return bool(tokenizer.chat_template) and opens_thought(tokenizer, {})
+    except (OSError, ValueError):
+        return False

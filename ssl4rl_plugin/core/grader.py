@@ -84,6 +84,13 @@ class Grader(ABC, Generic[ValueT]):
         """
         return item_spans(text)
 
+    def forms(self, value: Any) -> dict[str, str]:
+        """Ways of writing a value inside the answer block, by name. `parse` reads each of them as that value.
+
+        The docs list them and the tests try them. A subclass adds its own to those of `render`.
+        """
+        return {"as the prompt asks": self.render(value)}
+
     def equal(self, value: ValueT, truth: Any) -> bool:
         """Whether the value is the truth."""
         return bool(value == truth)

@@ -30,9 +30,9 @@ from ssl4rl_plugin.grading.exact import Angle, Choice, Words, question_grader
 from ssl4rl_plugin.grading.orders import LabelSet, Ordering, Permutation
 from ssl4rl_plugin.grading.regions import Box, Interval
 from ssl4rl_plugin.grading.sequences import OpenWord, Ranking, Sequences
-from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, letters, strip_form
+from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, letters, normalise
 
 __all__ = [
     "MAX_ANSWER_CHARS", "Angle", "Box", "Choice", "Counts", "Grader", "Interval", "LabelSet", "OpenWord", "Ordering",
-    "Permutation", "Ranking", "Sequences", "Words", "letters", "question_grader", "strip_form",
+    "Permutation", "Ranking", "Sequences", "Words", "letters", "normalise", "question_grader",
 ]  # fmt: skip

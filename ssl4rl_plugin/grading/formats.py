@@ -8,13 +8,17 @@ that answers at once. Finding the answer never raises and takes linear time on a
     boxed          reasoning, then \\boxed{B} at the end
 
 In every format the LAST well-formed answer block outside of a think block counts.
+
+Where the chat template of a thinking model opens the thought (`<think>` ends the generation prompt), a response begins
+inside it. Then the opening tag is not asked for, and a response without `</think>` is an unfinished thought without an
+answer.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssl4rl_plugin.core.errors import UserError
 
@@ -49,14 +53,34 @@ class AnswerFormat:
     """A response in the right form, with {answer} where the answer goes."""
     is_exact: Callable[[str], bool]
     """Whether a response, without outer white space, has the structure and nothing else."""
+    is_exact_after_thought: Callable[[str], bool]
+    """The same for what follows `</think>`, where the chat template opened the thought."""
     boxed: bool = False
 
-    def render(self, answer: str) -> str:
+    def render(self, answer: str, thinking: bool = False) -> str:
         """A response in exactly this form that gives `answer`."""
-        return self.template.replace("{answer}", answer)
+        response = self.template.replace("{answer}", answer)
+        if thinking:
+            return "I compare what is shown with what is asked.</think>\n" + response.rpartition("</think>")[2].strip()
+        return response
 
-    def find(self, response: str) -> ParsedResponse:
-        """All answer blocks of a response, and whether its structure is exact."""
+    def find(self, response: str, thinking: bool = False) -> ParsedResponse:
+        """All answer blocks of a response, and whether its structure is exact.
+
+        Args:
+            response: what the model wrote.
+            thinking: the chat template opened the thought.
+        """
+        if thinking:
+            thought, closed, response = response.partition("</think>")
+            if not closed:
+                return ParsedResponse((), exact=False)
+            found = self._find(response, self.is_exact_after_thought)
+            once = "<think>" not in thought and "think>" not in response
+            return replace(found, exact=found.exact and once, reasoning=f"{thought}\n{found.reasoning}")
+        return self._find(response, self.is_exact)
+
+    def _find(self, response: str, is_exact: Callable[[str], bool]) -> ParsedResponse:
         parted = outside_think(response)
         if parted is None:
             return ParsedResponse((), exact=False)
@@ -65,7 +89,7 @@ class AnswerFormat:
         if not blocks:
             return ParsedResponse((), exact=False)
         # One block only: a second one makes the structure inexact even where both agree.
-        exact = len(blocks) == 1 and self.is_exact(response.strip())
+        exact = len(blocks) == 1 and is_exact(response.strip())
         return ParsedResponse(tuple(text for _, text in blocks), exact, f"{thought}\n{visible[: blocks[-1][0]]}")
 
 
@@ -114,6 +138,7 @@ FORMATS: dict[str, AnswerFormat] = {
             ),
             "<think>I compare what is shown with what is asked.</think>\n<answer>{answer}</answer>",
             _thought_and_answer,
+            _answer_alone,
         ),
         AnswerFormat(
             "answer_only",
@@ -124,6 +149,7 @@ FORMATS: dict[str, AnswerFormat] = {
                 "No reasoning, no other words: just the answer, inside <answer> and </answer>.",
             ),
             "<answer>{answer}</answer>",
+            _answer_alone,
             _answer_alone,
         ),
         AnswerFormat(
@@ -136,6 +162,7 @@ FORMATS: dict[str, AnswerFormat] = {
             ),
             "I compare what is shown with what is asked. \\boxed{{answer}}",
             _box_at_the_end,
+            _box_at_the_end,
             boxed=True,
         ),
     )
@@ -143,10 +170,20 @@ FORMATS: dict[str, AnswerFormat] = {
 
 
 def answer_format(name: str) -> AnswerFormat:
-    """The format of that name; ValueError naming the known ones otherwise."""
+    """The format of that name; UserError naming the known ones otherwise."""
     if name not in FORMATS:
         raise UserError(f"unknown answer format {name!r}; known: {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def visible_text(response: str, thinking: bool = False) -> str | None:
+    """A response without its thought; None for an unfinished thought or too many think tags."""
+    if thinking:
+        _, closed, response = response.partition("</think>")
+        if not closed:
+            return None
+    parted = outside_think(response)
+    return None if parted is None else parted[0]
 
 
 def outside_think(response: str) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from ssl4rl_plugin.core import Grader
-from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, strip_form
+from ssl4rl_plugin.grading.text import list_forms, normalise, read_items, read_labels, read_rows
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Permutation(Grader[tuple[int, ...]]):
     def tiles(self) -> int:
         """Number of tiles K."""
         return self.rows * self.cols
+
+    @property
+    def is_choice(self) -> bool:
+        return self.tiles == 2
 
     @property
     def item_count(self) -> int:
@@ -64,9 +68,16 @@ class Permutation(Grader[tuple[int, ...]]):
         return (1.0 / k + neighbours) / 2
 
     def parse(self, text: str) -> tuple[int, ...] | None:
-        if len(text) > MAX_ANSWER_CHARS:
+        plain = normalise(text)
+        if not plain:
             return None
-        parts = [part for part in re.split(r"[\s,;]+", strip_form(text)) if part]
+        rows = read_rows(plain)
+        if rows is not None:
+            if len(rows) != self.rows or any(len(row) != self.cols for row in rows):
+                return None
+            parts = [part for row in rows for part in row]
+        else:
+            parts = read_items(plain) or []
         if len(parts) != self.tiles or not all(re.fullmatch("[0-9]{1,3}", part) for part in parts):
             return None
         numbers = tuple(int(part) for part in parts)
@@ -84,6 +95,13 @@ class Permutation(Grader[tuple[int, ...]]):
 
     def render(self, truth: Any) -> str:
         return ", ".join(str(number) for number in truth)
+
+    def forms(self, value: Any) -> dict[str, str]:
+        found = list_forms(tuple(map(str, value)), "Tile", self.render(value))
+        if self.rows > 1 and self.cols > 1:
+            rows = [list(value[r * self.cols : (r + 1) * self.cols]) for r in range(self.rows)]
+            found["row by row"] = str(rows)
+        return found
 
     def values(self) -> Iterator[tuple[int, ...]]:
         return itertools.permutations(range(1, self.tiles + 1))
@@ -110,6 +128,10 @@ class Ordering(Grader[tuple[str, ...]]):
             raise ValueError(f"labels must be at least two and distinct, got {self.labels}")
 
     @property
+    def is_choice(self) -> bool:
+        return len(self.labels) == 2
+
+    @property
     def item_count(self) -> int:
         return len(self.labels)
 
@@ -122,7 +144,7 @@ class Ordering(Grader[tuple[str, ...]]):
         return 0.5  # in a uniform order every pair is as likely one way as the other
 
     def parse(self, text: str) -> tuple[str, ...] | None:
-        found = labels_in(text, self.labels)
+        found = read_labels(text, self.labels)
         return found if found is not None and len(found) == len(self.labels) else None
 
     def equal(self, value: tuple[str, ...], truth: Any) -> bool:
@@ -135,6 +157,10 @@ class Ordering(Grader[tuple[str, ...]]):
 
     def render(self, truth: Any) -> str:
         return ", ".join(truth)
+
+    def forms(self, value: Any) -> dict[str, str]:
+        found = list_forms(tuple(value), "Picture", self.render(value))
+        return found | ({"run together": "".join(value)} if all(len(label) == 1 for label in self.labels) else {})
 
     def values(self) -> Iterator[tuple[str, ...]]:
         return itertools.permutations(self.labels)
@@ -164,6 +190,10 @@ class LabelSet(Grader[tuple[str, ...]]):
             )
 
     @property
+    def is_choice(self) -> bool:
+        return self.size == 1
+
+    @property
     def item_count(self) -> int:
         return len(self.labels)
 
@@ -179,7 +209,7 @@ class LabelSet(Grader[tuple[str, ...]]):
         return self.size / len(self.labels)  # each guessed member is in a uniform truth with this probability
 
     def parse(self, text: str) -> tuple[str, ...] | None:
-        found = labels_in(text, self.labels)
+        found = read_labels(text, self.labels, ordered=False)
         return self._in_order(found) if found is not None and len(found) == self.size else None
 
     def equal(self, value: tuple[str, ...], truth: Any) -> bool:
@@ -190,6 +220,14 @@ class LabelSet(Grader[tuple[str, ...]]):
 
     def render(self, truth: Any) -> str:
         return ", ".join(self._in_order(truth))
+
+    def forms(self, value: Any) -> dict[str, str]:
+        found = list_forms(tuple(value), "Tile", self.render(value))
+        kept = {
+            name: text for name, text in found.items() if name not in ("arrows", "dashes", "chain", "numbered lines")
+        }
+        kept |= {"another order": ", ".join(reversed(value))}
+        return kept | ({"pair": " <-> ".join(value), "&": " & ".join(value)} if len(value) == 2 else {})
 
     def _in_order(self, members: Iterable[str]) -> tuple[str, ...]:
         """A set has one form: its members in the order of the labels."""
@@ -203,14 +241,3 @@ class LabelSet(Grader[tuple[str, ...]]):
 
     def parts(self, value: Any) -> dict[str, int]:
         return {f"contains {label}": int(label in value) for label in self.labels}
-
-
-def labels_in(text: str, labels: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Distinct labels in the text, in its order; None if anything else is in it. `and`, `<` and `>` separate too."""
-    if len(text) > MAX_ANSWER_CHARS:
-        return None
-    known = {label.casefold(): label for label in labels}
-    words = [word for word in re.split(r"[\s,;<>]+", strip_form(text)) if word]
-    found = [known.get(word.casefold()) for word in words if word.casefold() != "and" or "and" in known]
-    distinct = [label for label in found if label is not None]
-    return tuple(distinct) if len(set(distinct)) == len(found) else None

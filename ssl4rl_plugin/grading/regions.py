@@ -16,23 +16,43 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssl4rl_plugin.core import Grader
-from ssl4rl_plugin.grading.text import MAX_ANSWER_CHARS, strip_form
+from ssl4rl_plugin.grading.text import normalise
 
 SCALE = 1000
 """Coordinates in answers are whole thousandths of the picture's width and height, from the top-left corner."""
 
-_NUMBER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?")
-_BETWEEN = re.compile(r"(?:[\s,;()\[\]=:–-]|to|and)*", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?(?![\w.])")
+_FRAME = r"(?:frames?[ ]?#?[ ]?)?([0-9]{1,3})(?:\.0{1,6})?"
+_INTERVAL = re.compile(
+    rf"(?:from[ ]|between[ ])?{_FRAME}(?:[ ]?(?:->|-|~|,|;|\.\.\.?|\bto\b|\bthrough\b|\band\b)[ ]?|[ ]+){_FRAME}"
+    r"(?:[ ]frames?)?",
+    re.IGNORECASE,
+)
+_TOKENS = re.compile(r"<\|(?:box|quad)_(?:start|end)\|>|</?(?:box|bbox)>")
+_KEY = re.compile(r"[\"']?(?:bbox|bbox_2d|box|box_2d|bounding[ _]box|coordinates)[\"']?[ ]*[:=]", re.IGNORECASE)
+_LABEL = re.compile(r",?[ ]*[\"']label[\"'][ ]*:[ ]*[\"'][^\"']{0,80}[\"'][ ]*,?")
+_EDGES = (
+    ("x1", "xmin", "x_min", "left"), ("y1", "ymin", "y_min", "top"), ("x2", "xmax", "x_max", "right"),
+    ("y2", "ymax", "y_max", "bottom"),
+)  # fmt: skip
+_EDGE = re.compile(r"[\"']?([A-Za-z]{1,6}_?[a-z]{0,3}[12]?)[\"']?[ ]*[:=][ ]*(-?[0-9.]{1,12})(?:[ ]*(?:px|pixels))?")
 
 
-def _numbers(text: str, count: int) -> list[float] | None:
-    """Exactly `count` numbers with nothing but separators around them."""
-    if len(text) > MAX_ANSWER_CHARS:
-        return None
-    text = re.sub(r"\b[xy][12]?\b", " ", strip_form(text), flags=re.IGNORECASE)
+def _box_numbers(text: str) -> list[float] | None:
+    """The four edges x1, y1, x2, y2 that a normalised text states; None if it states no single box."""
+    text = _LABEL.sub("", _TOKENS.sub(" ", text)).strip().rstrip(",")
+    text = _KEY.sub(" ", text, count=1)
+    named = _EDGE.findall(text)
+    if named:
+        rest = re.sub(r"[\s,;{}()\[\]]", "", _EDGE.sub("", text))
+        places = [next((n for n, names in enumerate(_EDGES) if name.casefold() in names), -1) for name, _ in named]
+        if rest or sorted(places) != [0, 1, 2, 3]:
+            return None
+        found = [value for _, (_, value) in sorted(zip(places, named, strict=True))]
+        return [float(value) for value in found] if all(_NUMBER.fullmatch(value) for value in found) else None
     found = _NUMBER.findall(text)
-    rest = _NUMBER.split(text)
-    if len(found) != count or not all(_BETWEEN.fullmatch(piece) for piece in rest):
+    rest = _NUMBER.sub("", text)
+    if len(found) != 4 or not re.fullmatch(r"(?:[\s,;()\[\]{}]|\bto\b)*", rest):
         return None
     return [float(number) for number in found]
 
@@ -69,10 +89,11 @@ class Interval(Grader[tuple[int, int]]):
         return _best_interval(self.frames, self.shortest, self.longest, self.correct_from)[2]
 
     def parse(self, text: str) -> tuple[int, int] | None:
-        numbers = _numbers(text, 2)
-        if numbers is None or any(number != int(number) for number in numbers):
+        plain = normalise(text)
+        match = _INTERVAL.fullmatch(plain) if plain else None
+        if match is None:
             return None
-        first, last = int(numbers[0]), int(numbers[1])
+        first, last = int(match[1]), int(match[2])
         return (first, last) if 1 <= first <= last <= self.frames else None
 
     def equal(self, value: tuple[int, int], truth: Any) -> bool:
@@ -84,6 +105,13 @@ class Interval(Grader[tuple[int, int]]):
 
     def render(self, truth: Any) -> str:
         return f"{truth[0]}-{truth[1]}"
+
+    def forms(self, value: Any) -> dict[str, str]:
+        first, last = value
+        return {
+            "as the prompt asks": self.render(value), "to": f"{first} to {last}", "tilde": f"{first}~{last}",
+            "frames": f"frames {first}-{last}", "list": f"[{first}, {last}]", "from": f"from frame {first} to frame {last}",
+        }  # fmt: skip
 
     def values(self) -> Iterator[tuple[int, int]]:
         return ((a, b) for a in range(1, self.frames + 1) for b in range(a, self.frames + 1))
@@ -147,7 +175,8 @@ class Box(Grader[tuple[int, int, int, int]]):
         return _best_box(self.smallest, self.largest, self.correct_from)[2]
 
     def parse(self, text: str) -> tuple[int, int, int, int] | None:
-        numbers = _numbers(text, 4)
+        plain = normalise(text)
+        numbers = _box_numbers(plain) if plain else None
         if numbers is None or not all(number <= SCALE for number in numbers):
             return None
         x1, y1, x2, y2 = (round(number) for number in numbers)
@@ -164,6 +193,17 @@ class Box(Grader[tuple[int, int, int, int]]):
 
     def render(self, truth: Any) -> str:
         return f"[{', '.join(map(str, truth))}]"
+
+    def forms(self, value: Any) -> dict[str, str]:
+        x1, y1, x2, y2 = value
+        return {
+            "as the prompt asks": self.render(value), "corners": f"({x1}, {y1}), ({x2}, {y2})",
+            "blanks": f"{x1} {y1} {x2} {y2}", "JSON": f'{{"bbox_2d": {self.render(value)}, "label": "tile"}}',
+            "JSON list": f'[{{"bbox_2d": {self.render(value)}}}]',
+            "box tokens": f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>",
+            "named edges": f"x1={x1}, y1={y1}, x2={x2}, y2={y2}",
+            "edges in another order": f"top: {y1}, left: {x1}, bottom: {y2}, right: {x2}",
+        }  # fmt: skip
 
     def values(self) -> Iterator[tuple[int, int, int, int]]:
         """Boxes on a coarse grid: a picture has too many to list."""

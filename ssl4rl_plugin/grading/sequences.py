@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ssl4rl_plugin.core import Grader
-from ssl4rl_plugin.grading.orders import labels_in
-from ssl4rl_plugin.grading.text import letters
+from ssl4rl_plugin.grading.text import letters, list_forms, normalise, read_labels
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Sequences(Grader[tuple[str, ...]]):
         return self.chance_accuracy
 
     def parse(self, text: str) -> tuple[str, ...] | None:
-        found = labels_in(text.replace("->", " ").replace("→", " ").replace("-", " "), self.labels)
+        found = read_labels(text, self.labels)
         if found is None or len(found) < (self.shortest or self.length):
             return None
         if not self.shortest and len(found) != self.length:
@@ -74,6 +73,9 @@ class Sequences(Grader[tuple[str, ...]]):
     def render(self, truth: Any) -> str:
         one = truth if isinstance(truth[0], str) else truth[0]
         return ", ".join(one)
+
+    def forms(self, value: Any) -> dict[str, str]:
+        return list_forms(tuple(value), "Node", ", ".join(value))
 
     def values(self) -> Iterator[tuple[str, ...]]:
         inner = [label for label in self.labels if self.ends is None or label not in self.ends]
@@ -123,7 +125,7 @@ class Ranking(Grader[tuple[str, ...]]):
         return sum(1.0 / rank for rank in range(1, self.count + 1)) / self.count
 
     def parse(self, text: str) -> tuple[str, ...] | None:
-        found = labels_in(text, self.labels)
+        found = read_labels(text, self.labels)
         return found if found is not None and len(found) in (1, self.count) else None
 
     def equal(self, value: tuple[str, ...], truth: Any) -> bool:
@@ -136,6 +138,9 @@ class Ranking(Grader[tuple[str, ...]]):
     def render(self, truth: Any) -> str:
         right = self._right(truth)
         return ", ".join([right, *(label for label in self.labels if label != right)])
+
+    def forms(self, value: Any) -> dict[str, str]:
+        return list_forms(tuple(value), "Candidate", ", ".join(value)) | {"run together": "".join(value)}
 
     def _right(self, truth: Any) -> str:
         return str(truth if isinstance(truth, str) else truth[0])
@@ -170,8 +175,9 @@ class OpenWord(Grader[str]):
         return self.chance_accuracy
 
     def parse(self, text: str) -> str | None:
-        words = text[:200].strip(" \t\n.,;:!?\"'`*()[]").split()
-        return words[0].casefold() if len(words) == 1 and len(text) <= 200 else None
+        words = (normalise(text) or "").split()
+        alone = len(words) == 1 and len(text) <= 200 and not words[0].endswith("?")  # a question is no answer
+        return words[0].casefold() if alone else None
 
     def spans(self, text: str) -> Iterator[str]:
         return iter(())  # a free word cannot be told from any other

@@ -19,6 +19,7 @@ from ssl4rl_plugin.core import Grader, Score, grade
 from ssl4rl_plugin.grading import question_grader
 from ssl4rl_plugin.grading.consistency import DEGENERATE, last_named, repetition
 from ssl4rl_plugin.grading.formats import answer_format
+from ssl4rl_plugin.grading.lenient import lenient_value
 from ssl4rl_plugin.tasks import resolve
 
 INVALID = Score(0.0, correct=False, valid=False, similarity=0.0)
@@ -37,6 +38,10 @@ class _Judged:
     """Whether the last value named in the reasoning is the answer; None if one of the two is missing."""
     answer: str = ""
     """The answer in canonical form; empty if it is not valid."""
+    lenient: bool = False
+    """The lenient reading is the truth."""
+    lenient_valid: bool = False
+    """The lenient reading finds a possible answer."""
 
 
 def compute_score(
@@ -56,7 +61,8 @@ def compute_score(
         data_source: `ssl4rl/<task>` or `bench/<benchmark>/<category>`; verl groups its metrics by it.
         solution_str: the decoded response.
         ground_truth: JSON written by `encode_truth` or `encode_question`.
-        extra_info: not used; part of verl's signature.
+        extra_info: of the row. `thinking` says that the chat template opens the thought, so that the response begins
+            inside it; the dataset and `ssl4rl evaluate` find it out from the tokenizer's own template.
         answer_format: one of `ssl4rl_plugin.grading.formats.FORMATS`.
         format_weight: share of the reward paid for the exact structure around one valid answer, in [0, 1).
         partial_credit: largest accuracy of a close but wrong answer, in [0, 1); 0 is all or nothing.
@@ -75,6 +81,8 @@ def compute_score(
         failed: 1.0 if the response could not be scored at all (see `error`), else 0.0.
         questions: for a benchmark's row, the number of questions of its data source in this validation; otherwise None,
             which verl leaves out of its means.
+        lenient: 1.0 if the lenient reading (`ssl4rl_plugin.grading.lenient`) is correct, else 0.0. Never paid.
+        lenient_only: 1.0 if only the lenient reading finds a possible answer, else 0.0.
         answer: the answer in canonical form ("" if not valid); the curriculum computes the diversity of answers from it.
         level, sample, error: strings ("" for none), for verl's rollout dumps.
     """
@@ -87,7 +95,8 @@ def compute_score(
         if truth.get("questions") is not None:
             questions = float(truth["questions"])
         repeated = repetition(solution_str)
-        judged = _judge(solution_str, truth, answer_format, partial_credit)
+        thinking = bool((extra_info or {}).get("thinking"))
+        judged = _judge(solution_str, truth, answer_format, partial_credit, thinking)
     except Exception as problem:  # verl drops the prompt if a reward function raises any exception
         error = f"{type(problem).__name__}: {problem}"[:200]
     score, form = judged.score, judged.form
@@ -103,6 +112,8 @@ def compute_score(
         "repetition": repeated,
         "degenerate": float(repeated > DEGENERATE),
         "failed": float(bool(error)),
+        "lenient": float(judged.lenient),
+        "lenient_only": float(judged.lenient_valid and not score.valid),
         "questions": questions,
         "answer": judged.answer,
         "level": level,
@@ -111,20 +122,23 @@ def compute_score(
     }
 
 
-def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credit: float) -> _Judged:
+def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credit: float, thinking: bool) -> _Judged:
     """The score of a response's answer, its form, and whether its reasoning names the same."""
     grader = _grader(truth)
-    found = answer_format(format_name).find(response)
-    if not found.texts:
-        return _Judged()
+    found = answer_format(format_name).find(response, thinking)
     scores = [grade(grader, text, truth["truth"], partial_credit) for text in found.texts]
-    if len(scores) > 1 and len({repr(grader.parse(text)) for text in found.texts}) > 1:
-        return _Judged()  # several answers that disagree: hedging is not answering
-    score = scores[-1]
-    named = last_named(grader, found.reasoning) if score.valid else None
+    # Several answers that disagree are a hedge, and none. The lenient reading does not look behind one.
+    hedged = len(scores) > 1 and len({repr(grader.parse(text)) for text in found.texts}) > 1
+    score = INVALID if hedged or not scores else scores[-1]
+    if not score.valid:
+        value = None if hedged else lenient_value(grader, response, thinking)
+        return _Judged(
+            lenient=value is not None and grader.equal(value, truth["truth"]), lenient_valid=value is not None
+        )
+    named = last_named(grader, found.reasoning)
     answer = grader.parse(found.texts[-1])
     agrees = None if named is None else bool(named == answer)
-    return _Judged(score, float(found.exact and score.valid), agrees, str(answer)[:SHOWN] if score.valid else "")
+    return _Judged(score, float(found.exact), agrees, str(answer)[:SHOWN], score.correct, True)
 
 
 def _grader(truth: dict[str, Any]) -> Grader[Any]:

@@ -13,7 +13,7 @@ from ssl4rl_plugin.analysis.evaluation.predictions import Prediction
 from ssl4rl_plugin.analysis.statistics import ConfidenceInterval, Proportion, bootstrap, mcnemar, proportion
 from ssl4rl_plugin.core.errors import UserError
 
-MEANS = ("score", "format", "valid", "consistent", "inconsistent", "degenerate")
+MEANS = ("score", "format", "valid", "lenient", "lenient_only", "consistent", "inconsistent", "degenerate")
 """Figures of `compute_score` that are averaged beside the accuracy."""
 
 
@@ -156,7 +156,7 @@ def groups_of(
                 accuracy=result.plain if result else proportion(question.accuracy for question in chosen),
                 circular=result.circular if result else None,
                 by_picture=bootstrap([question.accuracy for question in chosen], pictures),
-                means={name: math.fsum(line[name] for line in every) / len(every) for name in MEANS},
+                means={name: math.fsum(line.get(name, 0.0) for line in every) / len(every) for name in MEANS},
                 errors=sum(bool(line["error"]) for line in every),
                 chance=(chances or {}).get(place[0]),
                 against=None if old is None else _difference(chosen, old, pictures, draws),

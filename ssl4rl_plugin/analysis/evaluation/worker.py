@@ -25,6 +25,7 @@ from ssl4rl_plugin.analysis.evaluation.protocol import EngineSettings, Evaluatio
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import Row, Rows
+from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.rewards import compute_score
 from ssl4rl_plugin.training.verl.dataset import media_of, messages
 
@@ -105,6 +106,8 @@ class _Asker:
     room: int
     """Maximum number of tokens of prompt and response together."""
     adapter: Any
+    thinking: bool
+    """The chat template opens the thought."""
 
     @classmethod
     async def start(cls, job: EngineJob) -> _Asker:
@@ -148,7 +151,8 @@ class _Asker:
             mm_processor_kwargs={},
             processor=processor,
         )
-        return cls(job, tokenizer, processor, builder, engine, room, adapter)
+        thinking = opens_thought(processor or tokenizer, protocol.chat_template)
+        return cls(job, tokenizer, processor, builder, engine, room, adapter, thinking)
 
     async def ask(self, number: int) -> list[Prediction]:
         """The predictions of a row, one for each answer. Raises SourceError if its pictures are gone."""
@@ -159,7 +163,10 @@ class _Asker:
             texts: list[str | None] = [*await self._generate(row)]
         except _Unaskable as error:
             texts, problem = [None] * self.job.protocol.sampling.n, str(error)
-        return [record(row, number, draw, text, self.job.protocol, problem) for draw, text in enumerate(texts)]
+        return [
+            record(row, number, draw, text, self.job.protocol, problem, self.thinking)
+            for draw, text in enumerate(texts)
+        ]
 
     async def _generate(self, row: Row) -> list[str]:
         """The model's answers, decoded as in verl."""
@@ -224,7 +231,13 @@ def _adapter(folder: str | None) -> tuple[Any, dict[str, Any]]:
 
 
 def record(
-    row: Row, number: int, draw: int, response: str | None, protocol: EvaluationProtocol, problem: str = ""
+    row: Row,
+    number: int,
+    draw: int,
+    response: str | None,
+    protocol: EvaluationProtocol,
+    problem: str = "",
+    thinking: bool = False,
 ) -> Prediction:
     """One response with its score, as a prediction.
 
@@ -235,10 +248,12 @@ def record(
         response: the model's response; None if the question was skipped.
         protocol: how it was asked.
         problem: why it was skipped.
+        thinking: the model's chat template opens the thought.
     """
     truth = json.loads(row.ground_truth)
     refs = row.info["item"].split(",")
-    scored = compute_score(row.data_source, response or "", row.ground_truth, row.info, **protocol.reward)
+    info = {**row.info, "thinking": thinking}
+    scored = compute_score(row.data_source, response or "", row.ground_truth, info, **protocol.reward)
     return {
         "row": number,
         "draw": draw,

@@ -37,7 +37,13 @@ class ExportError(UserError):
 
 
 def model_section(
-    model: Model, out: Path, base: str | None, answer_format: str, max_new_tokens: int
+    model: Model,
+    out: Path,
+    base: str | None,
+    answer_format: str,
+    max_new_tokens: int,
+    thinking: bool = False,
+    graders: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The `model` section: one model, run by our class on top of VLMEvalKit's.
 
@@ -47,6 +53,8 @@ def model_section(
         base: VLMEvalKit's class; None to infer it from the model.
         answer_format: the answer format of the model's training.
         max_new_tokens: maximum length of a response.
+        thinking: the model's chat template opens the thought.
+        graders: name of a set -> its grader (`vlmevalkit.grader_to_json`).
 
     Raises:
         ExportError: no class is known for the model, or it is a LoRA adapter.
@@ -74,7 +82,8 @@ def model_section(
         link.unlink(missing_ok=True)
         link.symlink_to(place, target_is_directory=True)
         place = str(link.absolute())
-    options = {"model_path": place, "max_new_tokens": max_new_tokens}
+    options: dict[str, Any] = {"model_path": place, "max_new_tokens": max_new_tokens}
+    options |= ({"thinking": True} if thinking else {}) | ({"graders": dict(graders)} if graders else {})
     return {name: {"class": CLASS, "base": base, "answer_format": answer_format, **options}}
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
+import itertools
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,11 @@ from ssl4rl_plugin.core.files import write_file
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.grading import letters
-from ssl4rl_plugin.training.questions import MAX_OPTIONS
+
+_INSTRUCTION = re.compile(
+    r"\s*Answer with (?:one of|an? number|one number|the (?:letter|number|name)|its letter)[^()?!\n]*\Z"
+)
+"""The last sentences of a question, if they only say how to answer. One that explains its labels in brackets stays."""
 
 READ_AS_EMPTY = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
@@ -31,10 +38,17 @@ READ_AS_EMPTY = frozenset(
 """What pandas takes for an empty cell: as an option it would be gone."""
 
 
+MAX_OPTIONS = 25
+"""All letters but Z, which stands for an answer that is none of the options."""
+WORD = "exactly"
+"""Stands before the text of every option of a set where one text is part of another (0 and 90): VLMEvalKit looks for the
+options' texts in the answer."""
+
+
 def unfit(arm: Arm) -> str | None:
     """Why a task is no multiple-choice set at this level, as a snake_case reason; None if it is one.
 
-    It is where one of at most 26 labels or numbers is right and all others are wrong. Orders, sets, boxes and paths are
+    It is where one of at most 25 labels or numbers is right and all others are wrong. Orders, sets, boxes and paths are
     graded in part, and free words cannot be listed.
     """
     if arm.task.kind == "video":
@@ -45,10 +59,17 @@ def unfit(arm: Arm) -> str | None:
     return "too_many_options" if len(list(islice(grader.values(), MAX_OPTIONS + 1))) > MAX_OPTIONS else None
 
 
-def set_name(arm: Arm) -> str:
-    """The set's name for VLMEvalKit, which tells some benchmarks by parts of their names."""
+def set_name(arm: Arm, content: str) -> str:
+    """The set's name for VLMEvalKit, which tells some benchmarks by parts of their names.
+
+    VLMEvalKit keeps the answers to a set by its name, so the name changes with the set's content.
+
+    Args:
+        arm: task and level.
+        content: SHA-256 of the set's rows, in hex.
+    """
     options = "".join(f"_{key}{value}" for key, value in sorted(arm.options.items()))
-    return "SSL4RL_" + re.sub(r"[^A-Za-z0-9_]+", "-", f"{arm.task.name}_{arm.level_name}{options}")
+    return "SSL4RL_" + re.sub(r"[^A-Za-z0-9_]+", "-", f"{arm.task.name}_{arm.level_name}{options}_{content[:8]}")
 
 
 def write_set(stream: SampleStream, count: int, folder: Path, advance: Callable[[], None]) -> Path:
@@ -57,7 +78,7 @@ def write_set(stream: SampleStream, count: int, folder: Path, advance: Callable[
     Args:
         stream: the samples; those of its validation split are what a run with the same seed validates on.
         count: rows.
-        folder: where `NAME.tsv` is put, at once when it is complete.
+        folder: where `NAME.tsv` is put, at once when it is complete; its stem is the set's name.
         advance: called after each row.
 
     Raises:
@@ -67,13 +88,15 @@ def write_set(stream: SampleStream, count: int, folder: Path, advance: Callable[
     (arm,) = stream.settings.arms
     if (reason := unfit(arm)) is not None:
         raise UserError(f"{arm.key} is no multiple-choice set: {reason}")
-    path = folder / f"{set_name(arm)}.tsv"
+    content = hashlib.sha256()
+    unnamed = folder / f".{arm.task.name}_{arm.level_name}.tsv"
 
     def rows(file: Any) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer: csv.DictWriter[str] | None = None
         for index in range(count):
             row = row_of(stream[index], index)
+            content.update(json.dumps(row, sort_keys=True).encode())
             if writer is None:
                 writer = csv.DictWriter(text, list(row), delimiter="\t", lineterminator="\n")
                 writer.writeheader()
@@ -81,8 +104,8 @@ def write_set(stream: SampleStream, count: int, folder: Path, advance: Callable[
             advance()
         text.detach()
 
-    write_file(path, rows)
-    return path
+    write_file(unnamed, rows)
+    return unnamed.replace(folder / f"{set_name(arm, content.hexdigest())}.tsv")
 
 
 def row_of(made: StreamSample, index: int) -> dict[str, Any]:
@@ -97,9 +120,10 @@ def row_of(made: StreamSample, index: int) -> dict[str, Any]:
     row: dict[str, Any] = {"index": index}
     if made.sample.images:
         row |= _pictures(made, index)
-    row["question"] = without_marks(made.sample.question)
+    row["question"] = without_instruction(without_marks(made.sample.question))
     row["hint"] = ""
-    row |= {mark: _shown(grader.render(value)) for mark, value in zip(marks, values, strict=True)}
+    texts = told_apart([_shown(grader.render(value)) for value in values])
+    row |= dict(zip(marks, texts, strict=True))
     row |= {"answer": right[0], "category": arm.level_name, "l2-category": arm.task.name, "split": made.split}
     return row
 
@@ -113,12 +137,26 @@ def without_marks(question: str) -> str:
     return text.strip()
 
 
+def without_instruction(question: str) -> str:
+    """A question without its last sentences that say how to answer: VLMEvalKit lists the options and asks for one."""
+    return _INSTRUCTION.sub("", question).strip()
+
+
+def told_apart(options: Sequence[str]) -> list[str]:
+    """The options' texts, none of them part of another one."""
+    lower = [option.casefold() for option in options]
+    if any(one in other for one, other in itertools.permutations(lower, 2)):
+        return [f"{WORD} {option.rstrip('.')}." for option in options]
+    return list(options)
+
+
 def _pictures(made: StreamSample, index: int) -> dict[str, str]:
     """The pictures' columns; several in a row are written as Python shows a list."""
     encoded, names = [], []
     for number, image in enumerate(made.sample.images):
         encoded.append(_base64(image))
-        names.append(f"{index}_{number}.png")
+        # VLMEvalKit never writes a picture again whose file is there.
+        names.append(f"{index}_{number}_{hashlib.sha256(image.tobytes()).hexdigest()[:12]}.png")
     if len(encoded) == 1:
         return {"image": encoded[0], "image_path": names[0]}
     return {"image": repr(encoded), "image_path": repr(names)}

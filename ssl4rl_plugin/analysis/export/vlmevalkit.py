@@ -13,22 +13,30 @@ This module imports only the answer formats and graders, so it also runs in a se
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ssl4rl_plugin.core import Grader
 from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.grading import Angle, question_grader
-from ssl4rl_plugin.grading.formats import AnswerFormat, answer_format, outside_think
+from ssl4rl_plugin.grading import Angle, Choice, Counts, LabelSet, Ordering, Permutation, question_grader
+from ssl4rl_plugin.grading.formats import AnswerFormat, answer_format, visible_text
 
 CLASS = "SSL4RLChat"
 """The name under which VLMEvalKit's config finds the class."""
 NO_OPTION = "Z"
 """The letter that VLMEvalKit uses for an answer that is none of the options."""
+
+THEIR_REQUEST = "Please select the correct answer from the options above."
+"""What VLMEvalKit adds to a multiple-choice question."""
+GRADERS: dict[str, Any] = {kind.__name__: kind for kind in (Angle, Choice, Counts, LabelSet, Ordering, Permutation)}
+"""Graders of tasks that are multiple-choice questions, by name."""
 
 _OPTION = re.compile(r"\s*\(?([A-Z])[.):]\s*(\S.*?)\s*")
 
@@ -50,36 +58,59 @@ def options_in(prompt: str) -> tuple[str, ...]:
     return tuple(found) if len(found) > 1 else ()
 
 
-def unwrap(response: str, options: Sequence[str], form: AnswerFormat) -> str:
-    """The answer of a response without its tags.
+def unwrap(
+    response: str,
+    options: Sequence[str],
+    form: AnswerFormat,
+    grader: Grader[Any] | None = None,
+    thinking: bool = False,
+) -> str:
+    """The answer of a response as one letter that VLMEvalKit's matcher reads.
 
     Args:
         response: the model's response.
-        options: texts of the options A, B, C, ...; empty for a free question.
-        form: the requested answer format.
+        options: texts of the options A, B, C, ... of the prompt; none for a free question.
+        form: the answer format of the prompt.
+        grader: that of the pretext task, whose values are the options; the verdict is then that of the reward.
+        thinking: the model's chat template opens the thought.
 
     Returns:
-        The letter of an option, if the answer is that letter, the option's text, or its number (`90°` for `90`).
-        `NO_OPTION` if several answers disagree. The answer as written if it is none of the options. Without any answer, the
-        text outside of the think blocks, for VLMEvalKit's matcher.
+        The letter of the option that the answer states, by its letter or as the grader reads it. `NO_OPTION` for any other
+        text: the matcher would take a letter out of it. Without options, the answer as written.
     """
-    found = form.find(response)
-    if not found.texts:
-        parted = outside_think(response)
-        return response if parted is None else parted[0].strip()
+    found = form.find(response, thinking)
     if len(options) < 2:
-        return found.texts[-1].strip()
-    letters = {_letter(text, options) or text.strip() for text in found.texts}
-    return letters.pop() if len(letters) == 1 else NO_OPTION
+        return found.texts[-1].strip() if found.texts else visible_text(response, thinking) or ""
+    letters = {_letter(text, options, grader) for text in found.texts}
+    return (letters.pop() if len(letters) == 1 else None) or NO_OPTION
 
 
-def _letter(text: str, options: Sequence[str]) -> str | None:
-    if (letter := question_grader(tuple(options)).parse(text)) is not None:
-        return letter
-    degrees = Angle(1)
-    numbers = [degrees.parse(option) for option in options]
-    number = degrees.parse(text)
-    return chr(ord("A") + numbers.index(number)) if number is not None and numbers.count(number) == 1 else None
+def _letter(text: str, options: Sequence[str], grader: Grader[Any] | None) -> str | None:
+    if grader is not None and (value := grader.parse(text)) is not None:
+        values = list(islice(grader.values(), len(options)))
+        return chr(ord("A") + values.index(value)) if value in values else None
+    return question_grader(tuple(options)).parse(text)
+
+
+def grader_to_json(grader: Grader[Any]) -> dict[str, Any] | None:
+    """A grader of this package as JSON values, for VLMEvalKit's config; None for another package's."""
+    if GRADERS.get(type(grader).__name__) is not type(grader):
+        return None
+    fields = {field.name: getattr(grader, field.name) for field in dataclasses.fields(grader)}  # type: ignore[arg-type]
+    return {"grader": type(grader).__name__, **{name: _jsonable(value) for name, value in fields.items()}}
+
+
+def _jsonable(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+
+
+def grader_from_json(values: Mapping[str, Any]) -> Grader[Any]:
+    """The inverse of `grader_to_json`. Raises UserError."""
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name != "grader"}
+    try:
+        return GRADERS[values["grader"]](**fields)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"the config names no grader of this version of ssl4rl-plugin: {dict(values)}") from error
 
 
 def model_class(base: type) -> type:
@@ -91,9 +122,18 @@ def model_class(base: type) -> type:
     """
 
     class Unwrapping(base):
-        def __init__(self, *args: Any, answer_format_name: str, **kwargs: Any) -> None:
+        def __init__(
+            self,
+            *args: Any,
+            answer_format_name: str,
+            thinking: bool = False,
+            graders: Mapping[str, Mapping[str, Any]] | None = None,
+            **kwargs: Any,
+        ) -> None:
             super().__init__(*args, **kwargs)
             self.answer_format = answer_format(answer_format_name)
+            self.thinking = thinking
+            self.graders = {name: grader_from_json(values) for name, values in (graders or {}).items()}
 
         def use_custom_prompt(self, dataset: str) -> bool:
             return False  # the model's own prompts ask for a bare letter
@@ -101,8 +141,14 @@ def model_class(base: type) -> type:
         def generate(self, message: Any, dataset: str | None = None) -> str:
             parts = [{"type": "text", "value": message}] if isinstance(message, str) else [dict(p) for p in message]
             prompt = "\n".join(part["value"] for part in parts if part["type"] == "text")
+            # VLMEvalKit's own request comes last and would stand against ours.
+            for part in parts:
+                if part["type"] == "text":
+                    part["value"] = part["value"].replace(THEIR_REQUEST, "").rstrip()
             parts.append({"type": "text", "value": self.answer_format.instructions[0]})
-            return unwrap(str(super().generate(parts, dataset)), options_in(prompt), self.answer_format)
+            response = str(super().generate(parts, dataset))
+            grader = self.graders.get(dataset or "")
+            return unwrap(response, options_in(prompt), self.answer_format, grader, self.thinking)
 
     Unwrapping.__name__ = Unwrapping.__qualname__ = f"Unwrapping{base.__name__}"
     return Unwrapping

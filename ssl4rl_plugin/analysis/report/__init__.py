@@ -5,6 +5,7 @@ The page shows only what the runs recorded, and notes what is missing.
     results      accuracy before and after
     curves       the charts of verl's metrics
     plots        drawing of charts
+    reading      how answers were read, strictly and leniently
     curriculum   what was drawn at which step, and why
     cards        single questions with their pictures and answers
     settings     the config
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl4rl_plugin import __version__
-from ssl4rl_plugin.analysis.report import cards, curriculum, results, settings
+from ssl4rl_plugin.analysis.report import cards, curriculum, reading, results, settings
 from ssl4rl_plugin.analysis.report.page import readable, render, short_names, write
 from ssl4rl_plugin.analysis.runlog import HOW_TO_RECORD, RunError, RunLog
 from ssl4rl_plugin.core.errors import UserError
@@ -93,6 +94,8 @@ def report_html(*runs: RunLog) -> str:
             for run, drawn in arms.items()
             if drawn
         ],
+        reading={run: reading.reading_lines(log) for run, log in logs.items()},
+        unread={run: reading.unread_texts(log) for run, log in logs.items()},
         apart=cards.apart(logs, 2 * CARDS) if several else [],
         sections=single,
         group=None if several else cards.training_group(first),

@@ -95,7 +95,8 @@ class Response:
     uid: str
     """verl's name of the rollout, `{prompt}_{rollout}_{turn}`."""
     figures: Mapping[str, float | None]
-    """`acc`, `format`, `valid` and `similarity` in [0, 1]. Training rollouts lack them. None if a value is no number."""
+    """`acc`, `format`, `valid`, `similarity`, `lenient` and `lenient_only` in [0, 1]. Training rollouts lack them. None if a
+    value is no number."""
     error: str
     """Why the response could not be scored; empty if it was."""
 
@@ -144,7 +145,7 @@ def parse_response(line: Mapping[str, Any], step: int) -> Response:
         uid=_text(line.get("uid")),
         figures={
             name: min(1.0, max(0.0, float(line[name]))) if is_number(line[name]) else None
-            for name in ("acc", "format", "valid", "similarity")
+            for name in ("acc", "format", "valid", "similarity", "lenient", "lenient_only")
             if name in line
         },
         error=_text(line.get("error")),

@@ -56,7 +56,7 @@ class SameSubgraph(Task[SameSubgraphLevel]):
     default_level = "6_moved"
 
     def grader(self, level: SameSubgraphLevel) -> Choice:
-        return Choice(("same", "different"))
+        return Choice(("same", "different"), {"yes": "same", "no": "different"})
 
     def generate(self, item: Item, level: SameSubgraphLevel, rng: random.Random) -> Sample | Rejection:
         piece = connected_piece(item, level, rng)

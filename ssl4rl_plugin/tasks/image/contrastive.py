@@ -63,7 +63,7 @@ class Contrastive(Task[ContrastiveLevel]):
     cues = {"colour": "two views of one photo share its colours as far as the augmentation keeps them: this is content"}
 
     def grader(self, level: ContrastiveLevel) -> Choice:
-        return Choice(("same", "different"))
+        return Choice(("same", "different"), {"yes": "same", "no": "different"})
 
     def generate(self, item: Item, level: ContrastiveLevel, rng: random.Random) -> Sample | Rejection:
         same = rng.random() < 0.5

@@ -94,7 +94,8 @@ class Counting(Task[CountingLevel]):
     }
 
     def grader(self, level: CountingLevel) -> Counts:
-        return Counts(level.kinds, level.low, level.high)
+        names = tuple(f"{kind}s" for kind in COUNTED) if level.kinds == 3 else ()
+        return Counts(level.kinds, level.low, level.high, names)
 
     def generate(self, item: Item, level: CountingLevel, rng: random.Random) -> Sample | Rejection:
         picture = fitted(item.image, level.side).copy()

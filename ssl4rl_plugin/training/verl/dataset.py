@@ -25,6 +25,7 @@ from verl.utils.tokenizer import build_multimodal_processor_inputs
 from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.data.arms import StreamSettings
 from ssl4rl_plugin.data.rows import JoinedRows, Row, Rows
+from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.curriculum_rows import steered
 from ssl4rl_plugin.training.run_rows import own_rows, questions
 from ssl4rl_plugin.training.settings import Settings, SettingsError
@@ -72,6 +73,11 @@ class SSLDataset(RLHFDataset):
         # Both splits decide by the validation rows, so that training and validation agree.
         self.as_video = shows_video(own.held_out(), self.settings, processor)
         check_prompts(self.rows, self.settings, processor, tokenizer, config, self.as_video)
+        self.thinking = opens_thought(processor or tokenizer, config.get("apply_chat_template_kwargs") or {})
+        if self.thinking:
+            logger.info(
+                "the chat template opens the thought: responses begin inside it, and `<think>` is not asked for"
+            )
 
     def __len__(self) -> int:
         return self.length
@@ -83,7 +89,7 @@ class SSLDataset(RLHFDataset):
             "data_source": row.data_source,
             "ability": "ssl",
             "reward_model": {"style": "rule", "ground_truth": row.ground_truth},
-            "extra_info": row.info,
+            "extra_info": {**row.info, "thinking": self.thinking},
             "index": index,
             "tools_kwargs": {},
             "interaction_kwargs": {},
