@@ -76,7 +76,9 @@ wheel: install ## Build the wheel, and use it in a new environment outside of th
 coverage: install ## Lines that the fast tests reach, at few samples of each level (they run a third to two thirds slower)
 	SSL4RL_TEST_SAMPLES=5 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL) --cov --cov-report=term
 
+# Not in [dev]: with them pip would search for a consistent set for many minutes.
 hooks: install ## Install the pre-commit hooks
+	$(PIP) install --quiet "pre-commit>=4,<5" "pre-commit-hooks>=6,<7"
 	$(BIN)/pre-commit install
 
 format: install ## Apply the style
