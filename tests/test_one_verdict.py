@@ -19,6 +19,7 @@ from ssl4rl_plugin.analysis.export.vlmevalkit import grader_from_json, grader_to
 from ssl4rl_plugin.cli.score import read
 from ssl4rl_plugin.data.ground_truth import encode_question, encode_truth
 from ssl4rl_plugin.data.rows import Row
+from ssl4rl_plugin.grading import question_grader
 from ssl4rl_plugin.grading.formats import FORMATS
 from ssl4rl_plugin.training.rewards import compute_score
 from ssl4rl_plugin.training.settings import parse_arms
@@ -157,3 +158,28 @@ def test_questions_of_benchmarks(verdict: str, text: str) -> None:
     assert verdict_of(compute_score("bench/bench/all", response, row)) == verdict
     letter = unwrap(response, OPTIONS, FORMATS["think_answer"])
     assert (letter == "B", letter != "Z") == (verdict == RIGHT, verdict != NONE)
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "letter"),
+    [
+        (("a box", "a picture"), "a picture", "B"),  # `a` is an article here, not the letter
+        (("a box", "a picture"), "A. a box", "A"),
+        (("a box", "a picture"), "A. a picture", None),
+        (("B", "A"), "A", "A"),  # the prompt asks for a letter
+        (("2", "1"), "1", "B"),
+        (("one photo", "two photos"), "photo", None),
+        (("yes", "no"), "no", "B"),
+        (("red", "red"), "red", None),  # two options read alike
+        (("", "dog"), "A", "A"),
+        (("", "dog"), "", None),
+    ],
+)
+def test_texts_of_options_are_not_mistaken_for_letters(options: tuple[str, ...], text: str, letter: str | None) -> None:
+    assert question_grader(options).parse(text) == letter
+
+
+@pytest.mark.parametrize("text", ["a picture", "a tile", "an image", "a", "the a"])
+def test_an_article_and_a_noun_are_no_letter(text: str) -> None:
+    grader = parse_arms(["altered_patch:2x2_mask"])[0].task.grader(parse_arms(["altered_patch:2x2_mask"])[0].level)
+    assert grader.parse(text) == ("A" if text in ("a", "the a") else None)

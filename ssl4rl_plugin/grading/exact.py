@@ -22,7 +22,6 @@ _NAMING = re.compile(
 )
 _SAYING = re.compile(r"\s(?:is|was|has|shows|matches|fits|and|or|then|because|since|must|seems|looks|comes)\b")
 
-
 _PLACE = {
     "top": "top", "upper": "top", "bottom": "bottom", "lower": "bottom", "left": "left", "lefthand": "left",
     "right": "right", "righthand": "right", "center": "center", "centre": "center", "middle": "center", "central": "center",
@@ -31,7 +30,6 @@ _PLACE = {
 
 _MARKED = re.compile(r"[(\[]?([A-Za-z])(?:[)\].:]{1,2}|[ ]-|,)[ ]*(.*)", re.DOTALL)
 """A letter with a list mark, and what follows it: `B. Dog`, `(B) Dog`, `B: Dog`, `B - Dog`."""
-
 
 _YES_NO = re.compile(r"(yes|no)[ ]?[,:;.-][ ]?(.+)", re.IGNORECASE | re.DOTALL)
 
@@ -120,11 +118,12 @@ class Choice(Grader[str]):
     def _option(self, plain: str) -> str | None:
         """The option that a text names: by its letter, by its letter and its own text, or by its text alone."""
         table = {folded(label): label for label in self.labels}
-        bare = without_nouns(folded(plain), table).rstrip(").: ").lstrip("(")
-        if (found := table.get(bare)) is not None:
+        if (found := table.get(folded(plain).strip("(). :"))) is not None:
             return found
         if (alone := self.own_texts.get(_option_text(plain))) is not None:
             return alone
+        if (found := table.get(without_nouns(folded(plain), table).strip("(). :"))) is not None:
+            return found
         match = _MARKED.fullmatch(re.sub(r"\A(?:option|choice|answer|letter)[ ]+", "", plain, flags=re.IGNORECASE))
         label = table.get(match[1].casefold()) if match else None
         if match is None or label is None:

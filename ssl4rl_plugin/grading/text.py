@@ -175,7 +175,8 @@ def without_nouns(text: str, labels: Collection[str] = ()) -> str:
     words = text.split()
     while len(words) > 1 and words[0] not in labels and (words[0] in ARTICLES or is_noun(words[0].rstrip(":#"))):
         words.pop(0)
-    while len(words) > 1 and words[-1] not in labels and is_noun(words[-1]):
+    # Behind a single letter a noun makes an article of it: `a picture`.
+    while len(words) > 1 and len(" ".join(words[:-1])) > 1 and words[-1] not in labels and is_noun(words[-1]):
         words.pop()
     return " ".join(words).lstrip("#")
 
