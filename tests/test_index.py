@@ -215,7 +215,7 @@ class Slow(FolderSource):
     def read(self, ref):
         with open(sys.argv[3], "a") as log:
             log.write(ref + "\\n")
-        time.sleep(0.01)
+        time.sleep(0.06 if sys.argv[4] == "long" else 0.01)
         return super().read(ref)
 
 checkpoints.SAVE_AFTER = checkpoints.SAVE_SHARE = 0.02
@@ -275,7 +275,7 @@ def test_processes_end_with_the_one_that_started_them(many: Path, tmp_path: Path
 
 
 def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(many: Path, tmp_path: Path) -> None:
-    process = start(many, tmp_path / "m.parquet", tmp_path / "log")
+    process = start(many, tmp_path / "m.parquet", tmp_path / "log", "long")  # seconds after the first part
     wait_for_a_part(tmp_path)
     process.send_signal(signal.SIGINT)
     assert "start it again, and it resumes from here" in process.communicate()[1]
