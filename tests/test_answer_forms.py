@@ -46,7 +46,7 @@ def written(data: st.DataObject, grader: Grader[Any], value: Any) -> str:
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=":".join)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_every_form_of_a_value_reads_as_that_value(arm: tuple[str, str], data: st.DataObject) -> None:
     grader = grader_of(arm)
@@ -56,7 +56,7 @@ def test_every_form_of_a_value_reads_as_that_value(arm: tuple[str, str], data: s
 
 
 @pytest.mark.parametrize("arm", ARMS, ids=":".join)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_no_form_of_a_hedge_is_an_answer(arm: tuple[str, str], data: st.DataObject) -> None:
     grader = grader_of(arm)
