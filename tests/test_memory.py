@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.training.memory import GIB, KNOWN, RESERVE, Estimate, UnknownModel, estimate, model_size
+from ssl4rl_plugin.training.vllm_memory import OVERHEAD
 
 PUBLISHED = {
     "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
@@ -106,7 +107,12 @@ def test_activations_are_about_what_pytorch_keeps_for_a_layer(name: str) -> None
 def test_the_papers_run_by_hand() -> None:
     """Qwen2.5-VL-3B on 8 GPUs of 80 GB: 3,754,622,976 parameters in float32, 10 and 20 rows of 3072 tokens."""
     size = model_size("Qwen/Qwen2.5-VL-3B-Instruct")
-    found = estimate(config(), size)
+    rows = "log_prob_micro_batch_size_per_gpu=20"
+    settings = (
+        "ssl4rl.attention=sdpa", "actor_rollout_ref.model.use_fused_kernels=false", f"actor_rollout_ref.rollout.{rows}",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=10", f"actor_rollout_ref.ref.{rows}",
+    )  # fmt: skip
+    found = estimate(config(*settings), size)
     update = parts(found, "update")
     assert update["weights"] == update["gradients"] == 1_877_311_488
     assert update["optimizer"] == 3_754_622_976
@@ -115,10 +121,20 @@ def test_the_papers_run_by_hand() -> None:
     # 30,720 tokens of 36 layers x 2048, 40,960 patches of 32 layers x 1280, and one layer of 24 x 2048 + 8 x 11008.
     assert update["activations"] == pytest.approx(4_529_848_320 + 3_355_443_200 + 4_215_275_520)
     assert size.kv_bytes == 36_864  # 2 x 2 bytes x 36 layers x 2 heads x 128
-    assert found.kv_cache == pytest.approx(48 - 7_509_245_952 / GIB)
+    # 65,536 patches of 2 x (2 x 1280 + 3 x 3420 + 6 x 14 x 14) bytes, and 8192 tokens of 8 x 2048 + 6 x 11008.
+    profile = 65_536 * 27_992 + 8192 * 82_432
+    assert found.kv_cache == pytest.approx(48 - OVERHEAD - (7_509_245_952 + profile) / GIB)
     assert found.kv_sequences == pytest.approx(found.kv_cache * GIB / 36_864 / 3072)
     assert found.peak.name == "rollout" and found.peak.total == pytest.approx(48 + 6 * 938_655_744 / GIB + RESERVE)
-    assert found.host == pytest.approx(8 * 4 * 3_754_622_976 / 8 / GIB)  # the reference model
+    assert found.offloaded == pytest.approx(8 * 4 * 3_754_622_976 / 8 / GIB)  # the reference model
+    assert found.checkpoint == pytest.approx(3 * 4 * 3_754_622_976 / GIB)
+    # 1024 visual tokens of 28 x 28 pixels in each of 2560 rows, twice; 27 bytes a pixel.
+    assert found.training_rows == pytest.approx(2 * 2560 * 1024 * 784 * 27 / GIB)
+    packed = estimate(config("ssl4rl.attention=flash_attention_2"), size)
+    # 512 tokens of three float32 copies, and the gradient of 151,936 x 2048 weights in float32.
+    assert parts(packed, "update")["logits"] == 151_936 * (12 * 512 + 4 * 2048)
+    # 24,576 tokens a micro-batch: a layer keeps 24 x 2048 + 8 x 11008 bytes of each.
+    assert parts(packed, "update")["activations"] == pytest.approx(0.8 * update["activations"])
 
 
 def test_lora_trains_what_peft_adds_and_keeps_the_rest_in_half_precision() -> None:
@@ -138,7 +154,7 @@ def test_lora_trains_what_peft_adds_and_keeps_the_rest_in_half_precision() -> No
     assert found.trained == sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     assert parts(found, "update")["weights"] == pytest.approx(2 * (size.parameters + found.trained) / 8)
     assert parts(found, "update")["optimizer"] == pytest.approx(2 * 2 * found.trained / 8)
-    assert found.host == 0  # the base model without adapters is the reference model
+    assert found.offloaded == 0  # the base model without adapters is the reference model
 
 
 @pytest.mark.parametrize("hardware", ["gpu_8x80gb", "gpu_2x8x80gb", "gpu_1x80gb", "gpu_1x24gb"])
@@ -149,6 +165,7 @@ def test_every_machine_holds_the_model_that_it_is_for(hardware: str) -> None:
         found = estimate(run, model_size(run.actor_rollout_ref.model.path))
         assert found.peak.total < 0.9 * run.ssl4rl.gpu_memory, name
         assert found.kv_sequences is not None and found.kv_sequences > 16
+        assert found.host < 0.9 * run.ssl4rl.host_memory, name
 
 
 def test_offloading_and_sleeping_change_the_phases_that_they_should() -> None:
@@ -160,9 +177,9 @@ def test_offloading_and_sleeping_change_the_phases_that_they_should() -> None:
     offloaded = estimate(config(f"{rests}.param_offload=true", f"{rests}.optimizer_offload=true"), size)
     assert parts(offloaded, "rollout")["weights"] == parts(offloaded, "rollout")["optimizer"] == 0
     assert parts(offloaded, "update") == parts(plain, "update")
-    assert offloaded.host > plain.host
+    assert offloaded.offloaded > plain.offloaded
     fewer = estimate(config("actor_rollout_ref.actor.use_kl_loss=false"), size)
-    assert fewer.host == 0
+    assert fewer.offloaded == 0
     unsaved = estimate(config("actor_rollout_ref.model.enable_gradient_checkpointing=false"), size)
     assert parts(unsaved, "update")["activations"] > 10 * parts(plain, "update")["activations"]
 

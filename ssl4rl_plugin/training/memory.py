@@ -1,8 +1,9 @@
-"""How much GPU memory a run will take, estimated from its config alone.
+"""How much memory a run will take, on each GPU, in each node's main memory and on disk, estimated from its config alone.
 
 Parameters are counted exactly: the model is built from its config on PyTorch's meta device, which takes no memory. The
 rest follows formulas from the literature, at the largest sizes that the config allows (every prompt and response at its
-limit), and one assumption: `RESERVE`. Fragmentation and kernels' workspaces are not counted.
+limit), and the assumptions `RESERVE`, `COPIES` and `vllm_memory.OVERHEAD`. Fragmentation and kernels' workspaces are not
+counted.
 
 Bytes per GPU, with P parameters of which T are trained, N GPUs, b bytes for each number (`fsdp_config.model_dtype`):
 
@@ -12,9 +13,15 @@ Bytes per GPU, with P parameters of which T are trained, N GPUs, b bytes for eac
 - activations with gradient checkpoints: the input of every layer, 2·t·h for t tokens and hidden size h, and what one
   layer keeps when it is computed again, t·(24·h + 8·f) with a gated MLP of inner size f (as arXiv 2205.05198 counts,
   section 4, without the attention scores, which flash attention does not keep; a test holds it against what PyTorch keeps);
-- logits: t·V for vocabulary size V in bfloat16, and as much again for their gradient or their scaled copy;
-- vLLM: the share of the GPU that `gpu_memory_utilization` claims. What its weights (2·P/TP) leave of it is the KV cache, at
-  2·2·layers·KV heads·head size bytes a token (arXiv 2309.06180, section 3).
+- logits: t·V for vocabulary size V in bfloat16, and as much again for their gradient or their scaled copy; with fused
+  kernels, three float32 copies for the `FUSED_ROWS` tokens that are worked on, and the gradient of the output layer;
+- vLLM: the share of the GPU that `gpu_memory_utilization` claims. `vllm_memory` divides it: weights (2·P/TP), profile run,
+  and the KV cache, at 2·2·layers·KV heads·head size bytes a token (arXiv 2309.06180, section 3).
+
+Bytes in each node's main memory: offloaded tensors, and the pictures of a step or of a validation. verl holds each row's
+pictures as they are (3 bytes a pixel) and as float32 pixel values, twice for the two frames of a patch (24 bytes a pixel).
+
+Bytes of a checkpoint: weights and moments as they are trained.
 """
 
 from __future__ import annotations
@@ -26,12 +33,18 @@ from pathlib import Path
 from typing import Any
 
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.training.vllm_memory import EngineMemory, engine_memory
 
 GIB = 2**30
 RESERVE = 2.0
 """GiB of each GPU that CUDA's context and NCCL's buffers take. An assumption."""
-PATCHES_PER_TOKEN = 4
-"""Patches that the vision towers of Qwen2.5-VL and Qwen3-VL merge into one visual token."""
+FUSED_ROWS = 512
+"""Tokens whose logits exist at once with fused kernels (verl/utils/experimental/torch_functional.py)."""
+PIXEL_BYTES = 3 + 2 * 3 * 4
+"""Bytes of a row in main memory for each pixel of its pictures."""
+COPIES = 2
+"""Copies of a row's pictures in a node's main memory: in the TransferQueue, and where they are used. An assumption."""
+DEFAULT_POSITIONS = 32768
 
 
 class UnknownModel(UserError):
@@ -49,12 +62,15 @@ def _text(hidden: int, layers: int, heads: int, kv_heads: int, inner: int, vocab
     return {
         "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
         "num_key_value_heads": kv_heads, "intermediate_size": inner, "vocab_size": vocabulary,
+        "max_position_embeddings": 32768,
     }  # fmt: skip
 
 
 def _vl(kind: str, text: dict[str, int], vision: dict[str, Any], tied: bool) -> tuple[str, dict[str, Any]]:
     vision = {**vision, "out_hidden_size": text["hidden_size"]}
-    own = {**text, "head_dim": 128} if kind == "qwen3_vl" else text
+    own: dict[str, Any] = {**text, "max_position_embeddings": 128000}
+    if kind == "qwen3_vl":
+        own |= {"head_dim": 128, "max_position_embeddings": 262144}
     return kind, {
         "text_config": {**own, "tie_word_embeddings": tied},
         "vision_config": vision,
@@ -98,13 +114,42 @@ class ModelSize:
     kv_heads: int
     head_size: int
     vocabulary: int
+    positions: int = DEFAULT_POSITIONS
+    """Tokens of the longest context (`max_position_embeddings`)."""
     vision_layers: int = 0
     vision_hidden: int = 0
+    vision_inner: int = 0
+    vision_gated: bool = False
+    """The vision tower's MLP has a gate."""
+    patch: int = 0
+    """Pixels along a patch."""
+    merge: int = 0
+    """Patches along a visual token."""
+    image_tokens: int = 0
+    """Visual tokens of the largest picture that the processor lets through."""
+    video_tokens: int | None = None
+    """The same for a video; None if the context decides."""
 
     @property
     def kv_bytes(self) -> int:
         """Bytes of KV cache for one token in half precision."""
         return 2 * 2 * self.layers * self.kv_heads * self.head_size
+
+    @property
+    def patches_per_token(self) -> int:
+        """Patches that become one visual token."""
+        return self.merge**2
+
+    @property
+    def token_pixels(self) -> int:
+        """Pixels of a visual token."""
+        return (self.patch * self.merge) ** 2
+
+    @property
+    def vision_bytes(self) -> int:
+        """Bytes per patch at the peak of a forward pass of the vision tower in half precision: input, states, MLP."""
+        inner = (3 if self.vision_gated else 2) * self.vision_inner
+        return 2 * (2 * self.vision_hidden + inner + 2 * 3 * self.patch**2)
 
     @property
     def layer_bytes(self) -> int:
@@ -162,9 +207,33 @@ def model_size(path: str) -> ModelSize:
         kv_heads=text.num_key_value_heads,
         head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
         vocabulary=text.vocab_size,
-        vision_layers=getattr(vision, "depth", 0),
-        vision_hidden=getattr(vision, "hidden_size", 0),
+        positions=text.max_position_embeddings,
+        **_vision_sizes(config.model_type, vision),
     )
+
+
+LARGEST_PICTURE = {"qwen2_vl": 12845056, "qwen2_5_vl": 12845056, "qwen3_vl": 16777216}
+"""Pixels of the largest picture that a family's processor lets through (`max_pixels`, `size.longest_edge`)."""
+LARGEST_VIDEO = {"qwen3_vl": 25165824}
+"""The same for all frames of a video together, where the processor has such a limit."""
+
+
+def _vision_sizes(family: str, vision: Any) -> dict[str, Any]:
+    """The fields of `ModelSize` for the vision tower; none for a text model."""
+    if vision is None:
+        return {}
+    patch, merge = vision.patch_size, getattr(vision, "spatial_merge_size", 2)
+    pixels, frames = LARGEST_PICTURE.get(family, max(LARGEST_PICTURE.values())), LARGEST_VIDEO.get(family)
+    return {
+        "vision_layers": vision.depth,
+        "vision_hidden": vision.hidden_size,
+        "vision_inner": vision.intermediate_size,
+        "vision_gated": family == "qwen2_5_vl",
+        "patch": patch,
+        "merge": merge,
+        "image_tokens": pixels // (patch * merge) ** 2,
+        "video_tokens": frames and frames // (2 * (patch * merge) ** 2),
+    }
 
 
 @dataclass(frozen=True)
@@ -193,9 +262,21 @@ class Estimate:
     kv_cache: float | None
     """GiB of each vLLM engine's KV cache on one GPU; None if the GPU's size is not known."""
     kv_sequences: float | None
-    """Sequences of full length that fit into an engine's KV cache together."""
-    host: float
+    """Sequences of `engine.context` tokens that fit into an engine's KV cache together."""
+    engine: EngineMemory
+    offloaded: float
     """GiB of each node's main memory for offloaded tensors."""
+    training_rows: float
+    """GiB of main memory for the pictures of a training step, on the node that runs the trainer."""
+    validation_rows: float | None
+    """The same for a validation; None if all of its rows are one batch (`data.val_batch_size: null`)."""
+    checkpoint: float
+    """GiB of a checkpoint."""
+
+    @property
+    def host(self) -> float:
+        """GiB of main memory on the node that runs the trainer."""
+        return self.offloaded + max(self.training_rows, self.validation_rows or 0.0)
 
     @property
     def peak(self) -> Phase:
@@ -227,7 +308,8 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
     ref_on_host = actor.strategy == "fsdp" or ref.fsdp_config.param_offload
     reference = 4 * model.parameters / shards / GIB if with_ref else 0.0
     memory = config.ssl4rl.gpu_memory
-    served = 2 * model.parameters / rollout.tensor_model_parallel_size / GIB
+    engine_use = engine_memory(config, model)
+    served = engine_use.weights
     claimed = rollout.gpu_memory_utilization * memory if memory else served
     resting = {
         "weights": 0.0 if engine.param_offload else weights,
@@ -242,6 +324,8 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
         return budget if dynamic or not micro else micro * length
 
     def logits(count: int) -> float:
+        if config.actor_rollout_ref.model.use_fused_kernels:
+            return model.vocabulary * (3 * 4 * min(count, FUSED_ROWS) + 4 * model.hidden) / GIB
         return 2 * 2 * count * model.vocabulary / GIB
 
     update = tokens(actor.ppo_micro_batch_size_per_gpu, actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu)
@@ -250,7 +334,7 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
         rollout.log_prob_use_dynamic_bsz,
         rollout.log_prob_max_token_len_per_gpu,
     )
-    patches = PATCHES_PER_TOKEN * update * config.data.max_prompt_length / length
+    patches = model.patches_per_token * update * config.data.max_prompt_length / length
     kept = 2 * (model.layers * update * model.hidden + model.vision_layers * patches * model.vision_hidden) / GIB
     layer = update * model.layer_bytes / GIB
     if not config.actor_rollout_ref.model.enable_gradient_checkpointing:
@@ -284,9 +368,9 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
             },
         ),
     )
-    cache = max(0.0, claimed - served) if memory else None
-    longest = rollout.max_model_len or length
-    per_sequence = longest * model.kv_bytes / rollout.tensor_model_parallel_size / GIB
+    cache = max(0.0, engine_use.cache(claimed)) if memory else None
+    pictures = COPIES * config.data.max_prompt_length * model.token_pixels * PIXEL_BYTES / GIB
+    validated = config.data.val_batch_size
     offloaded = (weights - resting["weights"]) + (moments - resting["optimizer"]) + (reference - resting["reference"])
     return Estimate(
         model=model,
@@ -294,6 +378,10 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
         gpus=gpus,
         phases=phases,
         kv_cache=cache,
-        kv_sequences=None if cache is None else cache / per_sequence,
-        host=offloaded * config.trainer.n_gpus_per_node,
+        kv_sequences=None if cache is None else cache / engine_use.per_sequence,
+        engine=engine_use,
+        offloaded=offloaded * config.trainer.n_gpus_per_node,
+        training_rows=config.data.train_batch_size * rollout.n * pictures,
+        validation_rows=None if validated is None else validated * rollout.val_kwargs.n * pictures,
+        checkpoint=(held + 2 * trained) * number / GIB,
     )

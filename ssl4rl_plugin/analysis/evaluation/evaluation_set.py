@@ -19,6 +19,7 @@ from ssl4rl_plugin.cpu.platform import torch_has_accelerator
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.rows import JoinedRows, OnlineRows, Rows
 from ssl4rl_plugin.grading.formats import answer_format
+from ssl4rl_plugin.training.prompt_limits import prompt_limits
 from ssl4rl_plugin.training.questions import QuestionRows
 from ssl4rl_plugin.training.run_rows import benchmark_rows, own_rows, questions
 from ssl4rl_plugin.training.settings import Settings, SettingsError, parse_arms, parse_benchmarks
@@ -88,6 +89,7 @@ def requested_set(
     reward = {"format_weight": 0.1, "partial_credit": 0.5}  # as in the base recipe
     # On a CPU, vLLM would compile for minutes and start another process.
     options = {} if torch_has_accelerator() else {"enforce_eager": True, "distributed_executor_backend": "uni"}
+    own_options = (rollout.get("engine_kwargs") or {}).get("vllm") or {}
     engine = EngineSettings(options=options)
     return _build_set(
         parts, every[0], request, SamplingSettings(), MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, reward, engine
@@ -146,9 +148,9 @@ def set_of_run(run: Path, request: EvaluationRequest) -> EvaluationSet:
     engine = EngineSettings(
         dtype=rollout["dtype"],
         tensor_parallel=rollout["tensor_model_parallel_size"],
-        limit_images=rollout.get("limit_images") or EngineSettings.limit_images,
+        limit_images=prompt_limits(rollout).get("image") or EngineSettings.limit_images,
         options={key: rollout[key] for key in _ENGINE_KEYS if rollout.get(key) is not None}
-        | {k: v for k, v in ((rollout.get("engine_kwargs") or {}).get("vllm") or {}).items() if v is not None},
+        | {key: value for key, value in own_options.items() if value is not None and key != "limit_mm_per_prompt"},
     )
     sampling = SamplingSettings(val["temperature"], val["top_p"], val["top_k"], val["n"], settings.seed)
     reward = log.setting("reward.custom_reward_function.reward_kwargs") or {}

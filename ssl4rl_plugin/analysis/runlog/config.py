@@ -76,6 +76,9 @@ class RunConfig:
     def _config(self) -> Any:
         from omegaconf import OmegaConf
 
+        from ssl4rl_plugin.training import resolvers
+
+        resolvers.register()
         return OmegaConf.create(self.text or "{}")
 
     def _from_start_folder(self, path: str) -> str:

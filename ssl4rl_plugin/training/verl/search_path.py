@@ -26,6 +26,8 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from ssl4rl_plugin.training import resolvers
+
 RECIPES = "pkg://ssl4rl_plugin.recipes"
 """Search path of the files."""
 
@@ -45,6 +47,7 @@ class RecipeSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         try:
+            resolvers.register()
             Plugins.instance().register(RecipeTable)  # first: Hydra refuses a path whose scheme it does not know
             search_path.append("ssl4rl", RECIPES)
             search_path.append("schema", TABLE)
