@@ -1,8 +1,9 @@
 """The entry point that verl imports at the end of `import verl`, in the driver and in every Ray worker.
 
-It registers two things and nothing else:
+It registers three things and nothing else:
 
 - a Hydra search path, so that `+plugin=ssl4rl recipe=NAME` finds the recipes on an unmodified verl;
+- the OmegaConf resolvers that the recipes use;
 - the platform "cpu", only where torch is built without accelerator support, or where VERL_PLATFORM=cpu asks for it.
 
 Effect on plain verl: none on its configuration, since the search path only adds names that verl does not use, and none on
@@ -27,6 +28,8 @@ from typing import Any
 def register() -> None:
     """Register the recipes and, where needed, the CPU platform. Safe to call more than once."""
     _attempt("register the CPU platform", _register_cpu_platform)
+    # In every process: verl resolves the config in a Ray worker that does not import Hydra.
+    _attempt("register the resolvers of its recipes", _register_resolvers)
     # Importing Hydra takes longer than everything else here, and many workers never need it: wait until it is imported.
     if "hydra" in sys.modules:
         _attempt("register its recipes with Hydra", _register_recipes)
@@ -38,6 +41,12 @@ def _register_cpu_platform() -> None:
     # The module registers itself. A program may import it before verl: it then imports verl, and verl this plugin, while
     # the module is only half imported. So import no name from it.
     import ssl4rl_plugin.cpu.platform  # noqa: F401
+
+
+def _register_resolvers() -> None:
+    from ssl4rl_plugin.training import resolvers
+
+    resolvers.register()
 
 
 def _register_recipes() -> None:
