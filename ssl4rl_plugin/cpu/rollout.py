@@ -3,7 +3,7 @@
 verl imports that module in the task runner and in every worker, before it looks up an engine or a rollout, so this is
 where both are registered (importing them in the plugin's entry point would slow every `import verl` down):
 
-- the FSDP engine, which verl registers for "cuda" and "npu" only;
+- the FSDP engine, which verl registers for "cuda" and "npu" only, with a reference model that needs no pinned memory;
 - the rollout "vllm", whose server loads a worker extension that can update the weights of vLLM's CPU layers.
 
 To replace the extension (a test that freezes the weights, say), name a module of your own in `external_lib` that ends
@@ -132,8 +132,18 @@ def _register_engines() -> None:
     from verl.workers.engine.base import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
+    class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
+        def _build_fsdp_module(self, module: Any) -> Any:
+            # verl keeps a reference model, which only goes forward, in pinned memory. That needs an accelerator.
+            config = self.engine_config
+            forward_only, config.forward_only = config.forward_only, False
+            try:
+                return super()._build_fsdp_module(module)
+            finally:
+                config.forward_only = forward_only
+
     # Not "fsdp": FSDP1 synchronises module states on an accelerator. verl names the strategy in its error.
-    EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")(FSDPEngineWithLMHead)
+    EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")(CpuEngine)
     EngineRegistry.register(model_type="value_model", backend="fsdp2", device="cpu")(FSDPEngineWithValueHead)
 
 
