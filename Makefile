@@ -6,6 +6,8 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 # Where pip's default index has a CUDA build of torch (PyPI, on Linux), name PyTorch's CPU wheel index here:
 TORCH_INDEX ?=
+# One of constraints/cpu-*.txt, to install exactly that set; TORCH has to be the file's.
+CONSTRAINTS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -17,7 +19,7 @@ PARALLEL ?= --numprocesses auto --dist loadgroup
 RUNS ?= --numprocesses 2 --dist loadgroup
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-full test-fast test-e2e lint types wheel coverage hooks format bench profile curriculum gallery oracles docs clean distclean
+.PHONY: help venv install demo learn test test-full test-fast test-e2e gpu-check lint types wheel coverage hooks constraints other-versions image-install format bench profile curriculum gallery oracles docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,7 +36,7 @@ $(VENV)/.made-venv:
 	@touch $@
 
 $(VENV)/.made-install: $(VENV)/.made-venv $(PACKAGING)
-	$(PIP) install --quiet --editable ".[cpu,video,graph,eval,dev]"
+	$(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable ".[cpu,video,graph,eval,dev]"
 	$(BIN)/python -m ssl4rl_plugin.cpu.setup
 	@touch $@
 
@@ -61,6 +63,13 @@ test-fast: install ## Those of them that are quick, on few samples
 test-e2e: install ## The tests that run verl's trainer
 	$(BIN)/python -m pytest -m e2e $(RUNS)
 
+# A GPU's environment is not this one, which holds CPU builds: run it in that one, or name its Python in PYTHON.
+GPU_CHECK ?= runs/gpu-check
+STEPS ?= 4
+gpu-check: $(if $(filter cpu,$(DEVICE)),install) ## A few steps on this machine's GPU, as a page: make gpu-check [MODEL=weights] [STEPS=4] [DEVICE=cpu]
+	SSL4RL_GPU_CHECK="$(abspath $(GPU_CHECK))" DEVICE="$(DEVICE)" MODEL="$(MODEL)" STEPS="$(STEPS)" \
+	  $(if $(filter cpu,$(DEVICE)),$(BIN)/python,$(PYTHON)) -m pytest tests/gpu -m gpu
+
 lint: install types ## Style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,6 +84,24 @@ wheel: install ## Build the wheel, and use it in a new environment outside of th
 
 coverage: install ## Lines that the fast tests reach, at few samples of each level (they run a third to two thirds slower)
 	SSL4RL_TEST_SAMPLES=5 $(BIN)/python -m pytest -m "not e2e" $(PARALLEL) --cov --cov-report=term
+
+# In an environment of its own: uv is no dependency of the package.
+UV ?= build/uv
+$(UV)/bin/uv:
+	$(PYTHON) -m venv $(UV)
+	$(UV)/bin/python -m pip --disable-pip-version-check install --quiet "uv==0.13.9"
+
+constraints: $(UV)/bin/uv ## Make the constraints files; UPGRADE=1 takes the newest versions that fit
+	PATH="$(abspath $(UV))/bin:$$PATH" $(PYTHON) .ci/make_constraints.py $(if $(UPGRADE),--upgrade)
+
+# SET=cpu-vllm0.27 for the other set, FOLDER=... to keep the environment.
+other-versions: install $(UV)/bin/uv ## The CPU path with the versions that a GPU user gets (7 GB, ten minutes)
+	PATH="$(abspath $(UV))/bin:$$PATH" $(BIN)/python tests/bench/other_versions.py $(if $(SET),--set $(SET)) \
+	  $(if $(FOLDER),--folder $(FOLDER)) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+# PYTHON312: the image's Python, by name or path.
+image-install: install $(UV)/bin/uv ## What pip would do in verl's container image: make image-install SSL4RL_VERL_REPO=clone of verl
+	PATH="$(abspath $(UV))/bin:$$PATH" $(BIN)/python tests/bench/image_install.py $(if $(PYTHON312),--python $(PYTHON312))
 
 # Not in [dev]: with them pip would search for a consistent set for many minutes.
 hooks: install ## Install the pre-commit hooks
@@ -100,6 +127,8 @@ curriculum: install ## Train with five ways to draw tasks, three seeds each (an 
 gallery: install ## Make docs/gallery.md and the tables of tasks and recipes anew (a minute or two)
 	$(BIN)/python docs/make_gallery.py
 	$(BIN)/python docs/make_recipes.py
+	$(BIN)/python docs/make_gpu_settings.py
+	$(BIN)/python docs/make_paper.py
 	$(BIN)/python docs/make_answers.py
 
 oracles: install ## How often solvers that see only pixels agree with the truth: make oracles PHOTOS=folder
