@@ -24,6 +24,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from ssl4rl_plugin.first_word import say
+
 
 def register() -> None:
     """Register the recipes and, where needed, the CPU platform. Safe to call more than once."""
@@ -99,4 +101,5 @@ class _AfterHydra(MetaPathFinder):
         _attempt("watch for Hydra", lambda: setattr(loader, "exec_module", exec_module))
 
 
+say()
 register()

