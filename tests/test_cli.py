@@ -276,7 +276,9 @@ def test_a_task_that_refuses_every_picture_counts_the_reasons(tmp_path):
 # doctor, check by check; its probes import verl and vLLM, which takes longer than all the other tests
 
 
-GOOD = {"torch": "2.13.0", "cuda": "13.0", "torchvision": "0.28.0", "devices": [["H200", 139 * GIB]], "verl": "0.9.1",
+CUDA = {"torch": "2.13.0", "cuda": "13.0"}
+GOOD = {"torch": "2.13.0", "cuda": "13.0", "machine": {**CUDA, "gpus": 1, "present": 1},
+        "torchvision": "0.28.0", "devices": [["H200", 139 * GIB]], "verl": "0.9.1",
         "warnings": [], "platform": "CudaPlatform", "recipes": "think_answer"}  # fmt: skip
 
 
@@ -301,8 +303,11 @@ def test_versions_are_held_against_what_is_asked_for():
         (checks.check_plugin, {"error": "no answer within 180 s"}, "fail", "180 s"),
         (checks.check_device, GOOD, "ok", "1 x H200, 139 GiB"),
         (checks.check_device, GOOD | {"devices": [["T4", 15 * GIB]]}, "warn", "15 GiB"),
-        (checks.check_device, GOOD | {"devices": []}, "warn", "none visible to torch"),
-        (checks.check_device, {"devices": [], "platform": "CpuPlatform"}, "warn", "CpuPlatform"),
+        (checks.check_device, GOOD | {"devices": [], "machine": CUDA}, "warn", "built for CUDA 13.0"),
+        (checks.check_device, {"devices": [], "machine": {"torch": "2.13.0+cpu"}, "platform": "CpuPlatform"}, "warn",
+         "CpuPlatform"),
+        (checks.check_device, {"machine": {"torch": "2.13.0+cpu", "present": 2}}, "fail", "2 NVIDIA GPU(s)"),
+        (checks.check_device, {"error": "no answer within 180 s"}, "warn", "180 s"),
         (checks.check_vllm, {"version": "0.27", "platform": "cuda"}, "ok", "on cuda"),
         (checks.check_vllm, {"version": "0.27", "platform": "none"}, "fail", "no platform"),
         (checks.check_vllm, {"error": "ImportError"}, "fail", "ImportError"),

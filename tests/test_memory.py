@@ -46,8 +46,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
         "qwen2", hidden_size=128, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=512, vocab_size=1000, tie_word_embeddings=True,
     )  # fmt: skip
-    settings.save_pretrained(folder)
-    return folder, AutoModelForCausalLM.from_config(settings)
+    model = AutoModelForCausalLM.from_config(settings)
+    model.save_pretrained(folder)
+    return folder, model
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -193,7 +194,8 @@ def test_an_unknown_model_is_named() -> None:
 
 
 def doctor(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["doctor", *arguments])
+    """The command, for a run on another machine: here is no GPU."""
+    return CliRunner().invoke(app, ["doctor", "--elsewhere", *arguments])
 
 
 def test_doctor_says_that_a_recipe_fits() -> None:

@@ -414,6 +414,9 @@ def doctor(
     recipe: Annotated[
         str | None, typer.Option(help="Check this recipe: does it compose, pass verl's checks, fit the GPUs?")
     ] = None,
+    elsewhere: Annotated[
+        bool, typer.Option(help="With --recipe: the run starts on another machine; leave this one's GPUs and files out.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check whether this machine can train, or with --recipe whether a recipe can; print how to fix problems."""
@@ -421,7 +424,7 @@ def doctor(
         from ssl4rl_plugin.cli.recipe_check import show_recipe
 
         own = [f"actor_rollout_ref.model.path={model}"] if model else []
-        raise typer.Exit(show_recipe(recipe, [*(overrides or []), *own], as_json))
+        raise typer.Exit(show_recipe(recipe, [*(overrides or []), *own], as_json, elsewhere))
     if overrides:
         from ssl4rl_plugin.core.errors import UserError
 

@@ -26,10 +26,10 @@ from rich.markup import escape
 from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.catalogue import source_entries, task_entries
 from ssl4rl_plugin.core.processes import cores
+from ssl4rl_plugin.training.machine import GIB, Machine, package_findings, shared_memory_findings, unusable
 
 PROBE_SECONDS = 180
 """Timeout of a probe."""
-GIB = 2**30
 REINSTALL = "pip install ssl4rl-plugin (or pip install -e . again)"
 VERL_CPU_SLOTS = 16
 """Ray CPU slots that verl's defaults need, 8 of them for agent-loop workers. With fewer, verl waits silently."""
@@ -85,6 +85,7 @@ def run_checks(model: str | None = None) -> list[Check]:
         processor = pool.submit(probe, _PROCESSOR_PROBE, model) if model and Path(model).expanduser().is_dir() else None
         checks = [check_python(), *check_distributions(), check_torchvision(verl.result()), check_plugin(verl.result())]
         checks += [check_device(verl.result()), check_vllm(vllm.result() if vllm else None)]
+        checks += check_packages(verl.result())
         if model:
             checks.append(check_processor(model, processor.result() if processor else None))
     return [
@@ -139,6 +140,10 @@ def recipes():
     from hydra import compose, initialize_config_module
     with initialize_config_module("verl.trainer.config", version_base=None):
         return str(compose("ppo_trainer", overrides=["+plugin=ssl4rl"]).ssl4rl.answer_format)
+def machine():
+    from dataclasses import asdict
+    from ssl4rl_plugin.training.machine import look
+    return asdict(look())
 def platform():
     from verl.plugin.platform import get_platform
     return type(get_platform()).__name__
@@ -146,6 +151,7 @@ attempt("torch", lambda: __import__("torch").__version__)
 attempt("cuda", lambda: __import__("torch").version.cuda or "")
 attempt("torchvision", lambda: __import__("torchvision").__version__)
 attempt("devices", devices)
+attempt("machine", machine)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     attempt("verl", lambda: __import__("verl").__version__)
@@ -253,15 +259,31 @@ def check_device(found: dict[str, Any]) -> Check:
         if smallest < 20 * GIB:
             return Check("GPU", "warn", detail, "too small for the 3B recipes; try a smaller model")
         return Check("GPU", "ok", detail)
-    if "error" in found or "devices_error" in found:
-        return Check("GPU", "warn", found.get("error") or found["devices_error"], "fix torch first")
-    platform = found.get("platform", "")
-    if found.get("cuda"):
-        remedy = "check nvidia-smi and the driver; for the CPU demo, install a CPU build of torch"
-        return Check("GPU", "warn", f"none visible to torch (built for CUDA {found['cuda']})", remedy)
+    machine = machine_in(found)
+    if machine is None or machine.torch is None:
+        problem = next((found[key] for key in ("error", "devices_error", "torch_error") if found.get(key)), "no answer")
+        return Check("GPU", "warn", problem, "fix torch first")
+    finding = unusable(machine)
+    if machine.present:
+        return Check("GPU", "fail", finding.message, finding.remedy)
     if "platform_error" in found:
         return Check("GPU", "warn", f"none, no CPU platform: {found['platform_error']}", "see `plugin in verl`")
-    return Check("GPU", "warn", f"none: verl would use {platform}", "enough for `ssl4rl demo`; real models need GPUs")
+    return Check("GPU", "warn", f"{finding.message}; verl would use {found.get('platform')}", finding.remedy)
+
+
+def check_packages(found: dict[str, Any]) -> list[Check]:
+    """Packages that do not fit together; empty if all do."""
+    machine = machine_in(found)
+    problems = package_findings(machine, on_gpu=machine.gpus > 0) if machine else []
+    return [Check(one.name, "fail" if one.fatal else "warn", one.message, one.remedy) for one in problems]
+
+
+def machine_in(found: dict[str, Any]) -> Machine | None:
+    """The machine's facts in the result of the probe; None if the probe could not tell."""
+    facts = found.get("machine")
+    if facts is None:
+        return None
+    return Machine(**{**facts, "torch_installed": tuple(map(tuple, facts.get("torch_installed", ())))})
 
 
 def check_vllm(found: dict[str, Any] | None) -> Check:
@@ -312,15 +334,12 @@ def check_cores(count: int) -> Check:
 def check_shared_memory(path: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Check:
     """Size of /dev/shm, which holds Ray's object store and the weights in transfer to vLLM."""
     try:
-        size = usage(path).total / GIB
+        size = usage(path).total
     except OSError:
-        return Check("shared memory", "warn", f"there is no {path}", "Ray will use files instead, which is slow")
-    remedy = "docker run --shm-size=16g (or --ipc=host)"
-    if size < 0.5:
-        return Check("shared memory", "fail", f"{path} has {size:.2f} GiB", remedy)
-    if size < 2:
-        return Check("shared memory", "warn", f"{path} has {size:.2f} GiB", remedy)
-    return Check("shared memory", "ok", f"{path} has {size:.1f} GiB")
+        size = None
+    for finding in shared_memory_findings(size):
+        return Check(finding.name, "fail" if finding.fatal else "warn", finding.message, finding.remedy)
+    return Check("shared memory", "ok", f"{path} has {size / GIB:.1f} GiB")
 
 
 def check_disk(path: Path, name: str, wanted: float, usage: Callable[[Path], Any] = shutil.disk_usage) -> Check:

@@ -19,17 +19,20 @@ from ssl4rl_plugin.core.errors import UserError
 if TYPE_CHECKING:
     from ssl4rl_plugin.training.memory import Estimate, Phase
 
+SHORT_CONTEXT = 32768
+"""Tokens. A longer context than this was hardly chosen on purpose."""
 TIGHT = 0.9
 """Share of a GPU's memory above which an estimate is reported as tight."""
 
 
-def show_recipe(recipe: str, overrides: list[str], as_json: bool) -> int:
+def show_recipe(recipe: str, overrides: list[str], as_json: bool, elsewhere: bool = False) -> int:
     """Check a recipe, print the findings, and return the exit code: 1 if it cannot run or does not fit, else 0.
 
     Args:
         recipe: as in `recipe=NAME`.
         overrides: as on verl's command line.
         as_json: print JSON instead of text.
+        elsewhere: the run will start on another machine than this one.
 
     Raises:
         UserError: there is no such recipe, or an override does not fit the config.
@@ -37,7 +40,7 @@ def show_recipe(recipe: str, overrides: list[str], as_json: bool) -> int:
     with Console(stderr=True).status("composing and checking the recipe"):
         config = compose_recipe(recipe, overrides)
         try:
-            checks = [check_verl(config), *check_run(config)]
+            checks = [check_verl(config), *check_start(config, elsewhere), *check_run(config)]
             estimate, memory = check_memory(config)
         except OmegaConfBaseException as error:  # an interpolation in an override that cannot be resolved
             raise UserError(f"recipe {recipe}: {error}") from error
@@ -79,6 +82,24 @@ def check_verl(config: Any) -> Check:
     return Check("verl", "ok", "passes verl's validation")
 
 
+def check_start(config: Any, elsewhere: bool = False) -> list[Check]:
+    """What would stop the run when it starts: of this machine, unless it starts `elsewhere`, and of the sizes."""
+    from ssl4rl_plugin.training.machine import look
+    from ssl4rl_plugin.training.start_checks import findings, starts_ray_here
+
+    here = not elsewhere and starts_ray_here(config)
+    found = findings(config, look() if here else None)
+    where = "on this machine" if here else "(GPUs, disk and files of this machine do not count: it starts elsewhere)"
+    problems = sum(finding.fatal for finding in found)
+    if problems:
+        remedy = "see below" + ("; if the run starts on another machine, add --elsewhere" if here else "")
+        checks = [Check("start", "fail", f"{problems} thing(s) stop it {where}", remedy)]
+    else:
+        checks = [Check("start", "ok", f"nothing found that stops it {where}")]
+    status = {True: "fail", False: "warn"}
+    return checks + [Check(one.name, status[one.fatal], one.message, one.remedy) for one in found]
+
+
 def check_run(config: Any) -> list[Check]:
     """The preflight checks of a run. Those that need the images run only if the config names the images."""
     from ssl4rl_plugin.training import preflight
@@ -88,7 +109,7 @@ def check_run(config: Any) -> list[Check]:
     try:
         if named:
             with contextlib.redirect_stderr(io.StringIO()) as said:
-                preflight.check(config)
+                preflight.check(config, start=False)
             notes = [
                 line.removeprefix("ssl4rl: ") for line in said.getvalue().splitlines() if line.startswith("ssl4rl: ")
             ]
@@ -136,14 +157,50 @@ def check_memory(config: Any) -> tuple[Estimate | None, list[Check]]:
         checks.append(Check("GPU memory", "warn", f"{text}: tight for an estimate", _remedy(peak)))
     else:
         checks.append(Check("GPU memory", "ok", text))
-    assert found.kv_sequences is not None
-    text = f"{found.kv_cache:.0f} GiB: {found.kv_sequences:.0f} sequences of full length at once"
-    if found.kv_sequences < 1:
-        remedy = "raise actor_rollout_ref.rollout.gpu_memory_utilization, or rollout.tensor_model_parallel_size"
-        checks.append(Check("KV cache", "fail", text, remedy))
+    return found, [*checks, check_cache(found), *check_host(found, config)]
+
+
+def check_cache(found: Estimate) -> Check:
+    """vLLM's own rule: the KV cache holds one sequence of full length."""
+    assert found.kv_cache is not None and found.kv_sequences is not None
+    engine = found.engine
+    text = (
+        f"{found.kv_cache:.1f} GiB beside {engine.weights:.1f} for weights and {engine.profile:.1f} for vLLM's profile "
+        f"run: {int(found.kv_sequences)} sequences of {engine.context} tokens at once"
+    )
+    if found.kv_sequences >= 1:
+        return Check("KV cache", "ok", text)
+    remedy = "raise actor_rollout_ref.rollout.gpu_memory_utilization, or rollout.tensor_model_parallel_size"
+    if engine.context > SHORT_CONTEXT:
+        length = "data.max_prompt_length + data.max_response_length"
+        remedy = f"set actor_rollout_ref.rollout.max_model_len to {length}: a sequence needs {engine.per_sequence:.1f} GiB"
+    return Check("KV cache", "fail", f"{text}; vLLM would not start", remedy)
+
+
+def check_host(found: Estimate, config: Any) -> list[Check]:
+    """Main memory of a node and the size of checkpoints."""
+    checks = []
+    memory = config.ssl4rl.host_memory
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int | float)):
+        raise UserError(f"ssl4rl.host_memory must be a number of GiB, got {memory!r}")
+    text = f"about {found.host:.0f}{f' of {memory}' if memory else ''} GiB, prompts full of pictures"
+    key = "data.val_batch_size"
+    if found.validation_rows is None:
+        remedy = f"set {key}={config.data.train_batch_size}: null validates all rows in one batch, with all their pictures"
+        checks.append(Check("main memory", "warn", f"{text}; the validation's share is not bounded", remedy))
+    elif memory and found.host > memory:
+        remedy = "lower data.train_batch_size, data.val_batch_size or ssl4rl.options.side, or set ssl4rl.host_memory"
+        checks.append(Check("main memory", "fail", text, remedy))
     else:
-        checks.append(Check("KV cache", "ok", text))
-    return found, checks
+        checks.append(Check("main memory", "ok", text))
+    kept = config.trainer.max_actor_ckpt_to_keep
+    if config.trainer.save_freq and config.trainer.save_freq > 0:
+        text = f"{found.checkpoint:.0f} GiB each"
+        if kept:
+            checks.append(Check("checkpoints", "ok", f"{text}, the last {kept} are kept"))
+        else:
+            checks.append(Check("checkpoints", "warn", f"{text}, all are kept", "trainer.max_actor_ckpt_to_keep=2"))
+    return checks
 
 
 def _remedy(peak: Phase) -> str:
@@ -179,7 +236,13 @@ def _as_json(estimate: Estimate) -> dict[str, Any]:
         "kv_bytes_per_token": size.kv_bytes,
         "kv_cache_gib": estimate.kv_cache,
         "kv_cache_sequences": estimate.kv_sequences,
-        "host_gib_per_node": round(estimate.host, 3),
+        "engine": asdict(estimate.engine),
+        "host_gib": {
+            "offloaded": estimate.offloaded,
+            "training_rows": estimate.training_rows,
+            "validation_rows": estimate.validation_rows,
+        },
+        "checkpoint_gib": estimate.checkpoint,
     }
 
 
@@ -200,5 +263,5 @@ def _show_estimate(estimate: Estimate, memory: float | None) -> None:
     show(listing)
     console.print(
         f"\nEstimated for prompts and responses at their limits (docs/gpu.md has the formulas). KV cache: "
-        f"{estimate.model.kv_bytes / 1024:.0f} KiB a token. Offloaded state takes {estimate.host:.0f} GiB on each node."
+        f"{estimate.model.kv_bytes / 1024:.0f} KiB a token. Offloaded state takes {estimate.offloaded:.0f} GiB on each node."
     )

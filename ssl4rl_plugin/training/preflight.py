@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.training.prompt_limits import LIMIT_KEY, prompt_limits
 
 if TYPE_CHECKING:
     from ssl4rl_plugin.data.rows import OnlineRows
@@ -54,13 +55,18 @@ class Preflight(Callback):
             raise SystemExit(2) from None
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig, start: bool = True) -> None:
     """Check all of a run that can be checked before Ray starts. Indexes the images if they have no index yet.
+
+    Args:
+        config: verl's config, composed, with the `ssl4rl` section.
+        start: False leaves out what the run needs of the machine that starts it (`start_checks`).
 
     Raises UserError (SettingsError, SourceError, SampleError, PreflightError, ...) with the remedy.
     """
     # Imported here, because Hydra imports this module whenever it composes a config.
     from ssl4rl_plugin.training.settings import Settings
+    from ssl4rl_plugin.training.start_checks import check_start, disk_findings, report, starts_ray_here
 
     if config.ssl4rl.get("data") is None and OmegaConf.is_missing(config.ssl4rl.source, "path"):
         raise PreflightError(
@@ -69,15 +75,19 @@ def check(config: DictConfig) -> None:
         )
     settings = Settings.from_config(config.ssl4rl)
     check_data_keys(config)
+    if start:
+        check_start(config)  # before the images, whose index may take long
     train = check_built(settings, Path(settings.data)) if settings.data is not None else check_online(settings)
-    limit = config.actor_rollout_ref.rollout.get("limit_images")
+    limits = prompt_limits(config.actor_rollout_ref.rollout)
     for row in train.held_out().probes():
         as_images = settings.videos_as == "images"
-        shown = len(row.images) + sum(len(clip.frames) for clip in row.videos if as_images)
-        if limit and shown > limit:
-            raise PreflightError(
-                f"a prompt of {row.kind} shows {shown} pictures: raise actor_rollout_ref.rollout.limit_images (now {limit})"
-            )
+        pictures = len(row.images) + sum(len(clip.frames) for clip in row.videos if as_images)
+        for modality, shown in (("image", pictures), ("video", 0 if as_images else len(row.videos))):
+            if shown > limits.get(modality, shown):
+                raise PreflightError(
+                    f"a prompt of {row.kind} shows {shown} {modality}s, and the rollout accepts {limits[modality]}: "
+                    f"set {LIMIT_KEY}.{modality}={shown}"
+                )
     batch = config.data.get("gen_batch_size") or config.data.train_batch_size
     if len(train) < batch:
         made = "" if settings.data else f" of {settings.epochs} epoch(s)"
@@ -90,7 +100,11 @@ def check(config: DictConfig) -> None:
     check_overlap(settings)
     check_reward(config, settings.answer_format.name)
     check_batches(config)
-    check_model(str(config.actor_rollout_ref.model.path))
+    check_model(
+        str(config.actor_rollout_ref.model.path), any(row.images or row.videos for row in train.held_out().probes())
+    )
+    if start and starts_ray_here(config):
+        report(disk_findings(config, steps=len(train) // batch * int(config.trainer.total_epochs)))
 
 
 def check_online(settings: Settings) -> OnlineRows:
@@ -274,19 +288,29 @@ def check_batches(config: DictConfig) -> None:
             )
 
 
-def check_model(path: str) -> None:
-    """Raise PreflightError if the model is a local folder without a model or a processor that verl knows."""
-    folder = Path(os.path.expanduser(path))
-    if not folder.is_dir():
-        if path.startswith((".", "/", "~")):
-            raise PreflightError(f"actor_rollout_ref.model.path: there is no folder {path}")
-        return  # a hub name: verl downloads it
-    if not (folder / "config.json").is_file():
-        raise PreflightError(f"actor_rollout_ref.model.path: {path} has no config.json, so it is not a model folder")
-    from verl.utils import hf_processor
+def check_model(path: str, pictures: bool = False) -> None:
+    """Raise PreflightError if the model's files are wrong, or if verl finds no processor for the pictures.
 
-    if (folder / "preprocessor_config.json").is_file() and hf_processor(str(folder)) is None:
+    Args:
+        path: `actor_rollout_ref.model.path`. A model that is only on the hub is not looked at.
+        pictures: the prompts show pictures or videos.
+    """
+    from ssl4rl_plugin.training import model_files
+
+    model = model_files.inspect(path, download=False)
+    for finding in (*model.findings, *model_files.processor_findings(path, model)):
+        raise PreflightError(str(finding))
+    if pictures and model.config is not None and not model.sees:
         raise PreflightError(
-            f"verl finds no processor in {path}, so pictures would be lost: it knows Qwen2-VL, Qwen2.5-VL, Qwen3-VL, "
-            "GLM-4V, Mllama and Gemma, and needs a torchvision that imports (`ssl4rl doctor`)"
+            f"the prompts show pictures, and {path} (model type {model.config.get('model_type')}) takes only text: choose "
+            "a vision-language model as actor_rollout_ref.model.path, or tasks on graphs"
         )
+    folder = Path(os.path.expanduser(path))
+    if (folder / "preprocessor_config.json").is_file():
+        from verl.utils import hf_processor
+
+        if hf_processor(str(folder)) is None:
+            raise PreflightError(
+                f"verl finds no processor in {path}, so pictures would be lost: check its files, and that torchvision "
+                "can be imported (`ssl4rl doctor`)"
+            )
