@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import copy
+import functools
 import http.server
 import inspect
 import json
@@ -21,6 +23,7 @@ import pytest
 import verl  # noqa: F401  -- loads the plugin
 from huggingface_hub import constants
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf, open_dict
 from typer.testing import CliRunner
 
 from ssl4rl_plugin import first_word
@@ -35,9 +38,19 @@ CUDA = {"torch": "2.11.0+cu130", "cuda": "13.0", "vllm": "0.24.0", "shared_memor
 GOOD = Machine(gpus=8, present=8, driver="580.95.05", device_files=8, **CUDA)
 
 
-def config(*overrides: str):
+@functools.cache
+def composed(*groups: str):
     with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=["+plugin=ssl4rl", *overrides])
+        return compose("ppo_trainer", overrides=["+plugin=ssl4rl", *groups])
+
+
+def config(*overrides: str):
+    """The config; composed once for each choice of groups, since that takes a second."""
+    groups = [override for override in overrides if override.startswith(("recipe=", "ssl4rl/"))]
+    made = copy.deepcopy(composed(*groups))
+    with open_dict(made):
+        made.merge_with(OmegaConf.from_dotlist([one.lstrip("+") for one in overrides if one not in groups]))
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -287,10 +300,11 @@ def test_gpus_of_other_pools_count() -> None:
 
 
 def test_seven_gpus() -> None:
-    seven = config("recipe=images", "trainer.n_gpus_per_node=7")
+    rows = "actor_rollout_ref.actor.use_dynamic_bsz=false"  # the default without flash-attn
+    seven = config("recipe=images", "trainer.n_gpus_per_node=7", rows)
     found = said(start_checks.batch_findings(seven))
     assert "512 x 5 rollouts = 2560 rows do not divide among 7" in found and "data.train_batch_size=511" in found
-    assert start_checks.batch_findings(config("recipe=images", "actor_rollout_ref.actor.use_dynamic_bsz=false")) == []
+    assert start_checks.batch_findings(config("recipe=images", rows)) == []
     two = config("recipe=images", "trainer.n_gpus_per_node=7", "actor_rollout_ref.rollout.tensor_model_parallel_size=2")
     found = said(start_checks.parallel_findings(two, heads=16))
     assert "7 GPU(s) do not divide into vLLM engines of 2" in found and "one of 1" in found
@@ -487,7 +501,8 @@ def test_a_model_without_a_processor_in_verl_is_refused_from_its_config(tmp_path
 
 
 def test_all_problems_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    bad = config("recipe=images", "trainer.n_gpus_per_node=7", "trainer.logger=[console,swanlab]")
+    bad = config("recipe=images", "trainer.n_gpus_per_node=7", "trainer.logger=[console,swanlab]",
+                 "actor_rollout_ref.actor.use_dynamic_bsz=false")  # fmt: skip
     small = Machine(torch="2.13.0+cpu", shared_memory=64 * 2**20)
     with pytest.raises(start_checks.StartError) as error:
         start_checks.report(start_checks.findings(bad, small))
