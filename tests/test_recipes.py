@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl4rl_plugin.cli import catalogue
 from ssl4rl_plugin.training import preflight
+from ssl4rl_plugin.training.prompt_limits import prompt_limits
 from ssl4rl_plugin.training.settings import Settings
 from ssl4rl_plugin.training.verl import search_path
 
@@ -125,7 +126,7 @@ def test_every_recipe_passes_verls_validation_and_ours(recipes: dict[str, Any], 
         section: Any = OmegaConf.to_container(own.ssl4rl)
         settings = Settings.from_config({**section, "benchmarks": []})  # every task, level and option exists
         assert (max(getattr(arm.level, "rows", 1) * getattr(arm.level, "cols", 1) for arm in settings.arms)) <= (
-            own.actor_rollout_ref.rollout.limit_images
+            prompt_limits(own.actor_rollout_ref.rollout)["image"]
         )
         if (key := read_by_validation(own)) not in seen:
             seen.add(key)
@@ -310,8 +311,8 @@ def test_the_papers_settings(task: str, verls: DictConfig) -> None:
     assert list(c.ssl4rl.tasks) == [task] and c.ssl4rl.transductive and c.ssl4rl.epochs == 20
     assert c.ssl4rl.benchmarks == [{"name": "mmbench", "path": "/data/photos"}]
     assert c.actor_rollout_ref.model.path == "Qwen/Qwen2.5-VL-3B-Instruct"
-    assert c.actor_rollout_ref.model.use_remove_padding and c.actor_rollout_ref.model.enable_gradient_checkpointing
-    assert (actor.optim.lr, actor.ppo_mini_batch_size, actor.ppo_micro_batch_size_per_gpu) == (1e-6, 128, 10)
+    assert c.actor_rollout_ref.model.enable_gradient_checkpointing
+    assert (actor.optim.lr, actor.ppo_mini_batch_size) == (1e-6, 128)
     assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
     assert actor.entropy_coeff == 0 and not c.algorithm.use_kl_in_reward
     assert (rollout.n, rollout.name, rollout.gpu_memory_utilization) == (5, "vllm", 0.6)
