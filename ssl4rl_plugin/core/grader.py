@@ -6,7 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from ssl4rl_plugin.core.spans import item_spans
 
@@ -91,6 +91,13 @@ class Grader(ABC, Generic[ValueT]):
         """
         return {"as the prompt asks": self.render(value)}
 
+    def right_places(self, value: ValueT, truth: Any) -> float:
+        """Share of places with the right thing, in [0, 1], for a valid answer that puts things in order.
+
+        Any other answer has one part: 1.0 if it is correct, else 0.0.
+        """
+        return float(self.equal(value, truth))
+
     def equal(self, value: ValueT, truth: Any) -> bool:
         """Whether the value is the truth."""
         return bool(value == truth)
@@ -109,18 +116,34 @@ class Grader(ABC, Generic[ValueT]):
         return {"answer": list(self.values()).index(value)}
 
 
-def grade(grader: Grader[Any], answer: str, truth: Any, partial_credit: float = 0.5) -> Score:
+Credit = Literal["similarity", "places"]
+"""What a close but wrong answer is paid by; see `grade`."""
+
+
+def grade(
+    grader: Grader[Any], answer: str, truth: Any, partial_credit: float = 0.5, credit_by: Credit = "similarity"
+) -> Score:
     """What the text of one answer (without the tags around it) is worth.
 
-    With s the similarity of a valid answer and c the best s that a blind guesser averages, the value is 1 if the
-    answer is correct and `partial_credit * max(0, (s - c) / (1 - c))` if it is not; 0 if it is not valid.
+    The value is 1 if the answer is correct, 0 if it is not valid, and `partial_credit` times a closeness if it is valid
+    and wrong. By `similarity`, the closeness is `max(0, (s - c) / (1 - c))`, with s the similarity of the answer and c
+    the best s that a blind guesser averages. By `places`, it is the share of places with the right thing (`right_places`),
+    without correction for chance.
+
+    Raises:
+        ValueError: `credit_by` is neither.
     """
+    if credit_by not in get_args(Credit):
+        raise ValueError(f"credit is paid by {' or '.join(get_args(Credit))}, not by {credit_by!r}")
     value = grader.parse(answer)
     if value is None:
         return Score(0.0, correct=False, valid=False, similarity=0.0)
     if grader.equal(value, truth):
         return Score(1.0, correct=True, valid=True, similarity=1.0)
     similarity = grader.similarity(value, truth)
-    chance = grader.chance_similarity
-    above = max(0.0, (similarity - chance) / (1.0 - chance)) if chance < 1.0 else 0.0
-    return Score(partial_credit * above, correct=False, valid=True, similarity=similarity)
+    if credit_by == "places":
+        closeness = grader.right_places(value, truth)
+    else:
+        chance = grader.chance_similarity
+        closeness = max(0.0, (similarity - chance) / (1.0 - chance)) if chance < 1.0 else 0.0
+    return Score(partial_credit * closeness, correct=False, valid=True, similarity=similarity)

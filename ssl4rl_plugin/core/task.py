@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from PIL import Image
 
 from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.core.grader import Grader, Score, grade
+from ssl4rl_plugin.core.grader import Credit, Grader, Score, grade
 from ssl4rl_plugin.core.items import Clip, Item
 
 
@@ -157,9 +157,16 @@ class Task(ABC, Generic[LevelT]):
         except (TypeError, ValueError) as error:
             raise UserError(f"task {self.name!r}, options {changes}: {error}") from error
 
-    def score(self, answer: str, truth: Any, level: LevelT, partial_credit: float = 0.5) -> Score:
+    def score(
+        self,
+        answer: str,
+        truth: Any,
+        level: LevelT,
+        partial_credit: float = 0.5,
+        credit_by: Credit = "similarity",
+    ) -> Score:
         """Grade the text of one answer, without its tags, against the truth; see `grade`."""
-        return grade(self.grader(level), answer, truth, partial_credit)
+        return grade(self.grader(level), answer, truth, partial_credit, credit_by)
 
     def gold(self, truth: Any, level: LevelT) -> str:
         """The truth as a model would write it inside the answer tags. It scores exactly 1.0."""

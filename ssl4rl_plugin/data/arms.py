@@ -71,5 +71,7 @@ class StreamSettings:
     val_samples: int
     """Number of held-out samples for each arm."""
     system_prompt: str | None
+    fixed_corruptions: bool = False
+    """Every epoch repeats the samples of the first, in a new order; False makes new ones."""
     videos_as: str = "auto"
     """How the model gets clips: `video`, `images` (one for each frame), or `auto` (video if its processor supports it)."""

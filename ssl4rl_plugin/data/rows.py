@@ -113,8 +113,13 @@ class OnlineRows:
     def state(self) -> dict[str, Any]:
         settings = self.stream.settings
         arms = [f"{arm.key} x {arm.weight}" for arm in settings.arms]
-        state = {"seed": settings.seed, "tasks": arms, "images": self.stream.manifest.digest}
-        return state if settings.source.train_size is None else {**state, "train_size": settings.source.train_size}
+        state: dict[str, Any] = {"seed": settings.seed, "tasks": arms, "images": self.stream.manifest.digest}
+        # Only if they are not the default: checkpoints of earlier versions lack these keys.
+        if settings.source.train_size is not None:
+            state["train_size"] = settings.source.train_size
+        if settings.fixed_corruptions:
+            state["fixed_corruptions"] = True
+        return state
 
 
 class JoinedRows:

@@ -1,8 +1,9 @@
 """The stream of samples of a run: sample i is a pure function of the settings, the manifest and i.
 
 This module imports neither verl nor torch, so the online dataset, the preview, the report and the tests see the same
-samples. Each epoch shows every item once, in a new order and with new corruptions. Samples do not depend on earlier
-samples or on the number of workers, so a resumed run continues with exactly the samples that it would have seen.
+samples. Each epoch shows every item once, in a new order and with new corruptions (`fixed_corruptions`: with the same ones).
+Samples do not depend on earlier samples or on the number of workers, so a resumed run continues with exactly the samples
+that it would have seen.
 """
 
 from __future__ import annotations
@@ -132,13 +133,14 @@ class SampleStream:
         self._check(index)
         if self.split == "val":
             return self.of_arm(index, self.settings.arms[index // self.settings.val_samples])
-        rng = rng_for(self.settings.seed, self.split, "arm", index)
+        rng = rng_for(self.settings.seed, self.split, "arm", self._made_as(index))
         return self.of_arm(index, rng.choices(self.settings.arms, [arm.weight for arm in self.settings.arms])[0])
 
     def of_arm(self, index: int, arm: Arm) -> StreamSample:
         """Make sample `index` from the given arm instead of a drawn one. Raises the errors of `[]`."""
         self._check(index)
-        position = index % self.settings.val_samples if self.split == "val" else index
+        made_as = self._made_as(index)
+        position = made_as % self.settings.val_samples if self.split == "val" else made_as
         epoch, place = divmod(position, len(self.items))
         order = self._order(epoch)
         refused: list[str] = []
@@ -155,7 +157,7 @@ class SampleStream:
             for attempt in range(DRAWS_PER_ITEM):
                 draw = epoch * DRAWS_PER_ITEM + attempt
                 # An item that replaces another must not repeat the sample that it gives at its own index.
-                rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, index + 1 if step else 0)
+                rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, made_as + 1 if step else 0)
                 if arm.task.others_needed:
                     item = replace(item, others=self._others(arm, row, rng, refused))
                 made = arm.task.generate(item, arm.level, rng)
@@ -171,6 +173,24 @@ class SampleStream:
             f"task {arm.key} refused {len(refused)} draws in a row from the {self.split} images ({reasons}): "
             "these images do not fit the task at this level"
         )
+
+    def _made_as(self, index: int) -> int:
+        """The index whose sample `index` shows: its own, or with fixed corruptions that of its item in the first epoch.
+
+        Validation has one sample for each index in any case.
+        """
+        if not self.settings.fixed_corruptions or self.split == "val":
+            return index
+        epoch, place = divmod(index, len(self.items))
+        return self._first_places[self._order(epoch)[place]]
+
+    @functools.cached_property
+    def _first_places(self) -> list[int]:
+        """The place of each item in the first epoch."""
+        places = [0] * len(self.items)
+        for place, number in enumerate(self._order(0)):
+            places[number] = place
+        return places
 
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self):

@@ -87,11 +87,13 @@ class Permutation(Grader[tuple[int, ...]]):
         return value == tuple(truth)  # JSON turns tuples into lists
 
     def similarity(self, value: tuple[int, ...], truth: Any) -> float:
-        slots = sum(a == b for a, b in zip(value, truth, strict=True)) / self.tiles
         original = {tile: place for place, tile in enumerate(truth)}
         pairs = set(self._pairs)
         kept = sum((original[value[a]], original[value[b]], d) in pairs for a, b, d in self._pairs)
-        return (slots + kept / len(pairs)) / 2
+        return (self.right_places(value, truth) + kept / len(pairs)) / 2
+
+    def right_places(self, value: tuple[int, ...], truth: Any) -> float:
+        return sum(a == b for a, b in zip(value, truth, strict=True)) / self.tiles
 
     def render(self, truth: Any) -> str:
         return ", ".join(str(number) for number in truth)
@@ -154,6 +156,9 @@ class Ordering(Grader[tuple[str, ...]]):
         place = {label: number for number, label in enumerate(truth)}
         pairs = list(itertools.combinations(value, 2))
         return sum(place[a] < place[b] for a, b in pairs) / len(pairs)
+
+    def right_places(self, value: tuple[str, ...], truth: Any) -> float:
+        return sum(a == b for a, b in zip(value, truth, strict=True)) / len(self.labels)
 
     def render(self, truth: Any) -> str:
         return ", ".join(truth)

@@ -200,6 +200,11 @@ def check_overlap(settings: Settings) -> None:
 
     if not settings.benchmarks:
         return
+    if settings.fixed_corruptions and not built.fixed_corruptions and built.epochs > 1:
+        raise PreflightError(
+            f"the rows in {folder} have new corruptions in each of {built.epochs} epochs, and ssl4rl.fixed_corruptions is "
+            "true: build with `--set fixed_corruptions=true`, or set ssl4rl.fixed_corruptions=false"
+        )
     folder = Path(settings.data) if settings.data is not None else None
     manifest = load_manifest(settings) if folder is None else Manifest.load(folder / MANIFEST)
     if isinstance(manifest, GraphManifest):
@@ -248,7 +253,7 @@ def check_data_keys(config: DictConfig) -> None:
 def check_reward(config: DictConfig, answer_format: str) -> None:
     """Raise PreflightError for unknown reward settings, or another answer format than the prompts ask for."""
     given = config.reward.custom_reward_function.get("reward_kwargs") or {}
-    known = {"answer_format", "format_weight", "partial_credit"}
+    known = {"answer_format", "format_weight", "partial_credit", "partial_credit_by"}
     if unknown := sorted(set(given) - known):
         raise PreflightError(
             f"reward.custom_reward_function.reward_kwargs has unknown {', '.join(map(str, unknown))}; "

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ssl4rl_plugin.core import Grader, Score, grade
+from ssl4rl_plugin.core.grader import Credit
 from ssl4rl_plugin.grading import question_grader
 from ssl4rl_plugin.grading.consistency import DEGENERATE, last_named, repetition
 from ssl4rl_plugin.grading.formats import answer_format
@@ -53,6 +54,7 @@ def compute_score(
     answer_format: str = "think_answer",
     format_weight: float = 0.1,
     partial_credit: float = 0.5,
+    partial_credit_by: Credit = "similarity",
     **_: Any,
 ) -> dict[str, Any]:
     """Score one response: `format_weight * format + (1 - format_weight) * accuracy`.
@@ -65,7 +67,8 @@ def compute_score(
             inside it; the dataset and `ssl4rl evaluate` find it out from the tokenizer's own template.
         answer_format: one of `ssl4rl_plugin.grading.formats.FORMATS`.
         format_weight: share of the reward paid for the exact structure around one valid answer, in [0, 1).
-        partial_credit: largest accuracy of a close but wrong answer, in [0, 1); 0 is all or nothing.
+        partial_credit: largest accuracy of a close but wrong answer, in [0, 1]; 0 is all or nothing.
+        partial_credit_by: what makes an answer close: `similarity` (above chance) or `places`; see `grade`.
 
     Returns:
         score: the reward in [0, 1]; exactly 1.0 only for a correct answer in exact form.
@@ -96,7 +99,7 @@ def compute_score(
             questions = float(truth["questions"])
         repeated = repetition(solution_str)
         thinking = bool((extra_info or {}).get("thinking"))
-        judged = _judge(solution_str, truth, answer_format, partial_credit, thinking)
+        judged = _judge(solution_str, truth, answer_format, partial_credit, partial_credit_by, thinking)
     except Exception as problem:  # verl drops the prompt if a reward function raises any exception
         error = f"{type(problem).__name__}: {problem}"[:200]
     score, form = judged.score, judged.form
@@ -122,11 +125,13 @@ def compute_score(
     }
 
 
-def _judge(response: str, truth: dict[str, Any], format_name: str, partial_credit: float, thinking: bool) -> _Judged:
+def _judge(
+    response: str, truth: dict[str, Any], format_name: str, partial_credit: float, credit_by: Credit, thinking: bool
+) -> _Judged:
     """The score of a response's answer, its form, and whether its reasoning names the same."""
     grader = _grader(truth)
     found = answer_format(format_name).find(response, thinking)
-    scores = [grade(grader, text, truth["truth"], partial_credit) for text in found.texts]
+    scores = [grade(grader, text, truth["truth"], partial_credit, credit_by) for text in found.texts]
     # Several answers that disagree are a hedge, and none. The lenient reading does not look behind one.
     hedged = len(scores) > 1 and len({repr(grader.parse(text)) for text in found.texts}) > 1
     score = INVALID if hedged or not scores else scores[-1]

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, field_validator
 
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.grader import Credit
 from ssl4rl_plugin.data.arms import Arm, SourceSettings, StreamSettings
 from ssl4rl_plugin.grading.formats import AnswerFormat, answer_format
 from ssl4rl_plugin.tasks import get_task
@@ -81,13 +82,15 @@ class Section(ConfigModel):
     source: Any
     answer_format: AnswerFormat
     format_weight: Share = 0.1
-    partial_credit: Share = 0.5
+    partial_credit: Annotated[float, Field(ge=0, le=1)] = 0.5
+    partial_credit_by: Credit = "similarity"
     epochs: Count
     val_samples: Count
     system_prompt: str | None = None
     videos_as: Literal["auto", "video", "images"] = "auto"
     data: str | None = None
     benchmarks: list[Any] | None = None
+    fixed_corruptions: bool = False
     transductive: bool = False
     curriculum: Any = None
     gpu_memory: Any = None
@@ -150,6 +153,7 @@ class Settings(StreamSettings):
 
 
 def curriculum_arms(arms: Sequence[Arm]) -> tuple[CurriculumArm, ...]:
+            fixed_corruptions=section.fixed_corruptions,
     """What a curriculum knows of each arm, in the same order."""
     return ladder(
         [

@@ -23,6 +23,7 @@ _SHOWN = {
     "Answer format": "ssl4rl.answer_format",
     "Format weight": "ssl4rl.format_weight",
     "Partial credit": "ssl4rl.partial_credit",
+    "Partial credit by": "ssl4rl.partial_credit_by",
     "Seed": "ssl4rl.seed",
 }
 _SECRET = r"[\w.-]*(?:api_?key|secret|passw(?:or)?d|token)"
@@ -36,6 +37,8 @@ def settings(log: RunLog) -> list[tuple[str, str]]:
     shown = [(name, log.setting(key)) for name, key in _SHOWN.items()]
     if log.setting("actor_rollout_ref.actor.use_kl_loss"):
         shown.append(("KL loss", log.setting("actor_rollout_ref.actor.kl_loss_coef")))
+    if log.setting("ssl4rl.fixed_corruptions"):
+        shown.append(("Fixed corruptions", "yes: every epoch repeats the same samples"))
     if log.setting("ssl4rl.transductive"):
         shown.append(("Transductive", "yes: images of an evaluated benchmark are trained on, without their labels"))
     known = ((name, value) for name, value in shown if value is not None)
