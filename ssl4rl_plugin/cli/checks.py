@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from rich.markup import escape
 
 from ssl4rl_plugin.analysis.terminal import show_json
 from ssl4rl_plugin.cli.catalogue import source_entries, task_entries
+from ssl4rl_plugin.cli.check import Check, requirement
+from ssl4rl_plugin.cli.container import installed_image
 from ssl4rl_plugin.core.processes import cores
 from ssl4rl_plugin.training.machine import GIB, Machine, package_findings, shared_memory_findings, unusable
 
@@ -33,18 +35,6 @@ PROBE_SECONDS = 180
 REINSTALL = "pip install ssl4rl-plugin (or pip install -e . again)"
 VERL_CPU_SLOTS = 16
 """Ray CPU slots that verl's defaults need, 8 of them for agent-loop workers. With fewer, verl waits silently."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome of one check."""
-
-    name: str
-    status: str
-    """`ok`, `warn` (training may work) or `fail` (training will not work)."""
-    detail: str
-    remedy: str = ""
-    """How to fix it; empty for `ok`."""
 
 
 def show_checks(model: str | None, as_json: bool) -> int:
@@ -86,6 +76,7 @@ def run_checks(model: str | None = None) -> list[Check]:
         checks = [check_python(), *check_distributions(), check_torchvision(verl.result()), check_plugin(verl.result())]
         checks += [check_device(verl.result()), check_vllm(vllm.result() if vllm else None)]
         checks += check_packages(verl.result())
+        checks += installed_image()
         if model:
             checks.append(check_processor(model, processor.result() if processor else None))
     return [
@@ -186,17 +177,6 @@ def metadata_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def requirement(of: str, name: str) -> Requirement | None:
-    """The requirement of the installed distribution `of` for another one; None if it has none."""
-    try:
-        asked = [Requirement(text) for text in metadata.requires(of) or []]
-    except metadata.PackageNotFoundError:
-        return None
-    # verl's trainer needs this extra.
-    plain = (needs for needs in asked if needs.marker is None or needs.marker.evaluate({"extra": "verl-core"}))
-    return next((needs for needs in plain if needs.name.lower() == name.lower()), None)
 
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:

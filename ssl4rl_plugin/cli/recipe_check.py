@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
-from ssl4rl_plugin.cli.checks import Check, print_checks
+from ssl4rl_plugin.cli.check import Check
+from ssl4rl_plugin.cli.checks import print_checks
 from ssl4rl_plugin.core.errors import UserError
 
 if TYPE_CHECKING:
