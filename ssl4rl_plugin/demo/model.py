@@ -1,5 +1,5 @@
 """A Qwen2.5-VL with under a million random parameters, its tokenizer and its processor. Tasks on graphs use a Qwen2.5 of
-the same size, without a vision tower.
+the same size, without a vision tower. A rehearsal takes the family, patches and pixel limits of the recipe's model.
 
 The architecture is transformers' own, the tokenizer a byte-level BPE trained on the run's prompts, the processor Qwen's.
 The model loads offline with AutoProcessor, in verl and in vLLM.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,51 @@ HIDDEN, LAYERS, HEAD_DIM = 128, 2, 32  # vLLM's attention kernels start at a hea
 VISION_HIDDEN, VISION_LAYERS = 64, 1
 
 
-def train_tokenizer(texts: Iterable[str]) -> Any:
-    """A byte-level BPE tokenizer (`PreTrainedTokenizerFast`), trained on `texts`; it can encode any text."""
+@dataclass(frozen=True)
+class Shape:
+    """What a tiny model has in common with a real one, and the limits of its processor."""
+
+    family: str = "qwen2_5_vl"
+    """transformers' `model_type`: `qwen2_5_vl`, `qwen3_vl`, or `qwen2`, which has no vision tower."""
+    patch: int = PATCH
+    """Pixels along a vision patch."""
+    min_pixels: int = (PATCH * MERGE) ** 2
+    """The processor enlarges smaller pictures."""
+    max_pixels: int = (2 * PATCH * MERGE) ** 2
+    """The processor shrinks larger pictures."""
+    positions: int = 4096
+    """`max_position_embeddings`: vLLM's longest sequence, unless it is told another."""
+    tied: bool = False
+    """The input embeddings are also the weights of the output layer."""
+
+    @property
+    def vision(self) -> bool:
+        """Whether the model takes pictures."""
+        return self.family != "qwen2"
+
+
+DEMO, DEMO_TEXT = Shape(), Shape("qwen2")
+"""The models of the demo, for pictures and for text alone."""
+FAMILIES = {
+    "qwen2_5_vl": Shape("qwen2_5_vl", 14, 56 * 56, 12_845_056, 128_000),
+    "qwen3_vl": Shape("qwen3_vl", 16, 256 * 256, 16_777_216, 262_144),
+    "qwen2": Shape("qwen2", positions=32_768),
+}
+"""Patches, pixel limits and context of the published models, by transformers' `model_type`."""
+_PROCESSORS = {
+    "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", "Qwen2VLVideoProcessor"),
+    "qwen3_vl": ("Qwen3VLProcessor", "Qwen2VLImageProcessor", "Qwen3VLVideoProcessor"),
+}
+"""transformers' classes for processor, pictures and videos."""
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Any:
+    """A byte-level BPE tokenizer (`PreTrainedTokenizerFast`), trained on `texts`; it can encode any text.
+
+    Args:
+        texts: what it is trained on.
+        vocabulary: largest number of tokens, without `TAGS`.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -49,7 +93,7 @@ def train_tokenizer(texts: Iterable[str]) -> Any:
     core.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
+            vocab_size=vocabulary,
             special_tokens=list(SPECIAL_TOKENS),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
@@ -72,14 +116,22 @@ def chat_template() -> str:
     return (files("ssl4rl_plugin.demo") / "chat_template.jinja").read_text()
 
 
-def build_model(tokenizer: Any, seed: int, vision: bool = True) -> Any:
-    """A `Qwen2_5_VLForConditionalGeneration`, or without vision a `Qwen2ForCausalLM`, in float32.
+def build_model(tokenizer: Any, seed: int, vision: bool = True, shape: Shape | None = None) -> Any:
+    """A tiny model in float32, with random weights that depend only on `seed`.
 
-    The weights are random and depend only on `seed`.
+    Args:
+        tokenizer: its length is the model's vocabulary.
+        seed: seed of the weights.
+        vision: the demo's model for pictures, or its model for text. Ignored with `shape`.
+        shape: the family and what else the model has in common with a real one.
+
+    Returns:
+        A `Qwen2_5_VLForConditionalGeneration`, a `Qwen3VLForConditionalGeneration` or a `Qwen2ForCausalLM`.
     """
     import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+    shape = shape or (DEMO if vision else DEMO_TEXT)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     ends = {
         "bos_token_id": ids["<|endoftext|>"],
@@ -87,6 +139,8 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True) -> Any:
         "pad_token_id": ids["<|endoftext|>"],
     }
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
+    if shape.vision:
+        rope["mrope_section"] = [4, 6, 6]
     text_config = {
         "vocab_size": len(tokenizer),
         "hidden_size": HIDDEN,
@@ -94,41 +148,29 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True) -> Any:
         "num_hidden_layers": LAYERS,
         "num_attention_heads": HIDDEN // HEAD_DIM,
         "num_key_value_heads": HIDDEN // HEAD_DIM // 2,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {**rope, "mrope_section": [4, 6, 6]} if vision else rope,
-        "tie_word_embeddings": False,
+        "max_position_embeddings": shape.positions,
+        "rope_parameters": rope,
+        "tie_word_embeddings": shape.tied,
         **ends,
     }
-    model: Any
-    if vision:
-        config = Qwen2_5_VLConfig(
+    if shape.family == "qwen3_vl":
+        text_config["head_dim"] = HEAD_DIM
+    if shape.vision:
+        config = AutoConfig.for_model(
+            shape.family,
             text_config=text_config,
-            vision_config={
-                "depth": VISION_LAYERS,
-                "hidden_size": VISION_HIDDEN,
-                "num_heads": VISION_HIDDEN // HEAD_DIM,
-                "intermediate_size": 2 * VISION_HIDDEN,
-                "out_hidden_size": HIDDEN,
-                "patch_size": PATCH,
-                "spatial_merge_size": MERGE,
-                "temporal_patch_size": 2,
-                "window_size": 8 * PATCH,
-                "fullatt_block_indexes": [VISION_LAYERS - 1],
-                "in_channels": 3,
-            },
+            vision_config=_vision_config(shape),
             image_token_id=ids["<|image_pad|>"],
             video_token_id=ids["<|video_pad|>"],
             vision_start_token_id=ids["<|vision_start|>"],
             vision_end_token_id=ids["<|vision_end|>"],
-            tie_word_embeddings=False,
+            tie_word_embeddings=shape.tied,
             **ends,
         )
-        config._attn_implementation = "sdpa"
-        model = Qwen2_5_VLForConditionalGeneration(config).float()
     else:
-        text_only = Qwen2Config(**text_config)
-        text_only._attn_implementation = "sdpa"
-        model = Qwen2ForCausalLM(text_only).float()
+        config = AutoConfig.for_model(shape.family, **text_config)
+    kind: Any = AutoModelForImageTextToText if shape.vision else AutoModelForCausalLM
+    model = kind.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     model.generation_config.eos_token_id = ends["eos_token_id"]
     model.generation_config.pad_token_id = ends["pad_token_id"]
     generator = torch.Generator().manual_seed(seed)
@@ -137,7 +179,7 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True) -> Any:
             if weight.dim() < 2:
                 continue  # norms and biases keep transformers' ones and zeros
             if "embed_tokens" in name:
-                std = 0.5
+                std = 0.1 if shape.tied else 0.5  # tied ones also decide how sure the first answers are
             elif "lm_head" in name:
                 std = 0.02  # all answers are nearly equally likely at the start
             else:
@@ -146,8 +188,34 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True) -> Any:
     return model
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write model, tokenizer and processor (if it has vision) so that AutoProcessor, verl and vLLM load them offline."""
+def _vision_config(shape: Shape) -> dict[str, Any]:
+    """The vision tower, for a family's config."""
+    common = {
+        "depth": VISION_LAYERS,
+        "hidden_size": VISION_HIDDEN,
+        "num_heads": VISION_HIDDEN // HEAD_DIM,
+        "intermediate_size": 2 * VISION_HIDDEN,
+        "out_hidden_size": HIDDEN,
+        "patch_size": shape.patch,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "in_channels": 3,
+    }
+    if shape.family == "qwen3_vl":
+        # Every layer of the tower also feeds a layer of the text model.
+        return {**common, "num_position_embeddings": 16 * 16, "deepstack_visual_indexes": list(range(VISION_LAYERS))}
+    return {**common, "window_size": 8 * shape.patch, "fullatt_block_indexes": [VISION_LAYERS - 1]}
+
+
+def save(model: Any, tokenizer: Any, folder: Path, shape: Shape | None = None) -> None:
+    """Write model, tokenizer and processor (if it has vision) so that AutoProcessor, verl and vLLM load them offline.
+
+    Args:
+        model: of `build_model`.
+        tokenizer: of `train_tokenizer`.
+        folder: created if it does not exist.
+        shape: as for `build_model`.
+    """
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
@@ -158,19 +226,24 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(chat_template())
     if not hasattr(model.config, "vision_config"):
         return
-    unit = PATCH * MERGE
+    shape = shape or DEMO
+    processor, images, videos = _PROCESSORS[shape.family]
     common = {
-        "min_pixels": unit**2,
-        "max_pixels": (2 * unit) ** 2,
-        "patch_size": PATCH,
+        "processor_class": processor,
+        "patch_size": shape.patch,
         "temporal_patch_size": 2,
         "merge_size": MERGE,
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
     }
-    for file, kind in (
-        ("preprocessor_config.json", {"image_processor_type": "Qwen2VLImageProcessor"}),
-        ("video_preprocessor_config.json", {"video_processor_type": "Qwen2VLVideoProcessor"}),
-    ):
-        settings = {**kind, "processor_class": "Qwen2_5_VLProcessor", **common}
-        (folder / file).write_text(json.dumps(settings, indent=1))
+    pixels: dict[str, Any] = {"min_pixels": shape.min_pixels, "max_pixels": shape.max_pixels}
+    if shape.family == "qwen3_vl":
+        pixels = {"size": {"shortest_edge": shape.min_pixels, "longest_edge": shape.max_pixels}}
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({**common, **pixels, "image_processor_type": images}, indent=1)
+    )
+    if shape.family == "qwen3_vl":  # published limits for all frames of a clip together
+        pixels = {"size": {"shortest_edge": 4096, "longest_edge": 25_165_824}}
+    (folder / "video_preprocessor_config.json").write_text(
+        json.dumps({**common, **pixels, "video_processor_type": videos}, indent=1)
+    )

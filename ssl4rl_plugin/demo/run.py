@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,18 @@ def train(recipe: str, out: Path, overrides: list[str], total: int) -> None:
         raise DemoError(f"verl ended well, but without a checkpoint of step {total}: see {log}")
 
 
-def run_trainer(recipe: str, out: Path, overrides: list[str], total: int) -> Path:
-    """Start verl's trainer once, follow it to its end, and return its log file. Raises DemoError."""
+def run_trainer(
+    recipe: str, out: Path, overrides: list[str], total: int, seen: Callable[[int], object] | None = None
+) -> Path:
+    """Start verl's trainer once, follow it to its end, and return its log file. Raises DemoError.
+
+    Args:
+        recipe: as in `recipe=NAME`.
+        out: the run's folder.
+        overrides: further Hydra overrides.
+        total: the last step, for the progress bar.
+        seen: called with the number of a step when its metrics are there.
+    """
     start = len(list(out.glob("metrics-*.jsonl")))
     metrics, log = out / f"metrics-{start}.jsonl", out / f"train-{start}.log"
     arguments = command(recipe, out, overrides)
@@ -208,7 +219,7 @@ def run_trainer(recipe: str, out: Path, overrides: list[str], total: int) -> Pat
         )
         segments = _shared_memory()
         try:
-            _follow(process, metrics, total, reached(out))
+            _follow(process, metrics, total, reached(out), seen)
         finally:
             stop(process)
             _remove_unused(_shared_memory() - segments)
@@ -226,7 +237,9 @@ def reached(out: Path) -> int:
         return 0
 
 
-def _follow(process: subprocess.Popen[bytes], metrics: Path, total: int, done: int) -> None:
+def _follow(
+    process: subprocess.Popen[bytes], metrics: Path, total: int, done: int, seen: Callable[[int], object] | None = None
+) -> None:
     """Show verl's progress until it ends. Raises DemoError if it gets stuck."""
     last_change, size = time.monotonic(), 0
     with _progress() as bar:
@@ -242,6 +255,8 @@ def _follow(process: subprocess.Popen[bytes], metrics: Path, total: int, done: i
                     reward = data.get("critic/score/mean")
                     text = f"reward {reward:.3f}" if isinstance(reward, float) else "validation"
                     bar.update(task, completed=step, description=text)
+                    if seen is not None:
+                        seen(step)
             elif time.monotonic() - last_change > (STEP_LIMIT if size else START_LIMIT):
                 raise DemoError(
                     f"no progress for {time.monotonic() - last_change:.0f} s: stopped. See the log beside {metrics}, "

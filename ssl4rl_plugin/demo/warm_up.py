@@ -65,8 +65,9 @@ def warm_up(
     steps: int,
     seed: int,
     progress: Callable[[], object] | None = None,
+    size: int = BATCH,
 ) -> WarmUpResult:
-    """Train `model` in place for `steps` steps of `BATCH` samples on random answers.
+    """Train `model` in place for `steps` steps on random answers.
 
     Args:
         model: a Qwen2.5-VL, or a text model.
@@ -75,11 +76,12 @@ def warm_up(
         steps: optimisation steps.
         seed: seed of the random answers.
         progress: called without arguments after every step.
+        size: samples of a step.
     """
     rng = rng_for(seed, "warm-up")
     losses = []
     for done in itertools.islice(
-        _training(model, processor, stream, lambda made: random_response(made, stream, rng), seed), steps
+        _training(model, processor, stream, lambda made: random_response(made, stream, rng), seed, size), steps
     ):
         losses.append(done.loss)
         if progress is not None:
@@ -117,9 +119,14 @@ class _Step:
 
 
 def _training(
-    model: Any, processor: Any, stream: SampleStream, response: Callable[[StreamSample], str], seed: int
+    model: Any,
+    processor: Any,
+    stream: SampleStream,
+    response: Callable[[StreamSample], str],
+    seed: int,
+    size: int = BATCH,
 ) -> Iterator[_Step]:
-    """Endless optimisation steps of `BATCH` samples on the responses that `response` returns."""
+    """Endless optimisation steps of `size` samples on the responses that `response` returns."""
     import torch
 
     torch.manual_seed(seed)
@@ -130,7 +137,7 @@ def _training(
     sample = functools.lru_cache(maxsize=KEPT)(stream.__getitem__)
     for step in itertools.count():
         model.train()
-        batch = [sample((step * BATCH + k) % len(stream)) for k in range(BATCH)]
+        batch = [sample((step * size + k) % len(stream)) for k in range(size)]
         responses = [response(made) + end for made in batch]
         nats, tokens = _cross_entropy(model, processor, batch, responses, stream, as_video)
         loss = nats.sum() / tokens
