@@ -417,9 +417,25 @@ def doctor(
     elsewhere: Annotated[
         bool, typer.Option(help="With --recipe: the run starts on another machine; leave this one's GPUs and files out.")
     ] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="With --recipe: run its whole path with a tiny model, without a GPU.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="With --rehearse: folder to write. Default: a new one in runs/rehearsals.")
+    ] = None,
+    until: Annotated[str, typer.Option(hidden=True, help="With --rehearse: the last phase.")] = "evaluate",
     as_json: AsJson = False,
 ) -> None:
     """Check whether this machine can train, or with --recipe whether a recipe can; print how to fix problems."""
+    if rehearse:
+        if recipe is None:
+            from ssl4rl_plugin.core.errors import UserError
+
+            raise UserError("--rehearse needs --recipe: name the recipe to rehearse")
+        from ssl4rl_plugin.demo.rehearsal import main as rehearse_recipe
+
+        own = [f"actor_rollout_ref.model.path={model}"] if model else []
+        raise typer.Exit(rehearse_recipe(recipe, [*(overrides or []), *own], out, until, as_json))
     if recipe is not None:
         from ssl4rl_plugin.cli.recipe_check import show_recipe
 
