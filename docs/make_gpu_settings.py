@@ -14,7 +14,8 @@ import yaml
 from ssl4rl_plugin.cli.catalogue import recipe_entries
 from ssl4rl_plugin.demo.run import RECIPES as CPU_RECIPES
 from ssl4rl_plugin.demo.run import compose
-from ssl4rl_plugin.training.memory import Estimate, ModelSize, estimate, model_size
+from ssl4rl_plugin.training.memory import Estimate, estimate
+from ssl4rl_plugin.training.model_size import ModelSize, model_size
 from ssl4rl_plugin.training.prompt_limits import prompt_limits
 
 FOLDER = Path(__file__).parent

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
-from ssl4rl_plugin.training.memory import GIB, KNOWN, RESERVE, Estimate, UnknownModel, estimate, model_size
+from ssl4rl_plugin.training.memory import GIB, RESERVE, Estimate, estimate
+from ssl4rl_plugin.training.model_size import KNOWN, UnknownModel, model_size
 from ssl4rl_plugin.training.vllm_memory import OVERHEAD
 
 PUBLISHED = {

@@ -14,6 +14,7 @@ import verl  # noqa: F401  -- loads the plugin
 from hydra import compose, initialize_config_module
 from pictures import photo
 from PIL import Image
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
@@ -120,6 +121,7 @@ def test_a_folder_that_is_no_model_and_a_processor_that_verl_does_not_know(photo
         passes(usual(photo_folder, f"actor_rollout_ref.model.path={tmp_path}"))
 
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    save_file({"weight": np.zeros(2)}, tmp_path / "model.safetensors")
     (tmp_path / "preprocessor_config.json").write_text(
         '{"image_processor_type": "CLIPImageProcessor", "processor_class": "CLIPProcessor"}'
     )

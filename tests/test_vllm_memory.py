@@ -16,7 +16,8 @@ from transformers import AutoConfig
 
 from ssl4rl_plugin.demo.model import chat_template, train_tokenizer
 from ssl4rl_plugin.demo.run import compose
-from ssl4rl_plugin.training.memory import GIB, KNOWN, LARGEST_PICTURE, PIXEL_BYTES, estimate, model_size
+from ssl4rl_plugin.training.memory import GIB, PIXEL_BYTES, estimate
+from ssl4rl_plugin.training.model_size import KNOWN, LARGEST_PICTURE, model_size
 from ssl4rl_plugin.training.vllm_memory import BLOCK, profile_tokens
 
 CLASSES = {

@@ -132,7 +132,8 @@ def check_run(config: Any) -> list[Check]:
 
 def check_memory(config: Any) -> tuple[Estimate | None, list[Check]]:
     """The estimate of the run's GPU memory, and its checks. The estimate is None if the model's size is unknown."""
-    from ssl4rl_plugin.training.memory import UnknownModel, estimate, model_size
+    from ssl4rl_plugin.training.memory import estimate
+    from ssl4rl_plugin.training.model_size import UnknownModel, model_size
 
     model = config.actor_rollout_ref.model
     if OmegaConf.is_missing(model, "path"):

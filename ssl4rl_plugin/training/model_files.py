@@ -22,6 +22,8 @@ PROCESSORS = (
     "MllamaProcessor", "Gemma4Processor",
 )  # fmt: skip
 """The processors that verl.utils.hf_processor takes. With another one, verl drops the pictures with only a warning."""
+FAMILIES = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, GLM-4.6V, Mllama and Gemma 4"
+"""The models of these processors."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 NAME = "model"
@@ -173,7 +175,7 @@ def _processor_of(config: dict[str, Any] | None) -> str | None:
 
 def _known(path: str, *findings: Finding) -> Model:
     """What this package knows of the recipes' own models."""
-    from ssl4rl_plugin.training.memory import KNOWN
+    from ssl4rl_plugin.training.model_size import KNOWN
 
     if path not in KNOWN:
         return Model(None, None, findings)
@@ -221,8 +223,8 @@ def ask_hub(name: str, seconds: float = HUB_SECONDS) -> Answer:
 
     Through huggingface_hub's own session, so that its endpoint, proxies, certificates and token count.
     """
-    from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
+    from huggingface_hub import constants, get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # not in its __all__
 
     place = constants.ENDPOINT
     if constants.is_offline_mode() or os.environ.get("TRANSFORMERS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -231,12 +233,11 @@ def ask_hub(name: str, seconds: float = HUB_SECONDS) -> Answer:
 
     def ask() -> None:
         try:
-            validate_repo_id(name)
             url, headers = hf_hub_url(name, "config.json"), build_hf_headers()
             reply = get_session().get(url, headers=headers, timeout=seconds, follow_redirects=True)
             content = reply.json() if reply.status_code == 200 else None
             found.append(Answer(place, status=reply.status_code, config=content if isinstance(content, dict) else None))
-        except Exception as error:  # of the name, the name service, the connection, or the certificate
+        except Exception as error:  # of the name service, the connection, or the certificate
             found.append(Answer(place, error=f"{place}: {type(error).__name__}: {error}".splitlines()[0][:200]))
 
     # A name service that does not answer ignores the session's timeout, so the wait is limited here too.
@@ -252,5 +253,4 @@ def processor_findings(path: str, model: Model) -> list[Finding]:
         return []
     kind = (model.config or {}).get("model_type", "unknown")
     message = f"verl has no processor for {path} (model type {kind}, {model.processor}), so pictures would be lost"
-    known = "Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, GLM-4.6V, Mllama and Gemma 4"
-    return [Finding("processor", message, f"choose a model that it knows: {known}")]
+    return [Finding("processor", message, f"choose a model that it knows: {FAMILIES}")]

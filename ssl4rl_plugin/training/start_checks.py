@@ -19,7 +19,7 @@ from ssl4rl_plugin.training import machine as machines
 from ssl4rl_plugin.training import model_files
 from ssl4rl_plugin.training.attention import attention_findings
 from ssl4rl_plugin.training.machine import GIB, Finding, Machine
-from ssl4rl_plugin.training.memory import UnknownModel, model_size
+from ssl4rl_plugin.training.model_size import UnknownModel, model_size
 
 LOGGERS = {
     "console": ("", ""), "file": ("", ""), "wandb": ("wandb", "wandb"), "tracking": ("wandb", "wandb"),

@@ -11,12 +11,10 @@ Tests hold the numbers of tokens and bytes against vLLM's own code; the bytes of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ssl4rl_plugin.training.model_size import ModelSize
 from ssl4rl_plugin.training.prompt_limits import prompt_limits
-
-if TYPE_CHECKING:
-    from ssl4rl_plugin.training.memory import ModelSize
 
 GIB = 2**30
 BLOCK = 16
