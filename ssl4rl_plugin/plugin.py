@@ -24,7 +24,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from ssl4rl_plugin.first_word import say
+from ssl4rl_plugin.core.first_word import say
 
 
 def register() -> None:

@@ -16,7 +16,7 @@ import mmap
 import os
 from typing import Any
 
-from ssl4rl_plugin.first_word import say
+from ssl4rl_plugin.core.first_word import say
 
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _kept_alive: list[Any] = []  # torch withdraws a schema once its Library object is collected
