@@ -31,11 +31,12 @@ def run(step: float = 10.0, **changes: Any) -> dict[str, Any]:
     metrics = {name: [1.0] * STEPS for name in METRICS}
     metrics |= {K3: [1e-4] * STEPS, "curriculum/cost_s": [0.01] * STEPS}
     metrics["actor/perf/max_memory_allocated_gb"] = [30.0] * STEPS
+    metrics["actor/perf/cpu_memory_used_gb"] = [27.5] * STEPS
     times = [60.0, *(step * (1 + 0.001 * number) for number in range(STEPS - 1))]
     return {
         "finished": True, "error": "", "seconds": 200.0, "overrides": [], "log": [], "metrics": metrics,
-        "memory": {"card_idle": 0.5, "card_peak": 60.5}, "step_s": times, "validated": 4,
-        "estimate": {"peak": 62.0, "peak_phase": "update", "trainer": 33.0, "phases": {}},
+        "memory": {"card_idle": 0.5, "card_peak": 60.5, "host_idle": 10.0}, "step_s": times, "validated": 4,
+        "estimate": {"peak": 62.0, "peak_phase": "update", "trainer": 33.0, "host": 20.0, "phases": {}},
         "samples": [[f"{step}"] for step in range(STEPS)],
         "weights": {"visual": {"tensors": 10, "changed": 9}, "text": {"tensors": 20, "changed": 20}},
         **changes,
@@ -83,9 +84,9 @@ def test_good_runs_pass_every_check() -> None:
         ("throughput", "passed", run(9.0)),
         ("sampler", "failed", changed(**{"curriculum/cost_s": [0.5] * STEPS})),
         ("sampler", "failed", changed(**{"curriculum/cost_s": []})),
-        ("memory", "failed", run(memory={"card_idle": 0.5, "card_peak": 75.0})),
+        ("memory", "failed", run(memory={"card_idle": 0.5, "card_peak": 75.0, "host_idle": None})),
         ("memory", "failed", changed(**{"actor/perf/max_memory_allocated_gb": [40.0] * STEPS})),
-        ("memory", "not run", run(memory={"card_idle": None, "card_peak": None})),
+        ("memory", "not run", run(memory={"card_idle": None, "card_peak": None, "host_idle": None})),
     ],
 )  # fmt: skip
 def test_each_check_finds_its_defect(check: str, status: str, bad: dict[str, Any]) -> None:
@@ -177,7 +178,17 @@ def test_the_page_is_made_from_the_record_alone() -> None:
     assert html == page(record) and record == before
     for verdict in record["cases"][0]["verdicts"]:
         assert verdict["name"] in html
-    for shown in ("nothing failed", "H100", "580.65.06", "0.9.1", "flash_attention_2", "whole card", "60.0"):
+    for shown in (
+        "nothing failed",
+        "H100",
+        "580.65.06",
+        "0.9.1",
+        "flash_attention_2",
+        "whole card",
+        "60.0",
+        "main memory",
+        "17.5",
+    ):
         assert shown in html
     assert not re.search(r"""(src|href)\s*=|<script|@import|url\(""", html)
 

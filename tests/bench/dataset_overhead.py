@@ -1,8 +1,11 @@
 """What this package's online dataset costs a training step, against verl's own dataset on the same samples as parquet.
 
-Run `python tests/bench/dataset_overhead.py OUT [--steps 12] [--rows 200]` on a quiet machine without a GPU (about fifteen
-minutes). First it times single rows, with pictures of the GPU recipes' size. Then it trains the tiny model with both
-datasets. Prints medians, and writes them to OUT/dataset_overhead.json.
+Run `python tests/bench/dataset_overhead.py OUT [--steps 12] [--rows 200] [--workers 2]` on a quiet machine without a GPU
+(about fifteen minutes). Three measures, as medians, printed and written to OUT/dataset_overhead.json:
+
+- a row, with pictures of the GPU recipes' size: the work of a loader process;
+- a batch that the loader has made beforehand: what the trainer waits for if its steps are longer than the loader's work;
+- a step of the tiny model, trained with both datasets. Its steps are short, and loader and trainer share the cores.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import time
@@ -23,8 +27,9 @@ from gpu_verdicts import ONLINE, PLAIN, ratio
 
 from ssl4rl_plugin.demo import run as demo
 
-LOADED = 128
+BATCH = 128
 """Prompts of a step in ssl4rl/hardware=gpu_1x80gb."""
+FETCHES = 4
 
 
 def main() -> None:
@@ -32,35 +37,37 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    record = gpu_check.check(given.out, "cpu", steps=given.steps)
-    (case,) = record["cases"]
+    out = given.out.resolve()
+    gpu_check.models(out, "cpu", None)  # makes the tiny model
+    found: dict[str, Any] = {
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "workers": given.workers,
+    }
+    found["rows"] = row_times(out, given.rows, given.workers)
+    print(f"{found['cores']} cores, load {found['load']:.1f} at the start; milliseconds, medians")
+    for name, times in found["rows"].items():
+        print(f"  {name:16}" + "".join(f"{what} {1000 * seconds:9.1f}   " for what, seconds in times.items()))
+    (out / "dataset_overhead.json").write_text(json.dumps(found, indent=1))
+
+    extra = (f"data.dataloader_num_workers={given.workers}",)
+    (case,) = gpu_check.check(out, "cpu", steps=given.steps, extra=extra)["cases"]
     runs = case["runs"]
     steps = ratio(runs[ONLINE]["step_s"], runs[PLAIN]["step_s"])
     assert steps is not None, "a run did not finish: see the logs in OUT/tiny"
-    found = {
-        "rows": row_times(given.out.resolve(), given.rows),
-        "steps": {
-            **vars(steps),
-            "number": given.steps,
-            "same samples": runs[ONLINE]["samples"] == runs[PLAIN]["samples"],
-        },
-    }
-    (given.out / "dataset_overhead.json").write_text(json.dumps(found, indent=1))
-    print(f"milliseconds a row, medians of {given.rows} rows of the recipe's four tasks, one process")
-    for name, times in found["rows"].items():
-        print(f"  {name:16}" + "".join(f"{what} {1000 * seconds:8.1f}   " for what, seconds in times.items()))
-    rows = found["rows"]
-    extra = LOADED * (rows["online"]["row"] - rows["plain parquet"]["row"])
-    print(f"  {LOADED} rows, one loader process: {extra:+.1f} s; with four: {extra / 4:+.1f} s, beside the step before")
+    same = runs[ONLINE]["samples"] == runs[PLAIN]["samples"]
+    found["steps"] = {**vars(steps), "number": given.steps, "same samples": same}
+    (out / "dataset_overhead.json").write_text(json.dumps(found, indent=1))
     print(
         f"seconds a step, medians of {given.steps - 1} steps of the tiny model: online {steps.one:.2f}, plain parquet "
         f"{steps.other:.2f}, ratio {steps.ratio:.3f} (95 % interval {steps.low:.3f} to {steps.high:.3f})"
     )
 
 
-def row_times(out: Path, count: int) -> dict[str, dict[str, float]]:
-    """Median seconds of a row, and of what the agent loop does with its pictures for each rollout."""
+def row_times(out: Path, count: int, workers: int) -> dict[str, dict[str, float]]:
+    """Median seconds by dataset: of a row, of its pictures for each rollout, and of a batch made beforehand."""
     from verl.utils import hf_processor, hf_tokenizer
     from verl.utils.dataset.rl_dataset import RLHFDataset
 
@@ -75,7 +82,9 @@ def row_times(out: Path, count: int) -> dict[str, dict[str, float]]:
     for name, extra in ((ONLINE, []), (PLAIN, gpu_check.plain_parquet(built))):
         config = demo.compose(gpu_check.RECIPE, [*online, *extra]).data
         kind = SSLDataset if name == ONLINE else RLHFDataset
-        times[name] = medians(kind, kind(config.train_files, tokenizer, config, processor), config, count)
+        dataset = kind(config.train_files, tokenizer, config, processor)
+        times[name] = medians(kind, dataset, config, count)
+        times[name]["batch made beforehand"] = fetch_time(dataset, workers, times[name]["row"])
     return times
 
 
@@ -89,7 +98,23 @@ def medians(kind: Any, dataset: Any, config: Any, count: int) -> dict[str, float
         asyncio.run(kind.process_multi_modal_info(row["raw_prompt"], image_patch_size=14, config=config))
         rows.append(read - began)
         pictures.append(time.perf_counter() - read)
-    return {"row": statistics.median(rows), "pictures": statistics.median(pictures)}
+    return {"row": statistics.median(rows), "pictures for a rollout": statistics.median(pictures)}
+
+
+def fetch_time(dataset: Any, workers: int, row: float) -> float:
+    """Median seconds that the trainer waits for a batch of `BATCH` rows which the loader has made beforehand."""
+    from torchdata.stateful_dataloader import StatefulDataLoader
+    from verl.utils.dataset.rl_dataset import collate_fn
+
+    batches = iter(StatefulDataLoader(dataset, batch_size=BATCH, num_workers=workers, collate_fn=collate_fn))
+    next(batches)
+    waits = []
+    for _ in range(FETCHES):
+        time.sleep(2 + 3 * BATCH * row)  # each worker makes one batch at a time
+        began = time.perf_counter()
+        next(batches)
+        waits.append(time.perf_counter() - began)
+    return statistics.median(waits)
 
 
 if __name__ == "__main__":

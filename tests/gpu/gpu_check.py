@@ -102,7 +102,7 @@ def check(
     card = find_card() if device == "cuda" else None
     cases = []
     with visible(card):
-        for one in models(out, device, card, model, steps):
+        for one in models(out, device, model):
             cases.append(check_model(one, out, device, card, steps, extra, plain))
     return redact(
         {
@@ -183,7 +183,7 @@ class PeakMemory:
         self.peak = max(used) / 1024 if used else None
 
 
-def models(out: Path, device: str, card: Card | None, model: str | None, steps: int) -> list[Model]:
+def models(out: Path, device: str, model: str | None) -> list[Model]:
     """The models to check; the tiny one is made first if it is not there yet."""
     tiny = Model("tiny", str(out / "model"), TINY_TASKS, TINY_SECTION, tiny_overrides(device))
     lessons = [f"ssl4rl.tasks=[{','.join(TINY_TASKS)}]", f"actor_rollout_ref.model.path={tiny.path}"]
@@ -279,7 +279,8 @@ def plain_parquet(built: Path) -> list[str]:
 
 
 def build(model: Model, out: Path) -> Path:
-    """The samples of a run as verl's parquet, by `ssl4rl build`. Raises UserError."""
+    """The samples of a run as verl's parquet, by `ssl4rl build`, in place of an earlier build. Raises UserError."""
+    shutil.rmtree(out, ignore_errors=True)
     settings = {**model.section, "val_samples": VAL_SAMPLES}
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ssl4rl")), "build", "sample_photos", "--out", str(out),
@@ -327,7 +328,7 @@ def train(model: Model, folder: Path, given: list[str], steps: int, card: Card |
     """One run of main_ppo in a new folder, and what it left. Its checkpoints are removed afterwards."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    began, error = time.monotonic(), ""
+    began, error, before = time.monotonic(), "", psutil.virtual_memory().used / 2**30
     with PeakMemory(card, folder / "memory.csv") as used:
         try:
             demo.run_trainer(RECIPE, folder, given, steps)
@@ -338,7 +339,7 @@ def train(model: Model, folder: Path, given: list[str], steps: int, card: Card |
     if not error and reached < steps:
         error = f"verl ended at step {reached} of {steps}"
     run = left(folder, given, seconds, error)
-    run["memory"] = {"card_idle": used.idle, "card_peak": used.peak}
+    run["memory"] = {"card_idle": used.idle, "card_peak": used.peak, "host_idle": before}
     run["estimate"] = memory_estimate(demo.compose(RECIPE, given), model.path)
     if not error:
         run["weights"] = changed_weights(model.path, folder / "checkpoints")
@@ -354,7 +355,7 @@ def left(folder: Path, given: list[str], seconds: float, error: str) -> dict[str
         "seconds": seconds,
         "overrides": given,
         "log": log_tail(folder) if error else [],
-        "memory": {"card_idle": None, "card_peak": None},
+        "memory": {"card_idle": None, "card_peak": None, "host_idle": None},
         "estimate": None,
         "weights": None,
         **logged(folder),
@@ -400,7 +401,8 @@ def samples(dump: Path) -> list[str]:
 
 def memory_estimate(config: Any, path: str) -> dict[str, Any] | None:
     """What `ssl4rl doctor --recipe` estimates, in GiB; None if the model's size is unknown."""
-    from ssl4rl_plugin.training.memory import UnknownModel, estimate, model_size
+    from ssl4rl_plugin.training.memory import estimate
+    from ssl4rl_plugin.training.model_size import UnknownModel, model_size
 
     try:
         found = estimate(config, model_size(path))
@@ -412,6 +414,7 @@ def memory_estimate(config: Any, path: str) -> dict[str, Any] | None:
         "peak_phase": found.peak.name,
         # Without vLLM, which runs in other processes, and without the context of CUDA, which PyTorch does not count.
         "trainer": max(own),
+        "host": found.host,
         "phases": {phase.name: {**phase.parts, "total": phase.total} for phase in found.phases},
     }
 

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from gpu_verdicts import K3, K3_BOUND, comparisons
+from gpu_verdicts import K3, K3_BOUND, comparisons, host
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
 from ssl4rl_plugin.analysis.report.page import readable
@@ -44,15 +44,20 @@ def _case(case: dict[str, Any]) -> dict[str, Any]:
         "bound": K3_BOUND[case["name"]],
         "k3": {way: [f"{value:.1e}" for value in run["metrics"].get(K3, [])] for way, run in runs.items()},
         "times": {way: _times(run) for way, run in runs.items()},
-        "memory": {
-            way: [
-                {"what": what, "measured": measured, "estimated": estimated, "share": measured / estimated}
-                for what, measured, estimated in comparisons(run)
-                if math.isfinite(measured) and estimated
-            ]
-            for way, run in runs.items()
-        },
+        "memory": {way: _memory(run) for way, run in runs.items()},
     }
+
+
+def _memory(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the table of memory."""
+    rows = comparisons(run)
+    if (main_memory := host(run)) is not None:
+        rows = [*rows, ("main memory (not judged)", *main_memory)]
+    return [
+        {"what": what, "measured": measured, "estimated": estimated}
+        for what, measured, estimated in rows
+        if math.isfinite(measured)
+    ]
 
 
 def _times(run: dict[str, Any]) -> dict[str, float]:

@@ -210,6 +210,15 @@ def comparisons(run: dict[str, Any]) -> list[tuple[str, float, float]]:
     ]
 
 
+def host(run: dict[str, Any]) -> tuple[float, float] | None:
+    """Main memory that the run added at its peak, and the doctor's estimate, in GiB. Not judged: the estimate counts only
+    pictures and offloaded tensors, and other programs run beside."""
+    used = run["metrics"].get("actor/perf/cpu_memory_used_gb", [])
+    if not used or run["estimate"] is None or run["memory"]["host_idle"] is None:
+        return None
+    return max(used) - run["memory"]["host_idle"], run["estimate"]["host"]
+
+
 def flash_attn(runs: dict[str, dict[str, Any]]) -> Verdict:
     """Step times with and without flash-attn. Informs only: either may be faster on short sequences."""
     if WITHOUT_FLASH not in runs:
