@@ -43,7 +43,7 @@ class Model:
     @property
     def sees(self) -> bool:
         """True if the model takes pictures."""
-        return any("vision" in key or key == "visual" for key in self.config or {})
+        return self.processor is not None or any("vision" in key or key == "visual" for key in self.config or {})
 
     @property
     def heads(self) -> int | None:

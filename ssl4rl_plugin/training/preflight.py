@@ -303,8 +303,8 @@ def check_model(path: str, pictures: bool = False) -> None:
     from ssl4rl_plugin.training import model_files
 
     model = model_files.inspect(path, download=False)
-    for finding in (*model.findings, *model_files.processor_findings(path, model)):
-        raise PreflightError(str(finding))
+    if found := [*model.findings, *model_files.processor_findings(path, model)]:
+        raise PreflightError("\n".join(map(str, found)))
     if pictures and model.config is not None and not model.sees:
         raise PreflightError(
             f"the prompts show pictures, and {path} (model type {model.config.get('model_type')}) takes only text: choose "
@@ -316,6 +316,6 @@ def check_model(path: str, pictures: bool = False) -> None:
 
         if hf_processor(str(folder)) is None:
             raise PreflightError(
-                f"verl finds no processor in {path}, so pictures would be lost: check its files, and that torchvision "
-                "can be imported (`ssl4rl doctor`)"
+                f"verl finds no processor in {path}, so pictures would be lost: it knows {model_files.FAMILIES}, and needs "
+                "a torchvision that imports (`ssl4rl doctor`)"
             )
