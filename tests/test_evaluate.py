@@ -93,7 +93,8 @@ def test_a_run_is_repeated_as_its_config_says(section: dict, questions: Path, tm
     assert len(evaluation_set.rows) == 5 * 4 + 12
     protocol = evaluation_set.protocol
     assert (protocol.max_prompt_tokens, protocol.max_response_tokens) == (384, 16)
-    assert protocol.reward == {"answer_format": "answer_only", "format_weight": 0.1, "partial_credit": 0.25}
+    paid = {"format_weight": 0.1, "partial_credit": 0.25, "partial_credit_by": "similarity"}
+    assert protocol.reward == {"answer_format": "answer_only", **paid}
     assert (
         protocol.sampling == SamplingSettings(temperature=0.5, n=2) and protocol.settings.system_prompt == "Be brief."
     )
