@@ -132,7 +132,7 @@ def _register_engines() -> None:
     from verl.workers.engine.base import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
-    class CpuEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
+    class CpuEngine(FSDPEngineWithLMHead):
         def _build_fsdp_module(self, module: Any) -> Any:
             # verl keeps a reference model, which only goes forward, in pinned memory. That needs an accelerator.
             config = self.engine_config
