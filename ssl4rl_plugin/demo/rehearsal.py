@@ -43,6 +43,10 @@ weights that are not sent it passes 1e-3 within three steps of a learning rate o
 WARM_UP = ((50, 8, True), (20, 4, False))
 """Steps, samples of a step, and whether pictures are small, for the two parts of the warm-up. It teaches the answer format,
 so that rewards differ within a group. Most steps see small pictures, which are faster."""
+ANSWERS = 4
+"""Different answers of a level in the warm-up: orders of 16 tiles would take too long to learn."""
+SAMPLES = 64
+"""Training samples whose prompts make the tokenizer, and that the warm-up shows with small pictures."""
 PICTURE_SIDE = 56
 """Pixels along the longest side of a small picture."""
 VOCABULARY = 4096
@@ -233,7 +237,7 @@ def _prepare(config: DictConfig, planned: Plan, folder: Path) -> tuple[str, set[
         asked = [every[index] for index in range(len(every))]
     shape = planned.shape
     if planned.real is None:
-        texts = [train[index].prompt for index in range(min(256, len(train)))] + [row.prompt for row in asked]
+        texts = [train[index].prompt for index in range(min(SAMPLES, len(train)))] + [row.prompt for row in asked]
         tokenizer = train_tokenizer(["user assistant system", *TAGS, *texts], VOCABULARY)
         model = build_model(tokenizer, settings.seed, shape=shape)
         save(model, tokenizer, folder, shape)
@@ -259,13 +263,13 @@ def _prepare(config: DictConfig, planned: Plan, folder: Path) -> tuple[str, set[
     with demo.console.status("warm-up: the answer format, with random answers"):
         for steps, size, small in WARM_UP:
             stream = _small_pictures(train.stream) if small else train.stream
-            result = warm_up(model, processor, stream, steps, settings.seed, size=size)
+            result = warm_up(model, processor, stream, steps, settings.seed, size=size, answers=ANSWERS)
     model.save_pretrained(folder)
     return f"{detail}; answer format warmed up to {result.loss:.2f} nats a token", sources
 
 
 def _small_pictures(stream: Any) -> Any:
-    """A training stream with small pictures and two frames of each clip, for a warm-up in seconds."""
+    """The start of a training stream, with small pictures and two frames of each clip, for a warm-up in seconds."""
     from ssl4rl_plugin.core import Clip
     from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 
@@ -275,6 +279,9 @@ def _small_pictures(stream: Any) -> Any:
         return image
 
     class Small(SampleStream):
+        def __len__(self) -> int:
+            return min(SAMPLES, super().__len__())
+
         def __getitem__(self, index: int) -> StreamSample:
             made = super().__getitem__(index)
             images = tuple(map(small, made.sample.images))

@@ -148,7 +148,7 @@ def shape_of(config: DictConfig) -> tuple[Shape, Path | None]:
 
     from transformers import AutoConfig
 
-    from ssl4rl_plugin.training.memory import KNOWN
+    from ssl4rl_plugin.training.model_size import KNOWN
 
     if OmegaConf.is_missing(config.actor_rollout_ref.model, "path"):
         raise UserError("the recipe names no model: set actor_rollout_ref.model.path=...")
@@ -347,8 +347,9 @@ def _benchmark(section: DictConfig, number: int, folder: Path, generated: Path |
         path = generated or write_benchmark(
             folder / f"{found['name']}-questions.tsv", held_out=not section.transductive
         )
+    else:
+        found["limit"] = min(int(found.get("limit") or QUESTIONS), QUESTIONS)
     found["path"] = str(path)
-    found["limit"] = min(int(found.get("limit") or QUESTIONS), QUESTIONS)
     return found
 
 
@@ -366,7 +367,7 @@ SIDES = ((1024, 1024), (1024, 768), (640, 480), (512, 384))
 
 
 def write_benchmark(path: Path, held_out: bool) -> Path:
-    """Write a TSV in VLMEvalKit's layout, which all benchmarks are published in: two questions of each category.
+    """Write a TSV in VLMEvalKit's layout, which all benchmarks are published in: questions of many categories.
 
     Its pictures are tiles of the sample photographs, its questions and answers nonsense: a rehearsal asks whether the
     path works, not what the model knows.
@@ -402,12 +403,11 @@ def write_benchmark(path: Path, held_out: bool) -> Path:
         file = io.BytesIO()
         tile.save(file, "JPEG", quality=85)
         parent, category = categories[number % len(categories)]
+        answer = rng.choice("ABCD") if number < QUESTIONS else ""  # as in a split whose answers are withheld
         options = rng.sample(("red", "green", "blue", "yellow", "black", "white"), 4)
         question = f"Which word fits the {category} of the picture best? Case {number}."
         image = base64.b64encode(file.getvalue()).decode()
-        lines.append(
-            "\t".join([str(number), question, "", *options, rng.choice("ABCD"), category, parent, "dev", image])
-        )
+        lines.append("\t".join([str(number), question, "", *options, answer, category, parent, "dev", image]))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     return path

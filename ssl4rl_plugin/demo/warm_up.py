@@ -30,6 +30,8 @@ TEACHING_LIMIT = 500
 """Largest number of teaching steps."""
 LOOK_BACK = 4
 """Batches over which teaching averages the accuracy."""
+ANSWERS = 1000
+"""Most different answers of a level."""
 KEPT = 512
 """Samples cached in memory: a short stream repeats, and clips take long to make."""
 
@@ -43,10 +45,13 @@ class WarmUpResult:
     """The same for a model that writes uniformly random answers perfectly, if answers differ in one token."""
 
 
-def random_response(made: StreamSample, stream: SampleStream, rng: random.Random) -> str:
-    """A response in the run's format, with an answer drawn uniformly and independently of the truth."""
+def random_response(made: StreamSample, stream: SampleStream, rng: random.Random, answers: int = ANSWERS) -> str:
+    """A response in the run's format, with an answer drawn uniformly and independently of the truth.
+
+    Only the first `answers` possible answers of a level are drawn.
+    """
     grader = made.arm.task.grader(made.arm.level)
-    options = [value for value, _ in zip(grader.values(), range(1000), strict=False)]
+    options = list(itertools.islice(grader.values(), answers))
     return stream.settings.answer_format.render(grader.render(rng.choice(options)))
 
 
@@ -66,6 +71,7 @@ def warm_up(
     seed: int,
     progress: Callable[[], object] | None = None,
     size: int = BATCH,
+    answers: int = ANSWERS,
 ) -> WarmUpResult:
     """Train `model` in place for `steps` steps on random answers.
 
@@ -77,11 +83,12 @@ def warm_up(
         seed: seed of the random answers.
         progress: called without arguments after every step.
         size: samples of a step.
+        answers: most different answers of a level; a few are learnt sooner.
     """
     rng = rng_for(seed, "warm-up")
     losses = []
     for done in itertools.islice(
-        _training(model, processor, stream, lambda made: random_response(made, stream, rng), seed, size), steps
+        _training(model, processor, stream, lambda made: random_response(made, stream, rng, answers), seed, size), steps
     ):
         losses.append(done.loss)
         if progress is not None:
