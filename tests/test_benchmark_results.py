@@ -202,8 +202,7 @@ def test_mmbench_files_with_their_own_rotations(tmp_path: Path, photos: list[Ima
 
 
 def test_circular_is_a_setting() -> None:
-    images = {"max_pixels": 65536}
-    (one,) = parse_benchmarks([{"name": "mmbench", "path": "x", "circular": True}], images)
+    (one,) = parse_benchmarks([{"name": "mmbench", "path": "x", "circular": True}])
     assert one.circular
     with pytest.raises(SettingsError, match=r"ssl4rl\.benchmarks\.0\.circular must be a valid boolean, got 'yes'"):
-        parse_benchmarks([{"name": "mmbench", "path": "x", "circular": "yes"}], images)
+        parse_benchmarks([{"name": "mmbench", "path": "x", "circular": "yes"}])

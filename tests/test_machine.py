@@ -26,8 +26,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf, open_dict
 from typer.testing import CliRunner
 
-from ssl4rl_plugin.core import first_word
 from ssl4rl_plugin.cli import app
+from ssl4rl_plugin.core import first_word
 from ssl4rl_plugin.training import machine as machines
 from ssl4rl_plugin.training import model_files, start_checks
 from ssl4rl_plugin.training.machine import Finding, Machine

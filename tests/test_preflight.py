@@ -143,9 +143,7 @@ def test_the_papers_recipes_take_a_tsv_or_a_folder(
     tsv.write_text("\n".join(lines) + "\n")
     common = (f"recipe=mmbench_{task}", *SMALL)
     passes(config(*common, f"ssl4rl.source.path={tsv}"))
-    passes(
-        config(*common, f"ssl4rl.source.path={photo_folder}", "ssl4rl/source=folder", "ssl4rl/benchmark=none")
-    )
+    passes(config(*common, f"ssl4rl.source.path={photo_folder}", "ssl4rl/source=folder", "ssl4rl/benchmark=none"))
 
 
 @pytest.mark.slow
@@ -235,9 +233,7 @@ def test_a_run_on_built_data_is_checked(photo_folder: Path, photos: list[Image.I
     assert CliRunner().invoke(app, command).exit_code == 0
     run = config("recipe=images", f"ssl4rl.data={data}", *SMALL)
     passes(run)
-    passes(
-        config("recipe=images", f"ssl4rl.data={data}", *SMALL, "trainer.total_epochs=3", "data.shuffle=true")
-    )
+    passes(config("recipe=images", f"ssl4rl.data={data}", *SMALL, "trainer.total_epochs=3", "data.shuffle=true"))
     for overrides, message in (
         (["ssl4rl.answer_format=boxed"], r"ask for the answer format 'think_answer'"),
         (["data.train_batch_size=64"], r"fewer than one batch of 64"),

@@ -276,7 +276,8 @@ def test_any_number_of_loader_workers_gives_the_same_rows_and_a_resumed_run_goes
 
 
 def test_prompts_that_would_be_lost_stop_the_run(section: dict) -> None:
-    with pytest.raises(SettingsError, match=r"rotation.*tokens.*max_prompt_length.*ssl4rl.options.side"):
+    message = r"rotation.*tokens.*text.*data.max_prompt_length is 20.*set data.max_prompt_length=128"
+    with pytest.raises(SettingsError, match=message):
         dataset(section, limit=20)
     from ssl4rl_plugin.training.verl.dataset import SSLDataset
 

@@ -47,7 +47,7 @@ def make_plan(
     for split in ("train", "val"):
         if manifest.items(split):
             rows[split] = len(SampleStream(settings, manifest, split))
-    asked = QuestionRows(manifest, settings.answer_format, settings.source.max_pixels)
+    asked = QuestionRows(manifest, settings.answer_format, settings.benchmark_max_pixels)
     rows["questions"] = len(asked)
     return BuildPlan(
         kept,

@@ -42,7 +42,7 @@ def report(
     """
     plan, settings = built.plan, plan_settings(built.plan)
     total = built.tally(*SPLITS)
-    asked = QuestionRows(manifest, settings.answer_format, settings.source.max_pixels)
+    asked = QuestionRows(manifest, settings.answer_format, settings.benchmark_max_pixels)
     return {
         "folder": str(built.folder),
         "plan": plan.id,
@@ -126,7 +126,7 @@ def prompt_lengths(
     """
     from verl.utils import hf_processor
 
-    from ssl4rl_plugin.training.verl.dataset import prompt_tokens, shows_video
+    from ssl4rl_plugin.training.verl.dataset import prompt_length, shows_video
 
     processor = hf_processor(model)
     if processor is None:
@@ -136,7 +136,7 @@ def prompt_lengths(
     for rows in _splits(built):
         as_video = shows_video(rows.held_out(), settings, processor)
         for row in _spread(rows, MEASURED):
-            found[row.kind].append(prompt_tokens(row, settings, processor, processor.tokenizer, as_video))
+            found[row.kind].append(prompt_length(row, settings, processor, processor.tokenizer, as_video).tokens)
             advance()
     return {
         "model": model,

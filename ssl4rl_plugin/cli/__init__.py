@@ -415,7 +415,8 @@ def doctor(
         str | None, typer.Option(help="Check this recipe: does it compose, pass verl's checks, fit the GPUs?")
     ] = None,
     elsewhere: Annotated[
-        bool, typer.Option(help="With --recipe: the run starts on another machine; leave this one's GPUs and files out.")
+        bool,
+        typer.Option(help="With --recipe: the run starts on another machine; leave this one's GPUs and files out."),
     ] = False,
     rehearse: Annotated[
         bool, typer.Option("--rehearse", help="With --recipe: run its whole path with a tiny model, without a GPU.")

@@ -175,7 +175,9 @@ def check_cache(found: Estimate) -> Check:
     remedy = "raise actor_rollout_ref.rollout.gpu_memory_utilization, or rollout.tensor_model_parallel_size"
     if engine.context > SHORT_CONTEXT:
         length = "data.max_prompt_length + data.max_response_length"
-        remedy = f"set actor_rollout_ref.rollout.max_model_len to {length}: a sequence needs {engine.per_sequence:.1f} GiB"
+        remedy = (
+            f"set actor_rollout_ref.rollout.max_model_len to {length}: a sequence needs {engine.per_sequence:.1f} GiB"
+        )
     return Check("KV cache", "fail", f"{text}; vLLM would not start", remedy)
 
 
@@ -188,7 +190,9 @@ def check_host(found: Estimate, config: Any) -> list[Check]:
     text = f"about {found.host:.0f}{f' of {memory}' if memory else ''} GiB, prompts full of pictures"
     key = "data.val_batch_size"
     if found.validation_rows is None:
-        remedy = f"set {key}={config.data.train_batch_size}: null validates all rows in one batch, with all their pictures"
+        remedy = (
+            f"set {key}={config.data.train_batch_size}: null validates all rows in one batch, with all their pictures"
+        )
         checks.append(Check("main memory", "warn", f"{text}; the validation's share is not bounded", remedy))
     elif memory and found.host > memory:
         remedy = "lower data.train_batch_size, data.val_batch_size or ssl4rl.options.side, or set ssl4rl.host_memory"

@@ -293,7 +293,7 @@ def _data(config: DictConfig, folder: Path, real: Path | None, dropped: list[str
     generated: Path | None = None
     missing = "no ssl4rl.source.path was given"
     if not named and not built_in:
-        tasks = OmegaConf.to_object(section.tasks)
+        tasks: Any = OmegaConf.to_object(section.tasks)
         kinds = {arm.task.kind: arm.task.name for arm in parse_arms(list(tasks))}
         name = str(source.name)
         dropped += [f"ssl4rl.source.options.{key}" for key in source.options]
@@ -447,7 +447,7 @@ def _leaves(config: DictConfig, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value; lists count as values. A value that cannot be resolved is `???`."""
     found: dict[str, Any] = {}
     for key in config:
-        name = f"{prefix}{key}"
+        name = prefix + str(key)
         try:
             value = "???" if OmegaConf.is_missing(config, key) else config[key]
             if isinstance(value, DictConfig) and value:

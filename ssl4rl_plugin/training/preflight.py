@@ -27,6 +27,8 @@ LISTED = 10
 """Pairs of equal images that a message names."""
 SAMPLER = ("pkg://ssl4rl_plugin.training.verl.sampler", "build_sampler")
 """What a curriculum needs in trainer.v1.sampler.custom_sampler: (path, name)."""
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
+"""A model's folder has one of them."""
 CALLBACK = "ssl4rl_plugin.training.verl.sampler.SaveJournal"
 """What a curriculum needs in trainer.checkpoint_callback_class."""
 
@@ -78,16 +80,6 @@ def check(config: DictConfig, start: bool = True) -> None:
     if start:
         check_start(config)  # before the images, whose index may take long
     train = check_built(settings, Path(settings.data)) if settings.data is not None else check_online(settings)
-    limits = prompt_limits(config.actor_rollout_ref.rollout)
-    for row in train.held_out().probes():
-        as_images = settings.videos_as == "images"
-        pictures = len(row.images) + sum(len(clip.frames) for clip in row.videos if as_images)
-        for modality, shown in (("image", pictures), ("video", 0 if as_images else len(row.videos))):
-            if shown > limits.get(modality, shown):
-                raise PreflightError(
-                    f"a prompt of {row.kind} shows {shown} {modality}s, and the rollout accepts {limits[modality]}: "
-                    f"set {LIMIT_KEY}.{modality}={shown}"
-                )
     batch = config.data.get("gen_batch_size") or config.data.train_batch_size
     if len(train) < batch:
         made = "" if settings.data else f" of {settings.epochs} epoch(s)"
@@ -103,8 +95,71 @@ def check(config: DictConfig, start: bool = True) -> None:
     check_model(
         str(config.actor_rollout_ref.model.path), any(row.images or row.videos for row in train.held_out().probes())
     )
+    check_shown(config, settings, train, check_prompt_lengths(config, settings, train))
     if start and starts_ray_here(config):
         report(disk_findings(config, steps=len(train) // batch * int(config.trainer.total_epochs)))
+
+
+def check_prompt_lengths(config: DictConfig, settings: Settings, train: OnlineRows | StoredRows) -> bool | None:
+    """Whether clips are shown as videos; None if the model's processor is not on this machine. Prints a note where the
+    processor enlarges pictures.
+
+    Raises SettingsError if a prompt is too long. Measured are some prompts of each arm, with pictures of this source, and
+    those of the benchmarks' questions that are probably the longest.
+    """
+    from verl.utils import hf_processor, hf_tokenizer
+
+    from ssl4rl_plugin.data.rows import JoinedRows
+    from ssl4rl_plugin.training.model_files import cached
+    from ssl4rl_plugin.training.prompt_lengths import PixelLimits, enlarged
+    from ssl4rl_plugin.training.run_rows import questions
+    from ssl4rl_plugin.training.verl.dataset import check_prompts, shows_video
+
+    path = str(config.actor_rollout_ref.model.path)
+    folder = Path(os.path.expanduser(path))
+    found = folder if folder.is_dir() else cached(path)
+    if found is None or not any((found / name).is_file() for name in TOKENIZER_FILES):
+        return None  # it is downloaded later; the dataset checks the prompts then
+    processor = hf_processor(str(found), local_files_only=True)
+    tokenizer = processor.tokenizer if processor is not None else hf_tokenizer(str(found), local_files_only=True)
+    own = train.held_out()
+    as_video = shows_video(own, settings, processor)
+    rows = JoinedRows([own, *questions(own, settings)])
+    lengths = check_prompts(rows, settings, processor, tokenizer, config.data, as_video)
+    context, response = config.actor_rollout_ref.rollout.max_model_len, int(config.data.max_response_length)
+    longest = max(lengths, key=lambda length: length.tokens)
+    if context and longest.tokens + response > context:
+        raise PreflightError(
+            f"a prompt of {longest.kind} has {longest.tokens} tokens, and a response up to {response}, and "
+            f"actor_rollout_ref.rollout.max_model_len is {context}: set it to data.max_prompt_length + "
+            f"data.max_response_length = {int(config.data.max_prompt_length) + response}"
+        )
+    if (note := enlarged(lengths, PixelLimits.of(processor, config.data.get("mm_processor_kwargs")))) is not None:
+        print(f"ssl4rl: {note}", file=sys.stderr)
+    return as_video
+
+
+def check_shown(
+    config: DictConfig, settings: Settings, train: OnlineRows | StoredRows, as_video: bool | None = None
+) -> None:
+    """Raise PreflightError if a prompt shows more pictures or videos than the rollout accepts.
+
+    Args:
+        config: verl's config.
+        settings: its `ssl4rl` section.
+        train: the training rows.
+        as_video: clips are shown as videos; None to go by `ssl4rl.videos_as`.
+    """
+    limits = prompt_limits(config.actor_rollout_ref.rollout)
+    as_images = settings.videos_as == "images" if as_video is None else not as_video
+    for row in train.held_out().probes():
+        pictures = len(row.images) + sum(len(clip.frames) for clip in row.videos if as_images)
+        for modality, shown in (("image", pictures), ("video", 0 if as_images else len(row.videos))):
+            if shown > limits.get(modality, shown):
+                raise PreflightError(
+                    f"a prompt of {row.kind} shows {shown} {modality}s, and the rollout accepts {limits[modality]}: "
+                    f"set {LIMIT_KEY}.{modality}={shown}"
+                )
 
 
 def check_online(settings: Settings) -> OnlineRows:
@@ -144,6 +199,11 @@ def check_built(settings: Settings, folder: Path) -> StoredRows:
         raise PreflightError(
             f"{folder} was built with system prompt {built.system_prompt!r}, and ssl4rl.system_prompt is "
             f"{settings.system_prompt!r}: set it to the same, or build again"
+        )
+    if settings.fixed_corruptions and not built.fixed_corruptions and built.epochs > 1:
+        raise PreflightError(
+            f"the rows in {folder} have new corruptions in each of {built.epochs} epochs, and ssl4rl.fixed_corruptions is "
+            "true: build with `--set fixed_corruptions=true`, or set ssl4rl.fixed_corruptions=false"
         )
     if not len(StoredRows(folder, "val")) + len(StoredRows(folder, "questions")):
         raise PreflightError(f"{folder} holds no validation rows: build it with `--set source.val_fraction=0.1`")
@@ -200,11 +260,6 @@ def check_overlap(settings: Settings) -> None:
 
     if not settings.benchmarks:
         return
-    if settings.fixed_corruptions and not built.fixed_corruptions and built.epochs > 1:
-        raise PreflightError(
-            f"the rows in {folder} have new corruptions in each of {built.epochs} epochs, and ssl4rl.fixed_corruptions is "
-            "true: build with `--set fixed_corruptions=true`, or set ssl4rl.fixed_corruptions=false"
-        )
     folder = Path(settings.data) if settings.data is not None else None
     manifest = load_manifest(settings) if folder is None else Manifest.load(folder / MANIFEST)
     if isinstance(manifest, GraphManifest):
@@ -276,6 +331,20 @@ def check_reward(config: DictConfig, answer_format: str) -> None:
 def check_batches(config: DictConfig) -> None:
     """Raise PreflightError for batch sizes that do not divide; verl would fail only in its first step."""
     actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    for key, dynamic, budget in (
+        ("actor.ppo_max_token_len_per_gpu", actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu),
+        (
+            "rollout.log_prob_max_token_len_per_gpu",
+            rollout.log_prob_use_dynamic_bsz,
+            rollout.log_prob_max_token_len_per_gpu,
+        ),
+    ):
+        if dynamic and budget < longest:
+            raise PreflightError(
+                f"actor_rollout_ref.{key} is {budget}, and a row may have {longest} tokens (data.max_prompt_length + "
+                f"data.max_response_length): set it to at least {longest}"
+            )
     gpus = trainer.n_gpus_per_node * trainer.nnodes // (actor.get("ulysses_sequence_parallel_size") or 1)
     for prompts, key, micro in (
         (

@@ -30,6 +30,10 @@ SHOWABLE = ("blank", "too_small", "aspect", "duplicate_of_validation")
 
 MAX_OPTIONS = 26
 """One for each letter."""
+PIXELS_PER_TOKEN = 28 * 28
+"""Of Qwen2.5-VL, for estimates."""
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, for estimates."""
 ASK_FOR_LETTER = "Answer with the letter of the right option."
 
 
@@ -65,7 +69,7 @@ class QuestionRows:
     Args:
         manifest: the benchmark, indexed.
         answer_format: the format that the prompts ask for.
-        max_pixels: larger pictures are shrunk to this many pixels.
+        max_pixels: the pictures of a question have at most this many pixels together; larger ones are shrunk.
         limit: number of questions, drawn by a hash of their ids; None for all.
         circular: ask each question once for every rotation of its options, as MMBench's CircularEval does (Liu et al.,
             arXiv 2307.06281): rows `id#0`, `id#1`, ... in a row. `id#0` has the benchmark's own order.
@@ -155,7 +159,7 @@ class QuestionRows:
 
     def _picture(self, question: Question, ref: str) -> Image.Image:
         try:
-            return open_rgb(self.manifest.source.read(ref), max_pixels=self.max_pixels)
+            return open_rgb(self.manifest.source.read(ref), max_pixels=self.max_pixels // len(question.refs))
         except ImageError as error:
             raise SourceError(
                 f"question {question.id} of {self.manifest.source.name}: {ref} could be read when it was indexed, and now "
@@ -163,9 +167,28 @@ class QuestionRows:
             ) from error
 
     def probes(self) -> Iterator[Row]:
-        """A few rows, spread over the benchmark."""
+        """A few rows, spread over the benchmark, and those whose prompts are probably the longest."""
         step = max(1, len(self) // PROBES)
-        return (self[index] for index in range(0, len(self), step)[:PROBES])
+        chosen = dict.fromkeys((*range(0, len(self), step)[:PROBES], *self._longest()))
+        return (self[index] for index in chosen)
+
+    def _longest(self) -> list[int]:
+        """Rows with the largest pictures, the longest texts, and most of both by an estimate in tokens."""
+        table = self.manifest.table
+        columns = (table[name].to_pylist() for name in ("ref", "width", "height"))
+        area = {ref: (width or 0) * (height or 0) for ref, width, height in zip(*columns, strict=True)}
+        visual, text = [], []
+        for asked in self.asked:
+            question = asked.question
+            most = self.max_pixels // max(1, len(question.refs))
+            visual.append(sum(min(area.get(ref, 0), most) for ref in question.refs) / PIXELS_PER_TOKEN)
+            text.append(len(prompt_of(question)) / CHARACTERS_PER_TOKEN)
+        both = [one + other for one, other in zip(visual, text, strict=True)]
+        return [
+            number
+            for measure in (both, visual, text)
+            for number in sorted(range(len(measure)), key=measure.__getitem__, reverse=True)[:PROBES]
+        ]
 
     def state(self) -> dict[str, Any]:
         orders = " in every order" if self.circular else ""

@@ -25,6 +25,10 @@ from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, ladder
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+PixelCount = Annotated[int, Field(ge=28 * 28)]
+
+BENCHMARK_PIXELS = 1024 * 1024
+"""Default of `ssl4rl.benchmark_max_pixels`."""
 
 
 class SettingsError(UserError):
@@ -39,7 +43,7 @@ class SourceSection(ConfigModel):
     options: Options = {}
     manifest: str | None = None
     val_fraction: Share = 0.1
-    max_pixels: Annotated[int, Field(ge=28 * 28)]
+    max_pixels: PixelCount
     train_size: int | float | None = None
 
     @field_validator("train_size", mode="plain")
@@ -70,6 +74,7 @@ class BenchmarkSection(ConfigModel):
     options: Options = {}
     limit: Count | None = None
     circular: bool = False
+    max_pixels: PixelCount | None = None
 
 
 class Section(ConfigModel):
@@ -85,16 +90,20 @@ class Section(ConfigModel):
     partial_credit: Annotated[float, Field(ge=0, le=1)] = 0.5
     partial_credit_by: Credit = "similarity"
     epochs: Count
+    fixed_corruptions: bool = False
     val_samples: Count
     system_prompt: str | None = None
     videos_as: Literal["auto", "video", "images"] = "auto"
     data: str | None = None
     benchmarks: list[Any] | None = None
-    fixed_corruptions: bool = False
+    benchmark_max_pixels: PixelCount = BENCHMARK_PIXELS
     transductive: bool = False
     curriculum: Any = None
     gpu_memory: Any = None
-    """Read by `ssl4rl doctor`."""
+    """Read by `ssl4rl doctor`, as the next one is."""
+    host_memory: Any = None
+    attention: Literal["auto", "flash_attention_2", "sdpa"] = "auto"
+    """Read by the recipes' resolvers."""
     warm_up: Any = None
     """Read by `ssl4rl demo`."""
 
@@ -123,6 +132,8 @@ class Settings(StreamSettings):
     """Folder made by `ssl4rl build`, whose rows take the place of samples made on the fly."""
     benchmarks: tuple[BenchmarkSettings, ...] = ()
     """What is validated on beside the pretext tasks."""
+    benchmark_max_pixels: int = BENCHMARK_PIXELS
+    """Most pixels that the pictures of a benchmark's question have together, unless the benchmark has its own limit."""
     transductive: bool = False
     """Images of these benchmarks may be trained on."""
     curriculum: CurriculumSettings | None = None
@@ -142,18 +153,19 @@ class Settings(StreamSettings):
             source=SourceSettings(**dict(source)),
             answer_format=section.answer_format,
             epochs=section.epochs,
+            fixed_corruptions=section.fixed_corruptions,
             val_samples=section.val_samples,
             system_prompt=section.system_prompt,
             videos_as=section.videos_as,
             data=section.data,
-            benchmarks=parse_benchmarks(section.benchmarks or [], dict(source)),
+            benchmarks=parse_benchmarks(section.benchmarks or [], section.benchmark_max_pixels),
+            benchmark_max_pixels=section.benchmark_max_pixels,
             transductive=section.transductive,
             curriculum=curriculum,
         )
 
 
 def curriculum_arms(arms: Sequence[Arm]) -> tuple[CurriculumArm, ...]:
-            fixed_corruptions=section.fixed_corruptions,
     """What a curriculum knows of each arm, in the same order."""
     return ladder(
         [
@@ -222,10 +234,10 @@ def parse_arms(
     return tuple(arms)
 
 
-def parse_benchmarks(entries: Sequence[Any], images: Mapping[str, Any]) -> tuple[BenchmarkSettings, ...]:
+def parse_benchmarks(entries: Sequence[Any], max_pixels: int = BENCHMARK_PIXELS) -> tuple[BenchmarkSettings, ...]:
     """The benchmarks that `ssl4rl.benchmarks` names: mappings with the keys of `BenchmarkSection`.
 
-    `images` is `ssl4rl.source`, for the pixel limit. Raises SettingsError.
+    `max_pixels` is the limit of benchmarks without their own. Raises SettingsError.
     """
     found: list[BenchmarkSettings] = []
     for number, entry in enumerate(entries):
@@ -238,7 +250,7 @@ def parse_benchmarks(entries: Sequence[Any], images: Mapping[str, Any]) -> tuple
             options=section.options,
             manifest=None,
             val_fraction=0.0,  # a benchmark is held out as a whole
-            max_pixels=images["max_pixels"],
+            max_pixels=section.max_pixels or max_pixels,
         )
         found.append(BenchmarkSettings(source, section.limit, section.circular))
     names = [benchmark.source.name for benchmark in found]

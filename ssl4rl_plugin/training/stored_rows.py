@@ -53,7 +53,7 @@ def remade_rows(plan: BuildPlan, split: str, folder: Path) -> Rows:
     manifest = _manifest(folder / MANIFEST)
     settings = plan_settings(plan)
     if split == "questions":
-        return QuestionRows(manifest, settings.answer_format, settings.source.max_pixels)
+        return QuestionRows(manifest, settings.answer_format, settings.benchmark_max_pixels)
     return OnlineRows(SampleStream(settings, manifest, split))
 
 

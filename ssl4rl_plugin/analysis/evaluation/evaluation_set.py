@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,6 @@ def requested_set(
     reward = {"format_weight": 0.1, "partial_credit": 0.5}  # as in the base recipe
     # On a CPU, vLLM would compile for minutes and start another process.
     options = {} if torch_has_accelerator() else {"enforce_eager": True, "distributed_executor_backend": "uni"}
-    own_options = (rollout.get("engine_kwargs") or {}).get("vllm") or {}
     engine = EngineSettings(options=options)
     return _build_set(
         parts, every[0], request, SamplingSettings(), MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, reward, engine
@@ -129,7 +128,7 @@ def set_of_run(run: Path, request: EvaluationRequest) -> EvaluationSet:
     if request.tasks:
         changed |= {"arms": parse_arms(list(request.tasks)), "data": None}
     if request.benchmarks:
-        changed["benchmarks"] = parse_benchmarks(request.benchmark_entries(), asdict(settings.source))
+        changed["benchmarks"] = parse_benchmarks(request.benchmark_entries(), settings.benchmark_max_pixels)
     else:
         changed["benchmarks"] = tuple(
             replace(one, limit=request.limit or one.limit, circular=request.circular or one.circular)
@@ -145,6 +144,7 @@ def set_of_run(run: Path, request: EvaluationRequest) -> EvaluationSet:
         parts = [own_rows(settings, "val")] if request.tasks else []
         parts += benchmark_rows(settings) if request.benchmarks else []
     val = rollout["val_kwargs"]
+    own_options = (rollout.get("engine_kwargs") or {}).get("vllm") or {}
     engine = EngineSettings(
         dtype=rollout["dtype"],
         tensor_parallel=rollout["tensor_model_parallel_size"],

@@ -55,6 +55,7 @@ class EvaluationProtocol:
             "system_prompt": self.settings.system_prompt,
             "videos_as": self.settings.videos_as,
             "max_pixels": self.settings.source.max_pixels,
+            "benchmark_max_pixels": self.settings.benchmark_max_pixels,
             "sampling": asdict(self.sampling),
             "max_prompt_tokens": self.max_prompt_tokens,
             "max_response_tokens": self.max_response_tokens,

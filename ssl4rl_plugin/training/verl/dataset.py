@@ -12,6 +12,7 @@ benchmarks (`ssl4rl_plugin.training.questions`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -27,6 +28,7 @@ from ssl4rl_plugin.data.arms import StreamSettings
 from ssl4rl_plugin.data.rows import JoinedRows, Row, Rows
 from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.curriculum_rows import steered
+from ssl4rl_plugin.training.prompt_lengths import PixelLimits, PromptLength, picture_runs, too_long
 from ssl4rl_plugin.training.run_rows import own_rows, questions
 from ssl4rl_plugin.training.settings import Settings, SettingsError
 
@@ -249,11 +251,13 @@ def processor_inputs(processor: Any, texts: list[str], chats: list[list[dict[str
 
 def check_prompts(
     rows: Rows, settings: Settings, processor: Any, tokenizer: Any, config: DictConfig, as_video: bool
-) -> None:
+) -> list[PromptLength]:
     """Raise SettingsError if prompts would be lost: no processor, or over `data.max_prompt_length` tokens.
 
-    verl only warns in the first case, and counts a failed prompt in the second. Checks some rows of each kind.
+    verl only warns in the first case, and counts a failed prompt in the second. Checks some rows of each kind, and returns
+    their lengths.
     """
+    lengths = []
     for row in rows.probes():
         if (row.images or row.videos) and processor is None:
             raise SettingsError(
@@ -261,19 +265,46 @@ def check_prompts(
                 "(Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V, Mllama, Gemma), and check that torchvision imports "
                 "(`ssl4rl doctor`)"
             )
-        template = config.get("apply_chat_template_kwargs") or {}
-        tokens = prompt_tokens(row, settings, processor, tokenizer, as_video, **template)
-        if tokens > config.max_prompt_length:
-            raise SettingsError(
-                f"a prompt of {row.kind} has {tokens} tokens, and data.max_prompt_length is "
-                f"{config.max_prompt_length}: raise it, or make the pictures smaller with ssl4rl.options.side"
-            )
+        lengths.append(prompt_length(row, settings, processor, tokenizer, as_video, config))
+    options = config.get("mm_processor_kwargs")
+    if (message := too_long(lengths, config.max_prompt_length, PixelLimits.of(processor, options))) is not None:
+        raise SettingsError(message)
+    return lengths
 
 
-def prompt_tokens(row: Row, settings: Settings, processor: Any, tokenizer: Any, as_video: bool, **template: Any) -> int:
-    """Number of tokens in the prompt of a row, with visual tokens."""
+def prompt_length(
+    row: Row,
+    settings: Settings,
+    processor: Any,
+    tokenizer: Any,
+    as_video: bool,
+    config: Mapping[str, Any] | None = None,
+) -> PromptLength:
+    """The tokens of a row's prompt, as verl makes them.
+
+    Args:
+        row: the row.
+        settings: for the system prompt and the tasks' levels.
+        processor: the model's, from `verl.utils.hf_processor`; None for a text model.
+        tokenizer: used if there is no processor.
+        as_video: clips are shown as videos.
+        config: verl's `data` section, of which `apply_chat_template_kwargs` and `mm_processor_kwargs` count.
+    """
+    config = config or {}
+    template, options = config.get("apply_chat_template_kwargs") or {}, config.get("mm_processor_kwargs") or {}
     chat = messages(row, settings, as_video)
     text = (processor or tokenizer).apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **template)
-    if row.images or row.videos:
-        return len(processor_inputs(processor, [text], [chat])["input_ids"][0])
-    return len(tokenizer(text)["input_ids"])
+    if not (row.images or row.videos):
+        return PromptLength(row.kind, len(tokenizer(text)["input_ids"]))
+    ids = [int(token) for token in processor_inputs(processor, [text], [chat], **options)["input_ids"][0]]
+    sizes = [image.size for image in (*row.images, *(frame for clip in row.videos for frame in clip.frames))]
+    return PromptLength(
+        row.kind,
+        len(ids),
+        pictures=picture_runs(ids, getattr(processor, "image_token_id", -1)),
+        video=ids.count(getattr(processor, "video_token_id", -1)),
+        pixels=max(width * height for width, height in sizes),
+        side=next(
+            (arm.level.side for arm in settings.arms if arm.key == row.kind and hasattr(arm.level, "side")), None
+        ),
+    )
