@@ -11,7 +11,7 @@ from gpu_check import check
 from gpu_page import page
 from gpu_verdicts import CHECKS, ONLINE, PLAIN
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group("shared run")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.xdist_group("shared run")]
 
 
 def test_the_check_runs_on_the_cpu_and_makes_its_page(undisturbed: Path, tmp_path: Path) -> None:
