@@ -167,6 +167,21 @@ def test_each_family_has_a_tiny_twin_with_the_published_patches(family: str, tie
         assert torch.isfinite(model(**inputs).logits).all()
 
 
+def test_vllm_gives_the_tiny_qwen3_vl_the_rotary_positions_of_transformers(tmp_path: Path) -> None:
+    """vLLM interleaves them only where the config says so; transformers always does."""
+    from vllm.model_executor.layers.rotary_embedding.mrope import apply_interleaved_rope
+
+    shape = FAMILIES["qwen3_vl"]
+    model = build_model(train_tokenizer(TEXTS), 0, shape=shape)
+    rope = model.config.get_text_config().rope_parameters
+    assert rope["mrope_interleaved"] is True
+    half = model.config.get_text_config().head_dim // 2
+    frequencies = torch.arange(3 * half).reshape(3, 1, 1, half).float()
+    ours = model.model.language_model.rotary_emb.apply_interleaved_mrope(frequencies.clone(), rope["mrope_section"])
+    theirs = apply_interleaved_rope(frequencies[:, :, 0].clone(), rope["mrope_section"])
+    assert torch.equal(ours[:, 0], theirs)
+
+
 def test_a_local_models_own_tokenizer_is_taken(tmp_path: Path) -> None:
     """A folder in Hugging Face's layout stands for a download: its tokenizer, processor and ties, not its size."""
     shape = replace(FAMILIES["qwen2_5_vl"], tied=True)

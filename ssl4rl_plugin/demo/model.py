@@ -139,7 +139,9 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True, shape: Shape | N
         "pad_token_id": ids["<|endoftext|>"],
     }
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
-    if shape.vision:
+    if shape.family == "qwen3_vl":
+        rope |= {"mrope_section": [6, 5, 5], "mrope_interleaved": True}  # vLLM reads the flag, transformers assumes it
+    elif shape.vision:
         rope["mrope_section"] = [4, 6, 6]
     text_config = {
         "vocab_size": len(tokenizer),
