@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 LIMIT = 1500
 """Seconds after which a rehearsal counts as stuck."""
 SAME = 5e-5
-"""Bound of `K3`: trainer and rollout read prompts, pictures and positions in the same way. With other rotary positions in one
-of them it was 4e-4."""
+"""Bound of `K3`: trainer and rollout read prompts, pictures and positions in the same way. With other rotary positions in
+one of them it was 4e-4."""
 CATEGORY_NAMES = [name for some in CATEGORIES.values() for name in some]
 TASKS = ("rotation", "jigsaw", "position", "contrastive")
 
