@@ -38,9 +38,9 @@ PHASES = ("compose", "model", "start", "steps", "validation", "checkpoint", "res
 K3 = "rollout_corr/k3_kl"
 """Distance between the log-probabilities of rollout and trainer for the sampled tokens."""
 K3_LIMIT = 1e-4
-"""Above this, rollout and trainer compute different things. In float32 it is below 1e-7, and 1e-5 with LoRA's merged
-weights; with other rotary positions in vLLM than in transformers it was 4e-4. Weights that never reach the rollout do not
-show in two steps of a GPU recipe's small learning rate."""
+"""Above this, rollout and trainer compute different things. It is below 1e-7 in float32, and 1e-5 with merged LoRA weights.
+With other rotary positions in vLLM than in transformers it was 4e-4. Weights that never reach the rollout do not show in two
+steps of a GPU recipe's small learning rate."""
 WARM_UP = ((50, 8, True), (20, 4, False))
 """Steps, samples of a step, and whether pictures are small, for the two parts of the warm-up. It teaches the answer format,
 so that rewards differ within a group. Most steps see small pictures, which are faster."""
