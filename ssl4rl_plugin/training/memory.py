@@ -92,6 +92,25 @@ class Estimate:
         return max(self.phases, key=lambda phase: phase.total)
 
 
+HALF = ("bf16", "fp16", "bfloat16", "float16")
+"""Values of `fsdp_config.model_dtype` with two bytes a number; its default has four."""
+
+
+def checkpoint_bytes(config: Any, model: ModelSize) -> int:
+    """Bytes of one checkpoint of the actor.
+
+    verl saves the weights and AdamW's two moments in the engine's type (fp32 by default), and with `hf_model` the weights
+    once more.
+    """
+    actor, settings = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    number = 2 if str(actor.fsdp_config.model_dtype) in HALF else 4
+    adapters = model.adapters(settings.lora_rank, settings.exclude_modules) if settings.lora_rank else 0
+    trained = adapters or model.parameters
+    contents = set(actor.checkpoint.save_contents)
+    parts = {"model": model.parameters + adapters, "optimizer": 2 * trained, "hf_model": model.parameters}
+    return number * sum(count for name, count in parts.items() if name in contents)
+
+
 def estimate(config: Any, model: ModelSize) -> Estimate:
     """The memory of a run on each GPU, phase by phase.
 
@@ -103,7 +122,7 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
     engine = actor.fsdp_config
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
     shards = gpus if engine.fsdp_size in (-1, None) else min(gpus, engine.fsdp_size)
-    number = 2 if engine.model_dtype in ("bf16", "fp16", "bfloat16", "float16") else 4
+    number = 2 if engine.model_dtype in HALF else 4
     lora = config.actor_rollout_ref.model.lora_rank
     trained = model.adapters(lora, config.actor_rollout_ref.model.exclude_modules) if lora else model.parameters
     held = model.parameters + (trained if lora else 0)
@@ -191,5 +210,5 @@ def estimate(config: Any, model: ModelSize) -> Estimate:
         offloaded=offloaded * config.trainer.n_gpus_per_node,
         training_rows=config.data.train_batch_size * rollout.n * pictures,
         validation_rows=None if validated is None else validated * rollout.val_kwargs.n * pictures,
-        checkpoint=(held + 2 * trained) * number / GIB,
+        checkpoint=checkpoint_bytes(config, model) / GIB,
     )

@@ -19,6 +19,7 @@ from ssl4rl_plugin.training import machine as machines
 from ssl4rl_plugin.training import model_files
 from ssl4rl_plugin.training.attention import attention_findings
 from ssl4rl_plugin.training.machine import GIB, Finding, Machine
+from ssl4rl_plugin.training.memory import checkpoint_bytes
 from ssl4rl_plugin.training.model_size import UnknownModel, model_size
 
 LOGGERS = {
@@ -203,8 +204,11 @@ def disk_findings(config: Any, steps: int | None = None) -> list[Finding]:
         steps: training steps; None takes trainer.total_training_steps, or counts on two checkpoints at least.
     """
     path = _model_path(config)
-    size = checkpoint_bytes(config, path) if path and config.trainer.save_freq > 0 else None
-    if size is None:
+    if not path or config.trainer.save_freq <= 0:
+        return []
+    try:
+        size = int(MARGIN * checkpoint_bytes(config, model_size(path)))
+    except UnknownModel:
         return []
     folder = Path(str(config.trainer.default_local_dir)).expanduser().absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
@@ -222,26 +226,6 @@ def disk_findings(config: Any, steps: int | None = None) -> list[Finding]:
             f"{fewer}, or set trainer.default_local_dir to a larger disk, or raise trainer.save_freq",
         )
     ]
-
-
-def checkpoint_bytes(config: Any, path: str) -> int | None:
-    """Bytes of one checkpoint of the actor; None for an unknown model.
-
-    verl saves the weights and AdamW's two moments in the engine's type (fp32 by default), and with `hf_model` the weights
-    once more.
-    """
-    actor = config.actor_rollout_ref.actor
-    try:
-        size = model_size(path)
-    except UnknownModel:
-        return None
-    number = 2 if str(actor.fsdp_config.model_dtype) in ("bf16", "fp16", "bfloat16", "float16") else 4
-    model = config.actor_rollout_ref.model
-    adapters = size.adapters(model.lora_rank, model.exclude_modules) if model.lora_rank else 0
-    trained = adapters or size.parameters
-    contents = set(actor.checkpoint.save_contents)
-    parts = {"model": size.parameters + adapters, "optimizer": 2 * trained, "hf_model": size.parameters}
-    return int(MARGIN * number * sum(count for name, count in parts.items() if name in contents))
 
 
 def checkpoints_held(config: Any, steps: int | None, written: int = 0) -> int:
