@@ -259,6 +259,7 @@ def runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     program = "sleep 77 & echo $!; wait"
     started = time.monotonic()
@@ -272,6 +273,7 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
     assert not runs(child)
 
 
+@pytest.mark.slow
 def test_the_resolvers_exist_where_hydra_is_not_imported() -> None:
     """As in the Ray worker in which verl resolves the config: a rehearsal found that they did not."""
     program = (
