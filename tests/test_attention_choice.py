@@ -97,7 +97,7 @@ def test_verls_default_fails_here_and_the_recipes_choice_loads(tmp_path: Path) -
         intermediate_size=64, vocab_size=100,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(small).save_pretrained(tmp_path)
-    with pytest.raises(ImportError, match="flash"):
+    with pytest.raises(ImportError, match="FlashAttention2"):
         AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=FLASH)
     kernel = settings(compose("images", []))[0]
     model = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=kernel)
