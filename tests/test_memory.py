@@ -247,6 +247,9 @@ def test_what_verl_refuses_is_said() -> None:
         (("--recipe", "images", "ssl4rl.epoch=1"), "ssl4rl.epoch"),
         (("--recipe", "images", "ssl4rl/algorithm=ppo"), "reinforce_plus_plus"),
         (("ssl4rl.epochs=1",), "--recipe"),
+        (("--rehearse",), "--recipe"),
+        (("--recipe", "images", "--out", "folder"), "--rehearse"),
+        (("--recipe", "images", "--rehearse", "--elsewhere"), "without --rehearse"),
     ],
 )
 def test_bad_usage_ends_with_code_2(arguments: tuple[str, ...], message: str) -> None:

@@ -428,11 +428,15 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check whether this machine can train, or with --recipe whether a recipe can; print how to fix problems."""
-    if rehearse:
-        if recipe is None:
-            from ssl4rl_plugin.core.errors import UserError
+    from ssl4rl_plugin.core.errors import UserError
 
-            raise UserError("--rehearse needs --recipe: name the recipe to rehearse")
+    if rehearse and recipe is None:
+        raise UserError("--rehearse needs --recipe: name the recipe to rehearse")
+    if out is not None and not rehearse:
+        raise UserError("--out is the folder of a rehearsal: add --rehearse")
+    if elsewhere and (rehearse or recipe is None):
+        raise UserError("--elsewhere is for --recipe without --rehearse, which runs on this machine")
+    if rehearse and recipe is not None:
         from ssl4rl_plugin.demo.rehearsal import main as rehearse_recipe
 
         own = [f"actor_rollout_ref.model.path={model}"] if model else []
@@ -443,8 +447,6 @@ def doctor(
         own = [f"actor_rollout_ref.model.path={model}"] if model else []
         raise typer.Exit(show_recipe(recipe, [*(overrides or []), *own], as_json, elsewhere))
     if overrides:
-        from ssl4rl_plugin.core.errors import UserError
-
         raise UserError(f"{overrides[0]!r} changes a recipe: name the recipe with --recipe")
     from ssl4rl_plugin.cli.checks import show_checks
 
