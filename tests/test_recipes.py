@@ -316,7 +316,8 @@ def test_the_papers_settings(task: str, verls: DictConfig) -> None:
     assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
     assert actor.entropy_coeff == 0 and not c.algorithm.use_kl_in_reward
     assert (rollout.n, rollout.name, rollout.gpu_memory_utilization) == (5, "vllm", 0.6)
-    assert (c.data.train_batch_size, c.data.max_prompt_length, c.data.max_response_length) == (512, 1024, 2048)
+    # The paper's 1,024 tokens do not hold a benchmark's question about a large picture.
+    assert (c.data.train_batch_size, c.data.max_prompt_length, c.data.max_response_length) == (512, 2048, 2048)
     assert (c.trainer.n_gpus_per_node, c.trainer.nnodes) == (8, 1)
 
 
