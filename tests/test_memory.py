@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
+from ssl4rl_plugin.cli.recipe_check import check_memory
 from ssl4rl_plugin.training.memory import GIB, RESERVE, Estimate, estimate
 from ssl4rl_plugin.training.model_size import KNOWN, UnknownModel, model_size
 from ssl4rl_plugin.training.vllm_memory import OVERHEAD
@@ -184,6 +185,23 @@ def test_offloading_and_sleeping_change_the_phases_that_they_should() -> None:
     assert fewer.offloaded == 0
     unsaved = estimate(config("actor_rollout_ref.model.enable_gradient_checkpointing=false"), size)
     assert parts(unsaved, "update")["activations"] > 10 * parts(plain, "update")["activations"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "advice"),
+    [
+        (["ssl4rl.attention=flash_attention_2"], "ppo_max_token_len_per_gpu"),
+        (["ssl4rl.attention=sdpa"], "ppo_micro_batch_size_per_gpu"),
+        (["actor_rollout_ref.model.use_fused_kernels=false"], "use_fused_kernels=true"),
+    ],
+)
+def test_the_remedy_names_the_setting_that_counts(overrides: list[str], advice: str) -> None:
+    """A GPU of one GiB: the largest part of the update decides the advice."""
+    huge = ["data.max_response_length=30000", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=40000"]
+    run = config(*huge, *overrides, "ssl4rl.gpu_memory=1", "actor_rollout_ref.rollout.free_cache_engine=true")
+    _, checks = check_memory(run)
+    (memory,) = [check for check in checks if check.name == "GPU memory"]
+    assert memory.status == "fail" and advice in memory.remedy
 
 
 def test_an_unknown_model_is_named() -> None:

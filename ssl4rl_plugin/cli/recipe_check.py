@@ -154,9 +154,9 @@ def check_memory(config: Any) -> tuple[Estimate | None, list[Check]]:
     peak = found.peak
     text = f"{peak.total:.0f} of {memory} GiB on each of {found.gpus} GPU(s), in the phase '{peak.name}'"
     if peak.total > memory:
-        checks.append(Check("GPU memory", "fail", text, _remedy(peak)))
+        checks.append(Check("GPU memory", "fail", text, _remedy(peak, config)))
     elif peak.total > TIGHT * memory:
-        checks.append(Check("GPU memory", "warn", f"{text}: tight for an estimate", _remedy(peak)))
+        checks.append(Check("GPU memory", "warn", f"{text}: tight for an estimate", _remedy(peak, config)))
     else:
         checks.append(Check("GPU memory", "ok", text))
     return found, [*checks, check_cache(found), *check_host(found, config)]
@@ -209,14 +209,17 @@ def check_host(found: Estimate, config: Any) -> list[Check]:
     return checks
 
 
-def _remedy(peak: Phase) -> str:
+def _remedy(peak: Phase, config: Any) -> str:
     """How to reduce the largest part of a phase."""
     largest = max(peak.parts, key=lambda name: peak.parts[name])
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+    by_tokens = config.actor_rollout_ref.actor.use_dynamic_bsz
+    micro = f"{actor}.ppo_{'max_token_len' if by_tokens else 'micro_batch_size'}_per_gpu"
+    if largest == "logits" and not config.actor_rollout_ref.model.use_fused_kernels:
+        return f"set actor_rollout_ref.model.use_fused_kernels=true, or lower {micro}"
     return {
         "vLLM": f"lower {rollout}.gpu_memory_utilization, or set {actor}.fsdp_config.param_offload=true",
-        "logits": f"lower {actor}.ppo_micro_batch_size_per_gpu and the log_prob_micro_batch_size_per_gpu of rollout and ref",
-        "activations": f"lower {actor}.ppo_micro_batch_size_per_gpu, or data.max_response_length",
+        "activations": f"lower {micro}, or data.max_response_length",
         "bucket": f"lower {rollout}.checkpoint_engine.update_weights_bucket_megabytes",
     }.get(largest, "ssl4rl/finetuning=lora, more GPUs, or a smaller model")
 
