@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Stop where `--dist loadgroup` does not group: each process would make the same samples and trainings again."""
     if config.getoption("dist", "no") == "loadgroup" and not hasattr(pytest.Item, "_nodeid"):
         raise pytest.UsageError("pytest-xdist does not group tests with this pytest: install pytest<9.2 (make install)")
+    # A shell without job control starts background commands with SIGINT ignored, and so would every process of a test be.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
