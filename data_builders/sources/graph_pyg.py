@@ -16,7 +16,8 @@ import numpy as np
 from ssl4rl_plugin.core.graph import RawGraph, Texts
 from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_file import featured, names_of, read_json, roles_in
+from ssl4rl_plugin.data_builders.sources.graph_file import names_of, read_json
+from ssl4rl_plugin.data_builders.sources.graph_tensors import featured, roles_in
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
