@@ -13,6 +13,7 @@ from ssl4rl_plugin.analysis.terminal import show_json, table
 from ssl4rl_plugin.cli.sources_for import named_source
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import cache_dir
+from ssl4rl_plugin.data.graphs import GraphManifest, GraphSource
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import load_source
 from ssl4rl_plugin.data_builders.index.groups import SIDES
@@ -32,7 +33,7 @@ def run_index(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Index a source, and print a summary and the path of its manifest.
+    """Index a source, and print a summary and the path of its manifest. A graph is read and divided: one line tells it.
 
     Args:
         what: name of a source, or a path.
@@ -54,8 +55,18 @@ def run_index(
         from ssl4rl_plugin.data_builders.sources.download import download as fetch
 
         path = fetch(name, path or cache_dir() / "data")
+    opened = load_source(name, path, **options)
+    if isinstance(opened, GraphSource):
+        if out is not None:
+            raise UserError("--out is for sources of pictures and videos: a graph has no manifest file")
+        graph = GraphManifest(opened, val_fraction, seed)
+        if as_json:
+            show_json(graph.facts())
+        else:
+            print(graph.summary())
+        return
     manifest = build_manifest(
-        load_source(name, path, **options), out, val_fraction=val_fraction, seed=seed, workers=workers,
+        opened, out, val_fraction=val_fraction, seed=seed, workers=workers,
         progress=console.is_terminal,
     )  # fmt: skip
     found = summary(manifest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,7 +78,9 @@ def write_preview(
             system_prompt=None,
         )
         if found.name not in manifests:
-            manifests[found.name] = load_manifest(settings, progress=progress)
+            manifests[found.name] = made = load_manifest(settings, progress=progress)
+            if isinstance(made, GraphManifest):
+                print(made.summary(), file=sys.stderr)
         streams.append(SampleStream(settings, manifests[found.name], "train"))
     sheet: list[list[StreamSample]] = []
     bar = Progress(console=Console(stderr=True), transient=True, disable=not progress)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -126,6 +127,37 @@ class Arcs:
         return sorted(found)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a source found in its files, for the one line that ends every reading (`GraphManifest.summary`)."""
+
+    found: tuple[str, ...] = ()
+    """What the reader recognised, as short phrases: `delimiter ;`, `header Source;Target`, `3 comment lines`."""
+    lines_used: int | None = None
+    """Lines or rows of edges that became edges; None where the file has no lines."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Number of lines, rows or entries that were left out, by reason."""
+    weights: bool = False
+    """Whether the edges have weights. No task uses them."""
+    splits: str = ""
+    """Where the nodes' splits come from: `masks of the file, column 0 of 10`; empty for the default (a hash)."""
+    labels: str = ""
+    """Where the classes come from: `column category of nodes.csv`; empty if the source does not say."""
+    missing_texts: int = 0
+    """Number of nodes that the file gives no text."""
+    unused: tuple[str, ...] = ()
+    """Keys, columns or attributes of the files that nothing used."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {**asdict(self), "refused": dict(self.refused)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Reading:
+        """The reading that `as_json` has written."""
+        return cls(**{**value, "found": tuple(value["found"]), "unused": tuple(value["unused"])})
+
+
 @dataclass(frozen=True, eq=False)
 class RawGraph:
     """A graph as a source reads it, neither checked nor divided."""
@@ -148,6 +180,8 @@ class RawGraph:
     """Number of each node's split; None to split by hash."""
     counted: Counter[str] = field(default_factory=Counter)
     """Number of things that the source has corrected or left out, by reason."""
+    reading: Reading = field(default_factory=Reading)
+    """What the source found in its files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +212,8 @@ class TextGraph:
     """Number of things that were corrected or left out, by reason."""
     tokenizer: str | None = None
     """Model or file whose tokenizer counts the tokens of texts; None to estimate them with `words.tokens_in`."""
+    reading: Reading = field(default_factory=Reading)
+    """What the source found in its files."""
 
     def __len__(self) -> int:
         return len(self.texts)

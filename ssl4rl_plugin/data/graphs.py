@@ -22,11 +22,11 @@ import numpy as np
 
 from ssl4rl_plugin.core import GraphNode
 from ssl4rl_plugin.core.files import cache_dir, making_folder
-from ssl4rl_plugin.core.graph import SPLITS, Arcs, GraphError, RawGraph, TextGraph, Texts
+from ssl4rl_plugin.core.graph import SPLITS, Arcs, GraphError, RawGraph, Reading, TextGraph, Texts
 from ssl4rl_plugin.data.source import Record, Source, SourceError
 from ssl4rl_plugin.graphs.divide import divide
 
-VERSION = 1
+VERSION = 2
 """Version of the cached files and of the division into splits."""
 
 
@@ -90,7 +90,7 @@ class GraphSource(Source):
         """The files that determine the graph; none if the source generates it."""
 
     def records(self) -> Iterator[Record]:
-        raise SourceError(f"source {self.name!r} is a graph, which needs no index: show samples with `ssl4rl preview`")
+        raise SourceError(f"source {self.name!r} is a graph and has no pictures")
 
     def stamp(self, ref: str) -> tuple[int, int]:
         raise SourceError(f"source {self.name!r} is a graph and has no pictures")
@@ -172,6 +172,14 @@ class GraphManifest:
         left_out = ("self_loops", "repeated_edges", "unknown_ends", "nodes_without_id")
         return Counter({reason: count for reason, count in self.graph.counted.items() if reason in left_out})
 
+    def facts(self) -> dict[str, Any]:
+        """What the graph holds and what its source found in the files, as JSON."""
+        return facts_of(self.graph)
+
+    def summary(self) -> str:
+        """`facts` on one line."""
+        return summary_of(self.facts())
+
     def items(self, split: str) -> Sequence[GraphItem]:
         """The nodes of a split (`train`, `val` or `test`)."""
         return _Items(self.graph.nodes_of(split))
@@ -182,6 +190,86 @@ class GraphManifest:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return GraphManifest, (self.source, self.val_fraction, self.seed)
+
+
+def facts_of(graph: TextGraph) -> dict[str, Any]:
+    """What a graph holds and what its source found in the files, as JSON."""
+    reading = graph.reading
+    classes: dict[str, int] | None = None
+    if graph.labels is not None:
+        counts = np.bincount(graph.labels[graph.labels >= 0], minlength=len(graph.label_names))
+        classes = dict(zip(graph.label_names, counts.tolist(), strict=True))
+    empty = int(np.count_nonzero(np.diff(graph.texts.offsets) == 0))
+    return {
+        "name": graph.name,
+        "nodes": len(graph),
+        "edges": graph.edges,
+        "directed": graph.directed,
+        "weights": reading.weights,
+        "relations": list(graph.relation_names),
+        "classes": classes,
+        "unlabelled": 0 if graph.labels is None else int(np.count_nonzero(graph.labels < 0)),
+        "labels": reading.labels,
+        "texts": len(graph) - max(empty, reading.missing_texts),
+        "texts_missing": max(empty, reading.missing_texts),
+        "splits": {split: int(np.count_nonzero(graph.roles == role)) for role, split in enumerate(SPLITS)},
+        "splits_from": reading.splits,
+        "found": list(reading.found),
+        "lines_used": reading.lines_used,
+        "refused": dict(reading.refused),
+        "counted": dict(graph.counted),
+        "unused": list(reading.unused),
+    }
+
+
+LISTED = 8
+"""Most names that a summary lists of one kind."""
+
+
+def summary_of(facts: dict[str, Any]) -> str:
+    """The result of `facts_of` on one line: names are shortened, control characters removed."""
+    lines = "" if facts["lines_used"] is None else f" from {facts['lines_used']:,} lines"
+    parts = [
+        f"{facts['nodes']:,} nodes",
+        f"{facts['edges']:,} edges{lines} ({'directed' if facts['directed'] else 'undirected'}, "
+        f"{'weights not used' if facts['weights'] else 'no weights'})",
+        f"{len(facts['relations'])} relations ({_listed(facts['relations'])})"
+        if facts["relations"]
+        else "no relations",
+    ]
+    if facts["classes"] is None:
+        parts.append("no classes")
+    else:
+        ordered = sorted(facts["classes"].items(), key=lambda entry: -entry[1])
+        (largest, most), (smallest, least) = ordered[0], ordered[-1]
+        source = f", from {facts['labels']}" if facts["labels"] else ""
+        parts.append(
+            f"{len(ordered)} classes (largest {_short(largest)} {most:,}, smallest {_short(smallest)} {least:,}, "
+            f"{facts['unlabelled']:,} nodes without{source})"
+        )
+    parts.append(f"texts {facts['texts']:,}, missing {facts['texts_missing']:,}")
+    counts = ", ".join(f"{split} {count:,}" for split, count in facts["splits"].items())
+    parts.append(f"splits {counts} ({facts['splits_from'] or 'hash'})")
+    if facts["found"]:
+        parts.append(f"found {', '.join(map(_short, facts['found']))}")
+    refused = {**facts["refused"], **{reason.replace("_", " "): n for reason, n in facts["counted"].items()}}
+    parts.append(
+        "left out or mended: "
+        + (", ".join(f"{_short(reason)} {count:,}" for reason, count in refused.items() if count) or "nothing")
+    )
+    parts.append(f"unused: {_listed(facts['unused']) if facts['unused'] else 'nothing'}")
+    return f"graph {_short(facts['name'])}: {'; '.join(parts)}"
+
+
+def _short(text: object) -> str:
+    """At most 60 printable characters."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{', '.join(map(_short, names[:LISTED]))}{more}"
 
 
 _ARRAYS = ("indptr", "indices", "kinds")
@@ -227,7 +315,9 @@ def _save(graph: TextGraph, folder: Path) -> None:
         "label_names": graph.label_names, "inductive": graph.inductive, "counted": graph.counted,
     }  # fmt: skip
     mark.update(json.dumps(facts, sort_keys=True).encode())
-    (folder / "facts.json").write_text(json.dumps({**facts, "digest": mark.hexdigest()}))
+    # The digest leaves out the reading: it does not change a sample.
+    stored = {**facts, "reading": graph.reading.as_json(), "digest": mark.hexdigest()}
+    (folder / "facts.json").write_text(json.dumps(stored))
 
 
 @lru_cache(maxsize=8)
@@ -266,6 +356,7 @@ def _opened(folder: Path, tokenizer: str | None) -> TextGraph:
         cells=array("cells"),
         counted=Counter(facts["counted"]),
         tokenizer=tokenizer,
+        reading=Reading.from_json(facts["reading"]),
     )
 
 

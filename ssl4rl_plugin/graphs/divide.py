@@ -10,14 +10,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
-from ssl4rl_plugin.core.graph import MAX_NODES, Arcs, GraphError, Ints, RawGraph, TextGraph, Texts
+from ssl4rl_plugin.core.graph import MAX_NODES, SPLITS, Arcs, GraphError, Ints, RawGraph, TextGraph, Texts
 from ssl4rl_plugin.core.seeding import digest
+from ssl4rl_plugin.graphs.words import plain
 
 SMALLEST_CELL = 12
 """Least number of nodes in a cell of nodes with similar degree and text length."""
+NO_NAME = frozenset(("", "nan", "none", "null", "<na>", "nat"))
+"""Names of classes, in lower case, that only stand for a missing value."""
 
 _LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 2048, 4096)
 """Bin edges for the lengths of texts in bytes, and for the numbers of shown neighbours."""
@@ -78,22 +82,25 @@ def divide(
     linked = np.diff(shown.indptr) + sum(np.diff(arcs.indptr) for arcs in asked.values())
     counted["isolated_nodes"] = int(np.count_nonzero(linked == 0))
     counted["empty_texts"] = int(np.count_nonzero(np.diff(raw.texts.offsets) == 0))
+    roles, splits = _roles(raw, nodes, seed, val_fraction, test_fraction)
+    labels, label_names = _named_labels(raw, counted)
     return TextGraph(
         name=raw.name,
         texts=raw.texts,
         shown=shown,
         asked=asked,
-        roles=_roles(raw, nodes, seed, val_fraction, test_fraction),
+        roles=roles,
         directed=typed,
         relation_names=raw.relation_names,
-        labels=raw.labels,
-        label_names=raw.label_names,
+        labels=labels,
+        label_names=label_names,
         inductive=inductive,
         repeated=_repeated(raw.texts),
         order=order,
         cells=cells,
         counted=+counted,
         tokenizer=tokenizer,
+        reading=replace(raw.reading, splits=splits),
     )
 
 
@@ -187,8 +194,35 @@ def _hashed(values: Ints, what: str, seed: int) -> Ints:
     return (x ^ (x >> np.uint64(31))) >> np.uint64(32)
 
 
-def _roles(raw: RawGraph, nodes: int, seed: int, val_fraction: float, test_fraction: float) -> Ints:
-    """The split of each node: the graph's own, or by a hash of its number. The hash also fills a split without nodes."""
+def _named_labels(raw: RawGraph, counted: Counter[str]) -> tuple[Ints | None, tuple[str, ...]]:
+    """The nodes' labels and the classes' names, without classes that no answer could name.
+
+    A class has no usable name if its name is empty, stands for a missing value, or equals another one except for case
+    and blanks. Its nodes become unlabelled and are counted. With fewer than two classes left there is nothing to ask.
+    """
+    if raw.labels is None:
+        return None, ()
+    shown = [plain(name).casefold() for name in raw.label_names]
+    often = Counter(shown)
+    usable = np.array([name not in NO_NAME and often[name] == 1 for name in shown], bool)
+    if usable.all() and len(usable) > 1:
+        return raw.labels, raw.label_names
+    number = np.where(usable, np.cumsum(usable) - 1, -1).astype(np.int32)
+    labels = np.where(raw.labels < 0, -1, np.append(number, np.int32(-1))[raw.labels]).astype(np.int32)
+    counted["labels_without_a_name_of_their_own"] += int(np.count_nonzero((raw.labels >= 0) & (labels < 0)))
+    if usable.sum() < 2:
+        counted["labels_of_one_class"] += int(np.count_nonzero(labels >= 0))
+        return None, ()
+    return labels, tuple(name for name, good in zip(raw.label_names, usable.tolist(), strict=True) if good)
+
+
+def _roles(raw: RawGraph, nodes: int, seed: int, val_fraction: float, test_fraction: float) -> tuple[Ints, str]:
+    """The split of each node, and where it comes from: the graph itself, or a hash of the node's number.
+
+    The hash also fills a split without nodes.
+    """
+    own = "" if raw.roles is None else raw.reading.splits or "the files"
+    hashed = []
     roles = np.zeros(nodes, np.int8) if raw.roles is None else raw.roles.astype(np.int8)
     drawn = _hashed(np.arange(nodes), "node", seed)
     below = 0.0
@@ -196,8 +230,11 @@ def _roles(raw: RawGraph, nodes: int, seed: int, val_fraction: float, test_fract
         limits = np.array([below, below + share]) * 2**32
         if not (roles == role).any():
             roles[(roles == 0) & (drawn >= limits[0]) & (drawn < limits[1])] = role
+            hashed.append(SPLITS[role])
         below += share
-    return roles
+    if not own:
+        return roles, "hash"
+    return roles, f"{own}, {' and '.join(hashed)} by hash" if hashed else own
 
 
 def _cells(degrees: Ints, lengths: Ints) -> tuple[Ints, Ints]:

@@ -170,10 +170,11 @@ def check_online(settings: Settings) -> OnlineRows:
     from ssl4rl_plugin.data.samples import SampleStream
 
     manifest = load_manifest(settings, progress=sys.stderr.isatty())
-    if manifest.rejected:
+    if isinstance(manifest, GraphManifest):
+        print(f"ssl4rl: {manifest.summary()}", file=sys.stderr)
+    elif manifest.rejected:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
-        what = "of the graph" if isinstance(manifest, GraphManifest) else "images"
-        print(f"ssl4rl: {sum(manifest.rejected.values())} {what} are left out: {counts}", file=sys.stderr)
+        print(f"ssl4rl: {sum(manifest.rejected.values())} images are left out: {counts}", file=sys.stderr)
     if isinstance(manifest, GraphManifest) and not (settings.transductive or manifest.graph.inductive):
         raise PreflightError(
             "training prompts would show the texts of nodes that are evaluated (never their labels, and no held-out edge): "
