@@ -8,16 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "photos_full"
-
 
 @contextlib.contextmanager
 def photographs() -> Iterator[Path]:
-    """A folder of photographs: what SSL4RL_BENCH_PHOTOS names, or the photos beside the checkout where there are any, or
-    crops of the photographs of scikit-image."""
-    named = os.environ.get("SSL4RL_BENCH_PHOTOS")
-    if named or SHARED.is_dir():
-        yield Path(named) if named else SHARED
+    """A folder of photographs: what SSL4RL_BENCH_PHOTOS names, or else crops of the photographs of scikit-image."""
+    if named := os.environ.get("SSL4RL_BENCH_PHOTOS"):
+        yield Path(named)
         return
     from ssl4rl_plugin.data_builders.index.indexer import build_manifest
     from ssl4rl_plugin.data_builders.sources.sample_photos import SamplePhotosSource
