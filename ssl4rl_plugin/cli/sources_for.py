@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from itertools import islice
 from pathlib import Path
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.registry import RegistryError
 from ssl4rl_plugin.data.arms import SourceSettings
-from ssl4rl_plugin.data.images import ImageError
-from ssl4rl_plugin.data.source import SourceError, load_source, registry
+from ssl4rl_plugin.data.choose_source import holds, source_of
+from ssl4rl_plugin.data.source import registry
 
 SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_videos", "graph": "les_miserables"}
 """The built-in sample source for each kind of item."""
 MAX_PIXELS = 1024 * 1024
 """Maximum number of pixels of a source picture, as in the base recipe. Larger ones are shrunk."""
-
-_IN_FOLDERS = ("hf", "folder", "video", "parquet", "webdataset", "tsv")  # in the order in which they are tried
-_TRIED = 20  # maximum number of files opened to check whether a folder holds items of a kind
 
 
 def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_fraction: float = 0.0) -> SourceSettings:
@@ -52,7 +48,7 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
     elif kind == "graph":
         chosen = "planetoid" if path.is_dir() else "graph"
     else:
-        chosen = kind if _holds(kind, path) else SAMPLES[kind]
+        chosen = kind if holds(kind, path) else SAMPLES[kind]
     try:
         accepted = inspect.signature(registry.get(chosen)).parameters
     except RegistryError as error:
@@ -65,27 +61,6 @@ def source_for(kind: str, path: Path | None, name: str | None, crops: int, val_f
         val_fraction=val_fraction,
         max_pixels=MAX_PIXELS,
     )
-
-
-def source_of(path: Path) -> str:
-    """The source that reads a path, from the ending of a file or the content of a folder."""
-    if not path.is_dir():
-        return _source_of_ending(path.suffix.lower())
-    return next((name for name in _IN_FOLDERS if _holds(name, path)), "folder")
-
-
-def _source_of_ending(ending: str) -> str:
-    """The source that claims an ending of file names (`Source.endings`). Raises UserError if several do."""
-    found = []
-    for name in registry.names():
-        try:
-            if ending in registry.get(name).endings:
-                found.append(name)
-        except RegistryError:  # a broken package does not stand in the way of another source
-            continue
-    if len(found) > 1:
-        raise UserError(f"files with the ending {ending} are read by {' and '.join(found)}: choose one with --source")
-    return found[0] if found else "folder"
 
 
 def named_source(what: str, path: Path | None, source: str | None) -> tuple[str, Path | None]:
@@ -114,18 +89,3 @@ def described(source: SourceSettings) -> str:
         "sample_depth": "the stereo scene that comes with scikit-image",
         "les_miserables": "the characters of Les Misérables (networkx)",
     }.get(source.name, f"source {source.name}")
-
-
-def _holds(name: str, path: Path) -> bool:
-    """Whether a source finds a readable item at the path."""
-    try:
-        source = load_source(name, path)
-        for record in islice(source.records(), _TRIED):
-            try:
-                source.read(record.ref)
-                return True
-            except ImageError:
-                continue
-    except (SourceError, RegistryError):
-        pass
-    return False
