@@ -16,8 +16,10 @@ from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.rows import OnlineRows, Row
 from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.demo.model import MERGE, PATCH, build_model, save, train_tokenizer
+from ssl4rl_plugin.training.prompt_forms import SHOWN_FPS
 from ssl4rl_plugin.training.settings import Settings, SettingsError
-from ssl4rl_plugin.training.verl.dataset import SHOWN_FPS, media_of, messages, processor_inputs, shows_video
+from ssl4rl_plugin.training.verl.dataset import shows_video
+from ssl4rl_plugin.training.verl.prompts import media_of, messages, processor_inputs
 
 UNIT = PATCH * MERGE
 

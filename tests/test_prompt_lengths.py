@@ -36,7 +36,7 @@ from ssl4rl_plugin.training.prompt_lengths import PixelLimits, PromptLength, enl
 from ssl4rl_plugin.training.prompt_limits import prompt_limits
 from ssl4rl_plugin.training.run_rows import benchmark_rows
 from ssl4rl_plugin.training.settings import Settings, SettingsError
-from ssl4rl_plugin.training.verl.dataset import check_prompts, messages, prompt_length
+from ssl4rl_plugin.training.verl.prompts import check_prompts, messages, prompt_length
 
 pytestmark = [
     pytest.mark.skipif(not qwen.has_vocabulary(), reason="needs Qwen's vocabulary (pip install dashscope)"),

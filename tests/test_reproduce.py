@@ -140,7 +140,7 @@ def test_prompts_that_train_fit_into_the_scripts_length(tmp_path: Path) -> None:
     """1,024 tokens with Qwen2.5-VL's tokenizer and processor; 25 tiles take more."""
     import qwen
 
-    from ssl4rl_plugin.training.verl.dataset import prompt_length
+    from ssl4rl_plugin.training.verl.prompts import prompt_length
 
     if not qwen.has_vocabulary():
         pytest.skip("dashscope, which ships Qwen's vocabulary, is not installed (make install)")

@@ -126,7 +126,8 @@ def prompt_lengths(
     """
     from verl.utils import hf_processor
 
-    from ssl4rl_plugin.training.verl.dataset import prompt_length, shows_video
+    from ssl4rl_plugin.training.verl.dataset import shows_video
+    from ssl4rl_plugin.training.verl.prompts import prompt_length
 
     processor = hf_processor(model)
     if processor is None:

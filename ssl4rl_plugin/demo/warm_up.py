@@ -22,7 +22,8 @@ from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import OnlineRows, row_of
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
-from ssl4rl_plugin.training.verl.dataset import messages, processor_inputs, shows_video
+from ssl4rl_plugin.training.verl.dataset import shows_video
+from ssl4rl_plugin.training.verl.prompts import messages, processor_inputs
 
 BATCH = 32
 LEARNING_RATE = 1e-3

@@ -113,7 +113,8 @@ def check_prompt_lengths(config: DictConfig, settings: Settings, train: OnlineRo
     from ssl4rl_plugin.training.model_files import cached
     from ssl4rl_plugin.training.prompt_lengths import PixelLimits, enlarged
     from ssl4rl_plugin.training.run_rows import questions
-    from ssl4rl_plugin.training.verl.dataset import check_prompts, shows_video
+    from ssl4rl_plugin.training.verl.dataset import shows_video
+    from ssl4rl_plugin.training.verl.prompts import check_prompts
 
     path = str(config.actor_rollout_ref.model.path)
     folder = Path(os.path.expanduser(path))

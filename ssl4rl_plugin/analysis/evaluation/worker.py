@@ -27,7 +27,7 @@ from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.rows import Row, Rows
 from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.rewards import compute_score
-from ssl4rl_plugin.training.verl.dataset import media_of, messages
+from ssl4rl_plugin.training.verl.prompts import media_of, messages
 
 AHEAD = 256
 """Maximum number of questions in flight."""
