@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -9,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +24,62 @@ ABANDONED = 3600.0
 
 class WriteError(UserError):
     """A file cannot be written; the message names it and the reason."""
+
+
+LARGEST_JSON = 2**30
+"""Bytes of the largest JSON file that `read_json` reads. The parsed values take about ten times as much memory."""
+
+
+class JsonError(UserError):
+    """A JSON file cannot be read; the message names it, the place and the reason."""
+
+
+def parse_json(text: str | bytes, where: object, unique: bool = False) -> Any:
+    """Parse JSON of a user.
+
+    Args:
+        text: the JSON text.
+        where: name of the file, with a line if it has one, for the message.
+        unique: refuse objects that have a key more than once. Python keeps the last value and drops the others.
+
+    Raises:
+        JsonError: it is no JSON, nests too deeply, or has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
+    except RecursionError:
+        raise JsonError(f"{where} cannot be read: its brackets nest too deeply for a file of data") from None
+    except ValueError as error:  # also bytes that are no UTF-8, and numbers of thousands of digits
+        raise JsonError(f"{where} cannot be read as JSON: {error}") from error
+
+
+def read_json(path: Path, unique: bool = False, largest: int = LARGEST_JSON) -> Any:
+    """Read a JSON file of a user (UTF-8, UTF-16 or UTF-32, with or without a byte order mark).
+
+    Args:
+        path: the file.
+        unique: see `parse_json`.
+        largest: bytes; a larger file is refused before it is read.
+
+    Raises:
+        JsonError: as `parse_json`, or the file is missing, unreadable or too large.
+    """
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise JsonError(f"{path} has {size:,} bytes, and a JSON file is read at once up to {largest:,}: split it")
+        return parse_json(path.read_bytes(), path, unique)
+    except OSError as error:
+        raise JsonError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"an object has the key {twice[:80]!r} more than once")
+    return found
 
 
 def cache_dir() -> Path:
