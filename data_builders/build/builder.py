@@ -22,6 +22,7 @@ from typing import Any
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import TEMPORARY, claimed, remove_leftovers, sync_files, writing
 from ssl4rl_plugin.core.processes import WorkerDiedError, as_completed, cores
+from ssl4rl_plugin.core.safe_path import ray_environment
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, BuildPlan, PlanError, plan_from, read_plan
 from ssl4rl_plugin.data.manifest import Manifest
@@ -260,7 +261,7 @@ def _through_ray(
 def _join_cluster(ray: Any, address: str | None) -> None:
     """Connect to the cluster at an address, in RAY_ADDRESS, or on this machine; else start one that only this machine can
     reach. Raises BuildError."""
-    quiet = {"log_to_driver": False, "logging_level": "error"}
+    quiet = {"log_to_driver": False, "logging_level": "error", "runtime_env": ray_environment()}
     named = address or os.environ.get("RAY_ADDRESS")
     try:
         ray.init(address=named or "auto", **quiet)

@@ -6,6 +6,7 @@ command imports its implementation when it runs, so that `ssl4rl --help` stays f
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,10 @@ class _Commands(TyperGroup):
     """Prints an error that the user can correct as one message, with exit code 2; all others keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        # As in core.safe_path, whose import would make help slow: nothing is imported from the current folder, here or in
+        # the processes that libraries start.
+        sys.path[:] = [place for place in sys.path if place]
+        os.environ["PYTHONSAFEPATH"] = "1"
         try:
             return super().invoke(ctx)
         except Exception as error:

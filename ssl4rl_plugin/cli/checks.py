@@ -28,6 +28,7 @@ from ssl4rl_plugin.cli.catalogue import source_entries, task_entries
 from ssl4rl_plugin.cli.check import Check, requirement
 from ssl4rl_plugin.cli.container import installed_image
 from ssl4rl_plugin.core.processes import cores
+from ssl4rl_plugin.core.safe_path import environment, run_code
 from ssl4rl_plugin.training.machine import GIB, Machine, package_findings, shared_memory_findings, unusable
 
 PROBE_SECONDS = 180
@@ -97,7 +98,7 @@ def probe(code: str, *arguments: str) -> dict[str, Any]:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
+            run_code(code, *arguments), env=environment(),
             capture_output=True, text=True, errors="replace", timeout=PROBE_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -12,6 +12,7 @@
     registry                     objects by name, from entry points
     seeding                      random generators, seeded by hashes
     files, processes             atomic writing; worker processes
+    safe_path                    processes that import nothing from the current folder
     spans                        finding answers in running text
 """
 

@@ -18,12 +18,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
 
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.safe_path import environment, run_code
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 _AHEAD = 2  # jobs running or queued, for each worker
-_BOOT = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {0} import serve; serve()"
+_BOOT = "import pickle; sys.path[:] = pickle.load(sys.stdin.buffer); from {0} import serve; serve()"
 
 
 class WorkerDiedError(UserError):
@@ -52,8 +53,8 @@ class Process(Generic[JobT, ResultT]):
         # One core per worker: libraries get one thread. A new session: Ctrl-C reaches only the caller.
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT.format(__name__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, **alone}, start_new_session=True,
+            run_code(_BOOT.format(__name__)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=environment(**alone), start_new_session=True,
         )  # fmt: skip
         try:
             loaded, problem = self._answer(sys.path, pickled)

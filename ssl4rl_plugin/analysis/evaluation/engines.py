@@ -9,7 +9,6 @@ import os
 import pickle
 import queue
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from ssl4rl_plugin.analysis.evaluation import worker
 from ssl4rl_plugin.analysis.evaluation.predictions import Prediction
 from ssl4rl_plugin.analysis.evaluation.worker import EngineJob
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.safe_path import environment, run_module
 
 
 class EngineError(UserError):
@@ -77,8 +77,8 @@ def answers(job: EngineJob, logs: Path, extra: Sequence[Mapping[str, str]]) -> I
                 continue
             with (logs / f"engine-{number}.log").open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", worker.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                    env={**os.environ, **variables}, start_new_session=True,
+                    run_module(worker.__name__), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                    env=environment(**variables), start_new_session=True,
                 )  # fmt: skip
             started.append(process)
             threading.Thread(target=_listen, args=(number, process, messages), daemon=True).start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import making_folder
+from ssl4rl_plugin.core.safe_path import environment, run_module
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 ADAPTER = "lora_adapter"
@@ -107,12 +107,11 @@ def _merge(actor: Path, backend: str, work: Path, say: Callable[[str], None]) ->
     say(f"merging {actor} with verl's model merger into {merged} (weights become bfloat16)")
     log = merged.with_suffix(".log")
     with making_folder(merged) as unfinished:
-        command = [
-            sys.executable, "-m", "verl.model_merger", "merge", "--backend", backend, "--local_dir", str(actor),
-            "--target_dir", str(unfinished),
-        ]  # fmt: skip
+        command = run_module(
+            "verl.model_merger", "merge", "--backend", backend, "--local_dir", str(actor), "--target_dir", str(unfinished),
+        )  # fmt: skip
         with log.open("w") as output:
-            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT)
+            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment())
         if done.returncode or not _weights(unfinished):
             tail = "".join(deque(log.open(errors="replace"), maxlen=8))
             raise ModelError(f"verl's model merger failed on {actor}; the end of {log}:\n{tail}")
