@@ -49,6 +49,7 @@ class SourceSettings:
     """Where items come from."""
 
     name: str
+    """A registered source; empty to choose it by the path (`data.choose_source`)."""
     path: str | None
     options: dict[str, Any]
     manifest: str | None
@@ -56,6 +57,10 @@ class SourceSettings:
     max_pixels: int
     train_size: int | float | None = None
     """Training images to use: a share (float in (0, 1]), a number (int), or None for all, as in scikit-learn."""
+    label: str = ""
+    """Its name among several sources of a run, in metrics and ids; empty for the only source of a run."""
+    weight: float | None = None
+    """Share of the samples, relative to the other sources that the same tasks draw from; see `data.decks`."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +80,5 @@ class StreamSettings:
     """Every epoch repeats the samples of the first, in a new order; False makes new ones."""
     videos_as: str = "auto"
     """How the model gets clips: `video`, `images` (one for each frame), or `auto` (video if its processor supports it)."""
+    sources: tuple[SourceSettings, ...] = ()
+    """Several sources, each with its own label, in place of `source`; empty for a run with one source."""

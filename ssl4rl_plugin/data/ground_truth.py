@@ -6,15 +6,14 @@ import json
 from typing import Any
 
 
-def encode_truth(task: str, level: str, options: dict[str, Any], truth: Any, sample: str) -> str:
+def encode_truth(task: str, level: str, options: dict[str, Any], truth: Any, sample: str, source: str = "") -> str:
     """The ground truth of a sample as JSON; see `compute_score`.
 
     `sample` is the sample's key, such as `train:17`. verl writes the ground truth into its rollout dumps; with the key,
-    the sample and its images can be made again.
+    the sample and its images can be made again. `source` is the label of its source, in a run with several.
     """
-    return json.dumps(
-        {"task": task, "level": level, "options": options, "truth": truth, "sample": sample}, sort_keys=True
-    )
+    values = {"task": task, "level": level, "options": options, "truth": truth, "sample": sample}
+    return json.dumps(values | ({"source": source} if source else {}), sort_keys=True)
 
 
 def encode_question(

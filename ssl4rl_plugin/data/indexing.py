@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.registry import Registry
 from ssl4rl_plugin.data.arms import SourceSettings, StreamSettings
+from ssl4rl_plugin.data.choose_source import source_of
 from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.manifest import Manifest, is_manifest
+from ssl4rl_plugin.data.mixture import Mixture
 from ssl4rl_plugin.data.source import SourceError, load_source
 
 Indexer = Callable[..., Manifest | GraphManifest]
@@ -22,12 +25,20 @@ val_fraction, seed and progress."""
 indexers: Registry[Indexer] = Registry("ssl4rl.indexers", "indexer")
 
 
-def load_manifest(settings: StreamSettings, progress: bool = False) -> Manifest | GraphManifest:
-    """The manifest of the source in `settings`. Raises SourceError.
+def load_manifest(settings: StreamSettings, progress: bool = False) -> Manifest | GraphManifest | Mixture:
+    """The manifest of the source in `settings`, or the mixture of its sources. Raises SourceError.
 
-    If the path is that of a manifest, it is used unchanged; otherwise one is made or updated.
+    If a path is that of a manifest, it is used unchanged; otherwise one is made or updated.
     """
-    return manifest_of(settings.source, settings.seed, progress)
+    if not settings.sources:
+        return manifest_of(settings.source, settings.seed, progress)
+    found = []
+    for one in settings.sources:
+        try:
+            found.append(manifest_of(one, settings.seed, progress))
+        except UserError as error:
+            raise SourceError(f"ssl4rl.sources, {one.label!r}: {error}") from error
+    return Mixture(settings.sources, found)
 
 
 def picture_manifest(spec: SourceSettings, seed: int, progress: bool = False) -> Manifest:
@@ -42,7 +53,7 @@ def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Mani
     """`load_manifest` for a source and the seed of its split."""
     if spec.path is not None and is_manifest(Path(spec.path)):
         return Manifest.load(spec.path)
-    source = load_source(spec.name, spec.path, **spec.options)
+    source = load_source(spec.name or _chosen(spec.path), spec.path, **spec.options)
     return indexers.get(source.kind)(
         source,
         Path(spec.manifest) if spec.manifest else None,
@@ -50,3 +61,11 @@ def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Mani
         seed=seed,
         progress=progress,
     )
+
+
+def _chosen(path: str | None) -> str:
+    """The source that reads a path. Raises UserError."""
+    place = Path(path or "").expanduser()
+    if not place.exists():
+        raise SourceError(f"there is no path {path}; name the source if it is none (`ssl4rl sources` lists them)")
+    return source_of(place)

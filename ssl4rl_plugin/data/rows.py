@@ -16,6 +16,7 @@ from PIL import Image
 
 from ssl4rl_plugin.core import Clip, pieces
 from ssl4rl_plugin.data.arms import Arm
+from ssl4rl_plugin.data.mixture import Mixture
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample, extra_info
 
 PROBES = 4
@@ -29,7 +30,8 @@ class Row:
     kind: str
     """Name for messages: the arm, such as `rotation:pair_90`, or the benchmark."""
     data_source: str
-    """The name under which verl groups its metrics: `ssl4rl/<task>` or `bench/<benchmark>/<category>`."""
+    """The name under which verl groups its metrics: `ssl4rl/<task>`, with several sources `ssl4rl/<task>/<source>`, or
+    `bench/<benchmark>/<category>`."""
     prompt: str
     """The user's turn, answer format included, with `<image>` and `<video>` marks."""
     images: tuple[Image.Image, ...]
@@ -67,7 +69,7 @@ def row_of(made: StreamSample) -> Row:
     """The row of a finished sample."""
     return Row(
         kind=made.arm.key,
-        data_source=made.arm.data_source,
+        data_source=made.data_source,
         prompt=made.prompt,
         images=made.sample.images,
         videos=made.sample.videos,
@@ -113,7 +115,15 @@ class OnlineRows:
     def state(self) -> dict[str, Any]:
         settings = self.stream.settings
         arms = [f"{arm.key} x {arm.weight}" for arm in settings.arms]
-        state: dict[str, Any] = {"seed": settings.seed, "tasks": arms, "images": self.stream.manifest.digest}
+        state: dict[str, Any] = {"seed": settings.seed, "tasks": arms}
+        if isinstance(self.stream.manifest, Mixture):
+            state["sources"] = [
+                f"{one.label} {part.manifest.digest} x {one.weight} of {one.train_size} at {one.max_pixels}"
+                for part in self.stream.manifest.parts
+                for one in (part.settings,)
+            ]
+        else:
+            state["images"] = self.stream.manifest.digest
         # Only if they are not the default: checkpoints of earlier versions lack these keys.
         if settings.source.train_size is not None:
             state["train_size"] = settings.source.train_size

@@ -1,4 +1,4 @@
-"""The stream of samples of a run: sample i is a pure function of the settings, the manifest and i.
+"""The stream of samples of a run: sample i is a pure function of the settings, the manifests and i.
 
 This module imports neither verl nor torch, so the online dataset, the preview, the report and the tests see the same
 samples. Each epoch shows every item once, in a new order and with new corruptions (`fixed_corruptions`: with the same ones).
@@ -8,26 +8,24 @@ that it would have seen.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from ssl4rl_plugin.core import RGBD, Clip, GraphNode, Item, Rejection, Sample
-from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core import Item, Rejection, Sample
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.arms import Arm, StreamSettings
+from ssl4rl_plugin.data.decks import Deck
 from ssl4rl_plugin.data.graphs import GraphItem, GraphManifest
 from ssl4rl_plugin.data.ground_truth import encode_truth
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest, ManifestItem
+from ssl4rl_plugin.data.mixture import Joined, Mixture, Part
+from ssl4rl_plugin.data.pools import Pool, SampleError, SourceItems, check_groups, pools
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +35,6 @@ ITEMS_PER_SAMPLE = 64
 """Items that are tried before the run stops with an error: a task that refuses 64 in a row does not fit the images."""
 NODES_PER_SAMPLE = 1024
 """The same for nodes of a graph: they are cheap to try, and few of them may fit a task."""
-
-
-class SampleError(UserError):
-    """No item fits a task. The message counts the reasons."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +50,8 @@ class StreamSample:
     """How to write the answer: one of the wordings of the run's answer format."""
     refused: tuple[str, ...]
     """Reasons of the draws that the task refused before this one, in order."""
+    source: str = ""
+    """Label of the item's source, in a run with several sources."""
 
     @property
     def key(self) -> str:
@@ -66,7 +62,12 @@ class StreamSample:
     def truth_json(self) -> str:
         """The row's ground truth for the reward function, as JSON; see `encode_truth`."""
         arm = self.arm
-        return encode_truth(arm.task.name, arm.level_name, arm.options, self.sample.truth, self.key)
+        return encode_truth(arm.task.name, arm.level_name, arm.options, self.sample.truth, self.key, self.source)
+
+    @property
+    def data_source(self) -> str:
+        """The name under which verl groups metrics: `ssl4rl/<task>`, or `ssl4rl/<task>/<source>` with several sources."""
+        return f"{self.arm.data_source}/{self.source}" if self.source else self.arm.data_source
 
     @property
     def prompt(self) -> str:
@@ -82,46 +83,39 @@ class StreamSample:
 class SampleStream:
     """Samples of one split, by number.
 
+    Each task draws from the sources of its kind (`pools`). An image task draws from sources of images, or if there are
+    none, from those of RGB-D pairs and videos. Where several sources are of one kind, a `Deck` divides the samples.
+
     Args:
         settings: the run's settings.
-        manifest: the indexed source.
+        manifest: the indexed source, or the sources of a run with several.
         split: `train` (items epoch by epoch, arms by weight) or `val` (`val_samples` of every arm, in arm order).
     """
 
-    def __init__(self, settings: StreamSettings, manifest: Manifest | GraphManifest, split: str):
+    def __init__(self, settings: StreamSettings, manifest: Manifest | GraphManifest | Mixture, split: str):
         if split not in ("train", "val"):
             raise ValueError(f"split must be train or val, got {split!r}")
         self.settings = settings
         self.manifest = manifest
         self.split = split
-        self.items: Sequence[ManifestItem | GraphItem] = manifest.items(split)
-        if split == "train" and settings.source.train_size is not None:
-            self.items = _Subset(self.items, settings.source.train_size, settings.seed)
         self.refusals: Counter[str] = Counter()
         """Number of refused draws so far in this process, by `task:level: reason`."""
-        if not self.items:
+        parts = manifest.parts if isinstance(manifest, Mixture) else (Part(settings.source, manifest),)
+        self.sources = tuple(SourceItems(part, settings.seed, split) for part in parts)
+        if not isinstance(manifest, Mixture) and not self.items:
             raise SampleError(
                 f"the {split} split has no images ({len(manifest.items('train'))} in train, {len(manifest.items('val'))} "
                 f"in val); add images or change ssl4rl.source.val_fraction (now {settings.source.val_fraction})"
             )
-        kind = manifest.source.kind
+        self._pool_of = pools(settings.arms, self.sources)
+        self._decks = {pool: self._deck(pool) for pool in self._pool_of.values()}
         for arm in settings.arms:
-            if arm.task.kind != kind and not (arm.task.kind == "image" and kind != "graph"):
-                raise SampleError(
-                    f"task {arm.key} needs items of kind {arm.task.kind!r}, and source {manifest.source.name!r} has items "
-                    f"of kind {kind!r}: choose a source that fits (`ssl4rl sources` lists each one's kind)"
-                )
-        needed = max(arm.task.others_needed for arm in settings.arms)
-        groups: set[str] = set()
-        for item in self.items:  # stops early: there may be a million
-            if len(groups) > needed or not needed:
-                break
-            groups.add(item.group)
-        if needed and len(groups) <= needed:
-            raise SampleError(
-                f"the {split} split has {len(groups)} group(s) of images, and a task needs {needed + 1}: near-duplicates "
-                "count as one group, so add images of other things"
-            )
+            check_groups(arm, self._pool_of[arm.key], split)
+
+    @property
+    def items(self) -> Sequence[ManifestItem | GraphItem]:
+        """The items of all sources, one after another."""
+        return Joined([source.items for source in self.sources])
 
     def __len__(self) -> int:
         if self.split == "val":
@@ -133,139 +127,133 @@ class SampleStream:
         self._check(index)
         if self.split == "val":
             return self.of_arm(index, self.settings.arms[index // self.settings.val_samples])
-        rng = rng_for(self.settings.seed, self.split, "arm", self._made_as(index))
-        return self.of_arm(index, rng.choices(self.settings.arms, [arm.weight for arm in self.settings.arms])[0])
+        arms, seen = self.settings.arms, (index,)
+        if self._fixed:
+            # Each item keeps its task. With several pools, the row first belongs to one of them.
+            if len(self._decks) > 1:
+                pool = self._pool_of[self._drawn(arms, index).key]
+                arms = tuple(arm for arm in arms if self._pool_of[arm.key] == pool)
+            place = self._place(index, arms[0])
+            seen = (*place.source.key, place.made_as)
+        return self.of_arm(index, self._drawn(arms, *seen))
 
     def of_arm(self, index: int, arm: Arm) -> StreamSample:
         """Make sample `index` from the given arm instead of a drawn one. Raises the errors of `[]`."""
         self._check(index)
-        made_as = self._made_as(index)
-        position = made_as % self.settings.val_samples if self.split == "val" else made_as
-        epoch, place = divmod(position, len(self.items))
-        order = self._order(epoch)
+        found = self._place(index, arm)
+        source, order = found.source, found.source.order(found.epoch)
         refused: list[str] = []
-        tried = NODES_PER_SAMPLE if self.manifest.source.kind == "graph" else ITEMS_PER_SAMPLE
-        for step in range(min(tried, len(self.items))):
-            row = self.items[order[(place + step) % len(order)]]
+        tried = NODES_PER_SAMPLE if source.kind == "graph" else ITEMS_PER_SAMPLE
+        for step in range(min(tried, len(source.items))):
+            row = source.items[order[(found.place + step) % len(order)]]
             try:
-                data = self._open(row)
+                item = source.opened(row)
             except ImageError as error:  # readable when indexed: the file changed or the disk failed
                 refused.append(error.reason)
-                logger.warning("%s could not be read: %s", row.id, error)
+                logger.warning("%s could not be read: %s", source.id_of(row), error)
                 continue
-            item = Item(row.id, data, row.group)
             for attempt in range(DRAWS_PER_ITEM):
-                draw = epoch * DRAWS_PER_ITEM + attempt
+                draw = found.epoch * DRAWS_PER_ITEM + attempt
                 # An item that replaces another must not repeat the sample that it gives at its own index.
-                rng = rng_for(self.settings.seed, self.split, arm.key, row.id, draw, made_as + 1 if step else 0)
+                instead = found.made_as + 1 if step else 0
+                rng = rng_for(self.settings.seed, self.split, arm.key, item.id, draw, instead)
                 if arm.task.others_needed:
-                    item = replace(item, others=self._others(arm, row, rng, refused))
+                    item = replace(item, others=self._others(arm, source, item.group, rng, refused))
                 made = arm.task.generate(item, arm.level, rng)
                 if isinstance(made, Sample):
                     self.refusals.update(f"{arm.key}: {reason}" for reason in refused)
                     instruction = rng.choice(self.settings.answer_format.instructions)
-                    return StreamSample(index, self.split, arm, row.id, made, instruction, tuple(refused))
+                    return StreamSample(
+                        index, self.split, arm, item.id, made, instruction, tuple(refused), source.label
+                    )
                 if not isinstance(made, Rejection):
                     raise SampleError(f"{arm.key}: generate returned a {type(made).__name__}, not Sample or Rejection")
                 refused.append(made.reason)
         reasons = ", ".join(f"{reason} {count}x" for reason, count in Counter(refused).most_common())
+        of = f" of source {source.label!r}" if source.label else ""
         raise SampleError(
-            f"task {arm.key} refused {len(refused)} draws in a row from the {self.split} images ({reasons}): "
+            f"task {arm.key} refused {len(refused)} draws in a row from the {self.split} images{of} ({reasons}): "
             "these images do not fit the task at this level"
         )
 
-    def _made_as(self, index: int) -> int:
-        """The index whose sample `index` shows: its own, or with fixed corruptions that of its item in the first epoch.
+    @property
+    def _fixed(self) -> bool:
+        """Whether every epoch repeats the samples of the first. Validation has one sample for each index in any case."""
+        return self.settings.fixed_corruptions and self.split == "train"
 
-        Validation has one sample for each index in any case.
-        """
-        if not self.settings.fixed_corruptions or self.split == "val":
-            return index
-        epoch, place = divmod(index, len(self.items))
-        return self._first_places[self._order(epoch)[place]]
+    def _drawn(self, arms: Sequence[Arm], *seen: str | int) -> Arm:
+        """One of the arms by weight, the same for the same `seen`."""
+        rng = rng_for(self.settings.seed, self.split, "arm", *seen)
+        return rng.choices(arms, [arm.weight for arm in arms])[0]
 
-    @functools.cached_property
-    def _first_places(self) -> list[int]:
-        """The place of each item in the first epoch."""
-        places = [0] * len(self.items)
-        for place, number in enumerate(self._order(0)):
-            places[number] = place
-        return places
+    def _place(self, index: int, arm: Arm) -> _Place:
+        """Where the item of sample `index` is."""
+        pool = self._pool_of[arm.key]
+        position = index % self.settings.val_samples if self.split == "val" else index
+        number, use = self._decks[pool].draw(position)
+        source = pool[number]
+        epoch, place = divmod(use, len(source.items))
+        if not self._fixed:
+            return _Place(source, epoch, place, index)
+        first = source.first_places[source.order(epoch)[place]]
+        return _Place(source, 0, first, first)
 
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of a stream of {len(self)}")
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 -- the stream lives as long as its run
-    def _order(self, epoch: int) -> list[int]:
-        """Permutation of the items for one epoch."""
-        order = list(range(len(self.items)))
-        rng_for(self.settings.seed, self.split, "order", epoch).shuffle(order)
-        return order
-
-    def _open(self, row: ManifestItem | GraphItem) -> Image.Image | RGBD | Clip | GraphNode:
-        """The `Item.data` of a row. Raises ImageError."""
-        if isinstance(self.manifest, GraphManifest):
-            assert isinstance(row, GraphItem)
-            return self.manifest.open(row)
-        assert isinstance(row, ManifestItem)
-        return self.manifest.open(row, max_pixels=self.settings.source.max_pixels)
+    def _deck(self, pool: Pool) -> Deck:
+        key = (self.settings.seed, self.split, "sources", *(source.label for source in pool))
+        return Deck([len(source.items) for source in pool], [source.weight for source in pool], key)
 
     def _others(
-        self, arm: Arm, row: ManifestItem | GraphItem, rng: random.Random, refused: list[str]
+        self, arm: Arm, source: SourceItems, group: str, rng: random.Random, refused: list[str]
     ) -> tuple[Item, ...]:
-        """Uniformly drawn items of other groups, all groups distinct. Skips unreadable items and adds them to `refused`."""
+        """Uniformly drawn items of other groups, all groups distinct. Skips unreadable items and adds them to `refused`.
+
+        They are of the same source, so that the look of a source gives nothing away, or if it has too few groups, of all
+        sources that the task draws from.
+        """
+        needed = arm.task.others_needed
+        pool = (source,) if source.has_groups(needed + 1) else self._pool_of[arm.key]
+        sizes = [len(one.items) for one in pool]
         found: list[Item] = []
-        groups = {row.group}
-        for _ in range(ITEMS_PER_SAMPLE * max(1, arm.task.others_needed)):
-            if len(found) == arm.task.others_needed:
+        groups = {group}
+        for _ in range(ITEMS_PER_SAMPLE * max(1, needed)):
+            if len(found) == needed:
                 return tuple(found)
-            other = self.items[rng.randrange(len(self.items))]
-            if other.group in groups:
+            place, number = rng.randrange(sum(sizes)), 0
+            while place >= sizes[number]:
+                place, number = place - sizes[number], number + 1
+            other = pool[number].items[place]
+            if pool[number].group_of(other) in groups:
                 continue
             try:
-                found.append(Item(other.id, self._open(other), other.group))
-                groups.add(other.group)
+                found.append(pool[number].opened(other))
+                groups.add(found[-1].group)
             except ImageError as error:
                 refused.append(error.reason)
         raise SampleError(
-            f"task {arm.key} found no {arm.task.others_needed} readable images of other groups in the {self.split} split: "
+            f"task {arm.key} found no {needed} readable images of other groups in the {self.split} split: "
             "nearly all images are near-duplicates of one another, or cannot be read"
         )
 
 
-class _Subset(Sequence[ManifestItem | GraphItem]):
-    """A random subset of the items, in their order. For one seed, smaller subsets are contained in larger ones.
+@dataclass(frozen=True)
+class _Place:
+    """Where an item is in a stream."""
 
-    `size` is a number of items (int) or a share (float). Raises SampleError if there are fewer items.
-    """
-
-    def __init__(self, items: Sequence[ManifestItem | GraphItem], size: int | float, seed: int) -> None:
-        count = size if isinstance(size, int) else max(1, round(size * len(items)))
-        if count > len(items):
-            raise SampleError(
-                f"ssl4rl.source.train_size is {count}, and there are {len(items)} training images: lower it"
-            )
-        order = list(range(len(items)))
-        rng_for(seed, "train", "subset").shuffle(order)
-        self._items = items
-        self._places = np.sort(np.array(order[:count], dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> ManifestItem | GraphItem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[ManifestItem | GraphItem]: ...
-    def __getitem__(self, index: int | slice) -> ManifestItem | GraphItem | list[ManifestItem | GraphItem]:
-        if isinstance(index, slice):
-            return [self._items[int(place)] for place in self._places[index]]
-        return self._items[int(self._places[index])]
+    source: SourceItems
+    epoch: int
+    place: int
+    """In the source's order of that epoch."""
+    made_as: int
+    """Part of the seed of a sample whose item replaces another one."""
 
 
 def extra_info(made: StreamSample) -> dict[str, Any]:
     """verl's `extra_info` of a row: the same keys for every task. No prompt contains it."""
+    of = {"source": made.source} if made.source else {}
     return {
         "index": made.index,
         "split": made.split,
@@ -276,4 +264,5 @@ def extra_info(made: StreamSample) -> dict[str, Any]:
         "gold": made.gold,
         "params": json.dumps(made.sample.params, sort_keys=True),
         "refused": json.dumps(made.refused),
+        **of,
     }

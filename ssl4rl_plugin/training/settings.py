@@ -7,8 +7,11 @@ the config through `Settings`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
@@ -49,10 +52,48 @@ class SourceSection(ConfigModel):
     @field_validator("train_size", mode="plain")
     @classmethod
     def _size(cls, value: Any) -> int | float | None:
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if value is None or whole or (isinstance(value, float) and 0 < value <= 1):
+        return _train_size(value)
+
+
+class SourceEntry(ConfigModel):
+    """An entry of `ssl4rl.sources`; see `SourceSettings`. A missing val_fraction, max_pixels or train_size is that of
+    `ssl4rl.source`."""
+
+    path: str | None = None
+    source: str | None = None
+    """Name of a registered source; None to choose it by the path, as commands do."""
+    name: str | None = None
+    """Name in metrics, rows and the report; None for the last part of the path."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    options: Options = {}
+    manifest: str | None = None
+    val_fraction: Share | None = None
+    max_pixels: PixelCount | None = None
+    train_size: int | float | None = None
+
+    @field_validator("train_size", mode="plain")
+    @classmethod
+    def _size(cls, value: Any) -> int | float | None:
+        return _train_size(value)
+
+    @field_validator("weight", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("name")
+    @classmethod
+    def _label(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"[\w.-]+", value):
             return value
-        raise ValueError(f"must be a share in (0, 1] (0.25) or a number from 1, got {value!r}")
+        raise ValueError(f"is part of metrics' names and may have letters, digits, '_', '-' and '.', got {value!r}")
+
+
+def _train_size(value: Any) -> int | float | None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value is None or whole or (isinstance(value, float) and 0 < value <= 1):
+        return value
+    raise ValueError(f"must be a share in (0, 1] (0.25) or a number from 1, got {value!r}")
 
 
 class TaskSection(ConfigModel):
@@ -77,6 +118,15 @@ class BenchmarkSection(ConfigModel):
     max_pixels: PixelCount | None = None
 
 
+class RewardSection(ConfigModel):
+    """What `rewards.compute_score` is called with, for runs that give it another value than `ssl4rl` has."""
+
+    answer_format: str = "think_answer"
+    format_weight: Share = 0.1
+    partial_credit: Annotated[float, Field(ge=0, le=1)] = 0.5
+    partial_credit_by: Credit = "similarity"
+
+
 class Section(ConfigModel):
     """All keys of `ssl4rl:`; see `Settings`. Keys of type Any have a check of their own."""
 
@@ -85,6 +135,7 @@ class Section(ConfigModel):
     options: Options = {}
     """Fields of the levels, for all tasks; null leaves a field as the level has it."""
     source: Any
+    sources: list[Any] | None = None
     answer_format: AnswerFormat
     format_weight: Share = 0.1
     partial_credit: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -97,6 +148,7 @@ class Section(ConfigModel):
     data: str | None = None
     benchmarks: list[Any] | None = None
     benchmark_max_pixels: PixelCount = BENCHMARK_PIXELS
+    allow_left_out: Annotated[float, Field(ge=0, le=1)] = 0.01
     transductive: bool = False
     curriculum: Any = None
     gpu_memory: Any = None
@@ -134,6 +186,8 @@ class Settings(StreamSettings):
     """What is validated on beside the pretext tasks."""
     benchmark_max_pixels: int = BENCHMARK_PIXELS
     """Most pixels that the pictures of a benchmark's question have together, unless the benchmark has its own limit."""
+    allow_left_out: float = 0.01
+    """Largest share of a benchmark's questions that a run may leave out because their prompts do not fit."""
     transductive: bool = False
     """Images of these benchmarks may be trained on."""
     curriculum: CurriculumSettings | None = None
@@ -151,6 +205,7 @@ class Settings(StreamSettings):
             seed=section.seed,
             arms=parse_arms(section.tasks, options, every_level=curriculum is not None),
             source=SourceSettings(**dict(source)),
+            sources=parse_sources(section.sources or [], source),
             answer_format=section.answer_format,
             epochs=section.epochs,
             fixed_corruptions=section.fixed_corruptions,
@@ -160,6 +215,7 @@ class Settings(StreamSettings):
             data=section.data,
             benchmarks=parse_benchmarks(section.benchmarks or [], section.benchmark_max_pixels),
             benchmark_max_pixels=section.benchmark_max_pixels,
+            allow_left_out=section.allow_left_out,
             transductive=section.transductive,
             curriculum=curriculum,
         )
@@ -232,6 +288,60 @@ def parse_arms(
     if sum(arm.weight for arm in arms) <= 0:
         raise SettingsError("ssl4rl.tasks: all weights are 0")
     return tuple(arms)
+
+
+def parse_sources(entries: Sequence[Any], common: SourceSection) -> tuple[SourceSettings, ...]:
+    """The sources that `ssl4rl.sources` names: mappings with the keys of `SourceEntry`.
+
+    `common` is `ssl4rl.source`, whose path must then be unset. Raises SettingsError.
+    """
+    if entries and common.path not in (None, "???"):
+        raise SettingsError(
+            f"ssl4rl.source.path is {common.path!r} and ssl4rl.sources lists other sources: name all of them in "
+            "ssl4rl.sources, and set ssl4rl.source.path=null"
+        )
+    sections = []
+    for number, entry in enumerate(entries):
+        section = SourceEntry.read(entry, f"ssl4rl.sources.{number}", SettingsError)
+        if section.path in (None, "???") and section.source is None:
+            raise SettingsError(
+                f"ssl4rl.sources.{number} needs a path, or a source that needs none: {{path: /data/photos}} or "
+                "{source: sample_photos} (`ssl4rl sources` lists the sources)"
+            )
+        sections.append(section)
+    return tuple(
+        SourceSettings(
+            name=section.source or "",
+            path=section.path,
+            options=section.options,
+            manifest=section.manifest,
+            val_fraction=common.val_fraction if section.val_fraction is None else section.val_fraction,
+            max_pixels=section.max_pixels or common.max_pixels,
+            train_size=common.train_size if section.train_size is None else section.train_size,
+            label=label,
+            weight=section.weight,
+        )
+        for section, label in zip(sections, _labels(sections), strict=True)
+    )
+
+
+def _labels(sections: Sequence[SourceEntry]) -> list[str]:
+    """The names of sources: given ones, or the last part of each path, made unique. Raises SettingsError."""
+    given = [section.name for section in sections if section.name is not None]
+    if twice := sorted({name for name in given if given.count(name) > 1}):
+        raise SettingsError(f"ssl4rl.sources has two entries with the name {twice[0]!r}: give each its own")
+    taken = set(given)
+    found = []
+    for section in sections:
+        label = section.name
+        if label is None:
+            last = Path(section.path).name if section.path is not None else section.source or ""
+            base = re.sub(r"[^\w.-]+", "_", last).strip("_.") or "source"
+            names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2)))
+            label = next(name for name in names if name not in taken)
+            taken.add(label)
+        found.append(label)
+    return found
 
 
 def parse_benchmarks(entries: Sequence[Any], max_pixels: int = BENCHMARK_PIXELS) -> tuple[BenchmarkSettings, ...]:
