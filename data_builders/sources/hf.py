@@ -1,103 +1,152 @@
-"""The hf source: a data set that the library `datasets` saved to disk, memory-mapped."""
+"""The hf source: a data set of the Hugging Face Hub by its name, a local folder in its layout, or a saved data set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.arrow import BATCH, ArrowSource, Cell
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-WHOLE = "all"
-"""The only part of a data set without splits."""
+from ssl4rl_plugin.data.source import Record, Source, SourceError
+from ssl4rl_plugin.data_builders.sources.hub import DataFiles, hub_files, hub_name, local_files
+from ssl4rl_plugin.data_builders.sources.hub_readers import reader_of
+from ssl4rl_plugin.data_builders.sources.saved import SavedSource, is_saved
+from ssl4rl_plugin.data_builders.sources.tables import TableRow, TableSource
 
 
-class HfSource(ArrowSource):
-    """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote. The parts are the splits of a `DatasetDict`.
-    For columns, refs and options see `ArrowSource`.
+class HfSource(TableSource):
+    """A data set of the Hugging Face Hub (`ORG/NAME`), a local folder in the Hub's layout, or a folder that
+    `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote. A path that exists is taken for a folder.
 
-    Pictures are read as stored bytes. The library decodes nothing and runs no code of the data set.
+    For the Hub, the files of the configuration and the splits that are asked for are downloaded into the Hub's own cache,
+    and read there: parquet and Arrow files, tar files (WebDataset), and image files. The library `datasets` finds the files.
+    No code of the data set runs. The branch or tag is resolved to a commit, which the manifest keeps. Each part has the
+    split that `datasets` gives it. For columns and refs see `ArrowSource`.
+
+    Args:
+        path: the name or the folder.
+        columns: names of the columns with pictures; None finds them.
+        split_column: the column that names a row's split.
+        use_splits: whether to use the splits of the data set; None: if there is a `train` split and another.
+        config: name of the configuration; None for the only one or the default.
+        split: the split, or a list of splits, to read; None for all.
+        revision: branch, tag or commit of a data set of the Hub; None for `main`.
     """
 
     name: ClassVar[str] = "hf"
-    summary: ClassVar[str] = "a Hugging Face data set saved with save_to_disk"
+    summary: ClassVar[str] = "a data set of the Hugging Face Hub by its name, or one saved with save_to_disk"
     schema: ClassVar[str] = (
-        "a folder with dataset_dict.json, or with state.json and dataset_info.json; columns of type Image, binary or "
-        "text, or lists of these"
+        "ORG/NAME on the Hub or a local copy: parquet or Arrow files with columns of type Image, binary or text, or lists "
+        "of these; tar files of images; image files. Or a folder that save_to_disk wrote"
     )
-    licence: ClassVar[str] = "that of the data set"
-    where: ClassVar[str] = "give the folder that Dataset.save_to_disk or DatasetDict.save_to_disk wrote"
+    licence: ClassVar[str] = "that of the data set; `ssl4rl index` shows what its card states"
+    where: ClassVar[str] = (
+        "give the name ORG/NAME of a data set on the Hub, a local copy of its repository, or the folder that "
+        "Dataset.save_to_disk or DatasetDict.save_to_disk wrote"
+    )
 
-    def _open(self, place: Path) -> None:
-        if not is_saved(place):
+    def __init__(
+        self,
+        path: str | Path | None,
+        columns: Sequence[str] | None = None,
+        split_column: str | None = None,
+        use_splits: bool | None = None,
+        config: str | None = None,
+        split: str | Sequence[str] | None = None,
+        revision: str | None = None,
+    ) -> None:
+        columns = [columns] if isinstance(columns, str) else columns and list(columns)
+        options: dict[str, Any] = {"columns": columns, "split_column": split_column, "use_splits": use_splits}
+        super().__init__(path, **options)
+        self._reading = options
+        self._reader: Source | None = None
+        self._repo: str | None = None
+        self._config = None if config is None else str(config)
+        self._split = [str(split)] if isinstance(split, (str, int)) else split and [str(one) for one in split]
+        self._licence: str | None = None
+        name, named_revision = self._hub_name(path, revision)
+        if name is None:
+            self._open_local(self.existing_path(), revision)
+            return
+        if named_revision and revision is not None and named_revision != str(revision):
+            raise SourceError(f"source 'hf': {path} names the revision {named_revision}, the option names {revision}")
+        files = hub_files(
+            name, self._config, self._split, named_revision or (None if revision is None else str(revision))
+        )
+        assert files.repo is not None
+        self._repo = files.repo
+        # Not `Path.resolve`: the manifest keeps the name, and a run on another machine takes it for a name again.
+        self.path = Path(files.repo)
+        self._keep(files, revision=files.commit)
+
+    def _hub_name(self, path: str | Path | None, revision: str | None) -> tuple[str | None, str | None]:
+        """The data set's name and revision; None for a local path."""
+        if path is None or (revision is None and self.path is not None and self.path.exists()):
+            return None, None
+        found = hub_name(str(path))
+        if found is None and revision is not None:
             raise SourceError(
-                f"source 'hf': {place} is not a data set saved to disk; {self.where} (for files of the Hub: source parquet)"
+                f"source 'hf': the option `revision` is for a name of the Hub (ORG/NAME), and {path} is a path; leave it out"
             )
-        self._opened: dict[str, Any] | None = None
-        self._views: dict[tuple[str, str], Any] = {}
-        self._changed: dict[str, int] = {}
+        return found or (None, None)
+
+    def _open_local(self, place: Path, revision: str | None) -> None:
+        if is_saved(place):
+            if self._config or self._split:
+                raise SourceError(
+                    f"source 'hf': {place} was saved with save_to_disk, and has no configurations: leave out `config` and "
+                    "`split` (for one split, give its folder)"
+                )
+            self._reader = SavedSource(place, **self._reading)
+        elif not place.is_dir():
+            raise SourceError(f"source 'hf': {place} is a file; {self.where}")
+        else:
+            files = local_files(place, self._config).only(self._split)
+            saved = sorted({folder.name for path in files.paths() if is_saved(folder := (place / path).parent)})
+            if saved:
+                raise SourceError(
+                    f"source 'hf': {place} is not a data set saved to disk, but holds some: give one of them "
+                    f"({', '.join(saved[:10])})"
+                )
+            self._keep(files, revision=None)
+
+    def _keep(self, files: DataFiles, revision: str | None) -> None:
+        """Prepare to read the files. The options name the configuration and the commit, so that they stay the same."""
+        self._config, self._licence = files.config, files.licence
+        self.options |= {"config": files.config, "split": self._split, "revision": revision}
+        self._reader = reader_of(files, **self._reading)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None, "_views": {}}
+        # The list of files may be long. A copy opens them again: from the cache, or else from the Hub.
+        return self.__dict__ | {"_reader": None}
 
-    def _tables(self) -> dict[str, Any]:
-        """The `datasets.Dataset` of each part, as Arrow tables."""
-        if self._opened is None:
-            from datasets import Dataset, load_from_disk
+    @property
+    def reader(self) -> Source:
+        """The source of the files."""
+        if self._reader is None:
+            if self._repo is not None:
+                files = hub_files(self._repo, self._config, self._split, self.options["revision"])
+                self._reader = reader_of(files, **self._reading)
+            else:
+                self._open_local(self.existing_path(), None)
+        assert self._reader is not None
+        return self._reader
 
-            try:
-                found = load_from_disk(str(self.path))
-            except Exception as error:  # on a damaged data set the library raises nearly anything
-                raise SourceError(
-                    f"source 'hf': {self.path} cannot be opened: {type(error).__name__}: {error}"
-                ) from error
-            tables = {WHOLE: found} if isinstance(found, Dataset) else dict(found)
-            self._opened = {name: table.with_format("arrow") for name, table in tables.items()}
-        return self._opened
+    def about(self) -> dict[str, str]:
+        if self._repo is None and self._licence is None:
+            return {}
+        stated = {"data set": self._repo, "commit": self.options.get("revision"), "config": self._config}
+        return {key: value for key, value in stated.items() if value} | {"licence": self._licence or "not stated"}
 
-    def _parts(self) -> dict[str, str | None]:
-        return {name: None if name == WHOLE else name for name in self._tables()}
+    def records(self) -> Iterator[Record]:
+        return self.reader.records()
 
-    def _schema(self, part: str) -> pa.Schema:
-        return self._tables()[part].data.schema
+    def rows(self) -> Iterator[TableRow]:
+        return self.reader.rows() if isinstance(self.reader, TableSource) else iter(())
 
-    def _length(self, part: str) -> int:
-        return len(self._tables()[part])
+    def stamp(self, ref: str) -> tuple[int, int]:
+        size, modified = self.reader.stamp(ref)
+        # A commit does not change: the same manifest on every machine, whenever the files were downloaded there.
+        return size, 0 if self._repo is not None else modified
 
-    def _batches(self, part: str, pictures: Sequence[str], others: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        # Slices of the mapped table: the bytes of the pictures are not read.
-        for table in self._tables()[part].select_columns([*pictures, *others]).iter(BATCH):
-            yield from table.combine_chunks().to_batches()
-
-    def _scalar(self, cell: Cell) -> pa.Scalar:
-        return self._column(cell)[0]
-
-    def _size(self, cell: Cell) -> int:
-        return self._column(cell).nbytes
-
-    def _column(self, cell: Cell) -> pa.ChunkedArray:
-        """The cell, as a column of one row."""
-        key = cell.part, cell.column
-        if key not in self._views:  # creating a view costs more than reading through it
-            self._views[key] = self._tables()[cell.part].select_columns([cell.column])
-        return self._views[key][cell.row : cell.row + 1].column(0)
-
-    def _modified(self, part: str) -> int:
-        if part not in self._changed:
-            folder = self._folder(part)
-            self._changed[part] = max(file.stat().st_mtime_ns for file in folder.glob("*.arrow"))
-        return self._changed[part]
-
-    def _folder(self, part: str) -> Path:
-        return self.existing_path() / ("" if part == WHOLE else part)
-
-
-def is_saved(place: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
-    return (place / "dataset_dict.json").is_file() or (
-        (place / "state.json").is_file() and (place / "dataset_info.json").is_file()
-    )
+    def read(self, ref: str) -> bytes:
+        return self.reader.read(ref)

@@ -132,7 +132,8 @@ class Manifest:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of its build: version, source, path, options, seed, val_fraction, max_source_pixels."""
+        """The settings of its build: version, source, path, options, seed, val_fraction, max_source_pixels;
+        for a data set of the Hub also `about` (see `Source.about`)."""
         return settings_of(self.table)
 
     @cached_property

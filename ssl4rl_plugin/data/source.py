@@ -133,12 +133,20 @@ class Source(ABC):
             SourceError: `ref` does not belong to this source.
         """
 
+    def notes(self) -> list[str]:
+        """What the last `records` did not take, a sentence each: kinds of files that it does not read, with the remedy."""
+        return []
+
     def questions(self) -> Iterator[Question]:
         """The benchmark's questions, in a fixed order; none if the source is no benchmark.
 
         Raises SourceError if the questions do not follow `schema`.
         """
         return iter(())
+
+    def about(self) -> dict[str, str]:
+        """What the manifest keeps about the origin of the pictures: commit, licence, ...; empty if there is nothing to say."""
+        return {}
 
     def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
         """The picture that the manifest measures: the item's own, or one that represents the item.

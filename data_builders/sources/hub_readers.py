@@ -1,0 +1,129 @@
+"""Read the pictures in the data files of a data set of the Hub: parquet, Arrow and tar files, and image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote_to_bytes
+
+from ssl4rl_plugin.data.files import encoded, file_stamp, inside, read_file
+from ssl4rl_plugin.data.source import Record, Source, SourceError, splits_used
+from ssl4rl_plugin.data_builders.sources.arrow import part_name
+from ssl4rl_plugin.data_builders.sources.folder import EXTENSIONS
+from ssl4rl_plugin.data_builders.sources.hub import DataFiles
+from ssl4rl_plugin.data_builders.sources.parquet import ParquetSource
+from ssl4rl_plugin.data_builders.sources.saved import SavedSource
+from ssl4rl_plugin.data_builders.sources.webdataset import WebDatasetSource
+
+LFS_POINTER = b"version https://git-lfs"
+"""The first bytes of the small text that stands for a file that Git LFS did not fetch."""
+
+
+def reader_of(
+    files: DataFiles, columns: Sequence[str] | None, split_column: str | None, use_splits: bool | None
+) -> Source:
+    """The source that reads the files. Its refs begin with a file's path in the data set.
+
+    Raises SourceError if the files are not pictures or tables with pictures, or an option does not fit them.
+    """
+    _check_fetched(files)
+    if files.kind in ("parquet", "arrow"):
+        if files.kind == "parquet":
+            return ParquetFiles(files, columns, split_column, use_splits)
+        return SavedSource(files.root, columns, split_column, use_splits, files.splits)
+    if columns is not None or split_column is not None:
+        raise SourceError(
+            f"source 'hf': {files.repo or files.folder} holds {files.kind} files, not tables: leave out the options "
+            "columns and split_column"
+        )
+    return TarFiles(files, use_splits) if files.kind == "webdataset" else ImageFiles(files, use_splits)
+
+
+def _check_fetched(files: DataFiles) -> None:
+    """Raise SourceError if a local clone has only pointers in place of its files."""
+    path = files.root / files.paths()[0]
+    if files.folder is not None and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
+        raise SourceError(
+            f"source 'hf': {path} is a Git LFS pointer, not the file: run `git lfs pull` in {files.root}, or fetch it with "
+            "`hf download`"
+        )
+
+
+class ParquetFiles(ParquetSource):
+    """The parquet files of a data set. The parts are the files."""
+
+    name: ClassVar[str] = "hf"
+
+    def __init__(
+        self, files: DataFiles, columns: Sequence[str] | None, split_column: str | None, use_splits: bool | None
+    ) -> None:
+        self._data = files
+        super().__init__(files.root, columns, split_column, use_splits)
+
+    def _open(self, place: Path) -> None:
+        named = [(part_name(os.fsencode(p)), p, split) for split, paths in self._data.splits.items() for p in paths]
+        self.files = {part: place / path for part, path, _ in named}
+        self._splits = {part: split for part, _, split in named}
+        self._warned = False
+        self._pictures(next(iter(self.files)))  # raises SourceError for a file that is not parquet
+
+
+class TarFiles(WebDatasetSource):
+    """The tar files of a data set."""
+
+    name: ClassVar[str] = "hf"
+
+    def __init__(self, files: DataFiles, use_splits: bool | None) -> None:
+        super().__init__(files.root)
+        split_of = {path: split for split, paths in files.splits.items() for path in paths}
+        listed = {part_name(os.fsencode(path)).replace(":", "%3A"): path for path in split_of}
+        self.shards = {shard: files.root / path for shard, path in listed.items()}
+        self._split = (
+            {shard: split_of[path] for shard, path in listed.items()} if splits_used(use_splits, files.splits) else {}
+        )
+
+    def records(self) -> Iterator[Record]:
+        for record in super().records():
+            yield replace(record, split=self._split.get(record.ref.partition(":")[0]))
+
+
+class ImageFiles(Source):
+    """The image files of a data set, each a file. A ref is the path, encoded as in source folder."""
+
+    name: ClassVar[str] = "hf"
+
+    def __init__(self, files: DataFiles, use_splits: bool | None) -> None:
+        super().__init__(files.root)
+        self._splits = files.splits
+        self._use = splits_used(use_splits, files.splits)
+        assert self.path is not None
+        # In the Hub's cache, a snapshot is a folder of links into the folder `blobs` beside it.
+        cached = self.path.parent.name == "snapshots" and (self.path.parents[1] / "blobs").is_dir()
+        self._allowed = self.path.parents[1] if cached else self.path
+
+    def records(self) -> Iterator[Record]:
+        found = False
+        for split, paths in self._splits.items():
+            for path in paths:
+                if path.lower().endswith(tuple(ending.decode() for ending in EXTENSIONS)):
+                    found = True
+                    yield Record(encoded(os.fsencode(path)), split if self._use else None)
+        if not found:
+            raise SourceError(f"source 'hf': {self.path} has no image files")
+
+    def stamp(self, ref: str) -> tuple[int, int]:
+        return file_stamp(self._place(ref), ref)
+
+    def read(self, ref: str) -> bytes:
+        path = self._place(ref)
+        file_stamp(path, ref)
+        return read_file(path, ref)
+
+    def _place(self, ref: str) -> bytes:
+        below = unquote_to_bytes(ref)
+        if not below or below.startswith(b"/") or b"\0" in below or b".." in below.split(b"/"):
+            raise SourceError(f"source 'hf': {ref!r} does not lie below {self.path}")
+        return inside(os.fsencode(self._allowed), os.path.join(os.fsencode(self.path or ""), below), ref)
