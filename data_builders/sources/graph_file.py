@@ -13,7 +13,8 @@ import numpy as np
 from ssl4rl_plugin.core.graph import RawGraph, Texts
 from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_tensors import from_tensors, load_tensors
+from ssl4rl_plugin.data_builders.sources.graph_tensors import from_tensors
+from ssl4rl_plugin.data_builders.sources.tensor_file import load_tensors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +44,8 @@ class GraphFileSource(GraphSource):
         labels: JSON that maps each label to its nodes, or each node to its label, if the table of nodes has no labels.
         vocabulary: names of features: JSON (a list, or number to name), or one per line.
         directed: whether edges have a direction; null means that triples and typed edges do and others do not.
+        mask: which of the alternative masks of a .pt to use, from 0.
+        unmasked: split of the nodes in no mask of a .pt: `train`, or `none` to leave them out of all splits.
         shared: options of every graph source; see `GraphSource`.
     """
 
@@ -62,9 +65,14 @@ class GraphFileSource(GraphSource):
         labels: str | None = None,
         vocabulary: str | None = None,
         directed: bool | None = None,
+        mask: int = 0,
+        unmasked: str = "train",
         **shared: Unpack[SharedOptions],
     ) -> None:
-        super().__init__(path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, **shared)
+        super().__init__(
+            path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, mask=mask, unmasked=unmasked,
+            **shared,
+        )  # fmt: skip
         if not self.existing_path().is_file():
             raise SourceError(f"source 'graph': {self.path} is a folder; name a file in it")
 
@@ -117,6 +125,8 @@ class GraphFileSource(GraphSource):
             path.stem,
             names_of(self._beside(vocabulary)) if vocabulary else None,
             bool(self.options["directed"]),
+            self.options["mask"],
+            self.options["unmasked"],
         )
 
     def _table(self, path: Path) -> RawGraph:

@@ -17,7 +17,8 @@ from ssl4rl_plugin.core.graph import RawGraph, Texts
 from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.data_builders.sources.graph_file import names_of, read_json
-from ssl4rl_plugin.data_builders.sources.graph_tensors import featured, roles_in
+from ssl4rl_plugin.data_builders.sources.graph_tensors import featured
+from ssl4rl_plugin.data_builders.sources.tensor_splits import roles_in
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -116,7 +117,7 @@ class PlanetoidSource(_GraphInFolder):
         return RawGraph(
             name, edges[0], edges[1], featured(data["x"], words, name),
             labels=data["y"].numpy().astype(np.int32) if names else None, label_names=names,
-            roles=roles_in(data, name, len(data["y"])),
+            roles=roles_in(data, name, len(data["y"]))[0],
         )  # fmt: skip
 
 
@@ -159,7 +160,7 @@ class WikiCSSource(_GraphInFolder):
         starts = np.repeat(np.arange(len(links)), [len(ends) for ends in links])
         ends = np.array([end for ends in links for end in ends], np.int64)
         return RawGraph(
-            "wikics", starts, ends, texts, labels=labels, label_names=names, roles=roles_in(masks, "wikics", len(texts))
+            "wikics", starts, ends, texts, labels=labels, label_names=names, roles=roles_in(masks, "wikics", len(texts))[0]
         )
 
 
