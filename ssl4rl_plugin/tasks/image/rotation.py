@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import affine_transform, gaussian_filter
 
 from ssl4rl_plugin.core import Item, Level, Rejection, Sample, Task
 from ssl4rl_plugin.data.images import difference
@@ -87,6 +86,8 @@ class Rotation(Task[RotationLevel]):
         if level.step % 90 == 0:
             before, after = small, small.rotate(angle)
         else:
+            from scipy.ndimage import gaussian_filter  # slow to import, and quarter turns do not need it
+
             soft = gaussian_filter(as_planes(square), (0, BLUR * kept / side, BLUR * kept / side))
             before, after = (as_image(view + noise(view.shape, rng)) for view in
                              (turned(soft, a, side, kept) for a in (0, angle)))  # fmt: skip
@@ -119,6 +120,8 @@ def turned(planes: np.ndarray, angle: int, side: int, kept: float) -> np.ndarray
 
     If the square's side is at least sqrt(2) * `kept`, no corner of the rotated square is visible.
     """
+    from scipy.ndimage import affine_transform
+
     scale = kept / side
     cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
     matrix = np.array([[cos, sin], [-sin, cos]])  # from (y, x) in the result to (y, x) in the square; y points down

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
-from scipy.spatial.distance import cdist
 
 from ssl4rl_plugin.data.images import PixelBox, contrast
 
@@ -93,6 +92,8 @@ def slid_over(
         the horizontal centres of the windows, as shares of the picture's height and width. If the picture is too narrow
         to compare, one window outside the picture with difference 0.
     """
+    from scipy.spatial.distance import cdist  # a third of a second, which tasks without this check do not need
+
     small = fitted(little or picture, min(PROBE_SIDE, max(picture.size)))
     scale = small.width / picture.width
     whole = np.asarray(small, np.float32) / 255
