@@ -1,7 +1,7 @@
 """Graphs in saved tensors: the layout of PyTorch Geometric and of the papers on language models for graphs.
 
-Nothing is guessed: texts, features, labels and masks must have one entry for each node, edges must name nodes that exist, and
-what can be read two ways is refused with both readings.
+Nothing is guessed: texts, features, labels and masks have one entry for each node, edges name nodes that exist, and what can
+be read two ways is refused with both readings.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def from_tensors(
     """A graph in the layout of PyTorch Geometric and of papers on language models for graphs.
 
     Args:
-        content: edge_index, texts (`TEXTS`, or titles and abstracts) or features `x`, and optionally y, names of its classes,
+        content: edge_index, texts (`TEXTS`, or titles and abstracts) or features `x`; optionally y, names of its classes,
             masks or lists of nodes for the splits, edge_type, num_nodes, node_ids.
         name: name of the graph.
         vocabulary: names of the columns of `x`, for a graph without texts.
@@ -277,7 +277,7 @@ def _compare(content: Mapping[str, Any], where: str, count: int, edges: np.ndarr
     if content.get("num_nodes") is not None:
         given = content["num_nodes"]
         given = given.item() if hasattr(given, "item") and _numel(given) == 1 else given
-        if type(given) is not int or not 0 <= given:
+        if type(given) is not int or given < 0:
             raise SourceError(f"{where}: num_nodes must be a whole number, got {str(content['num_nodes'])[:60]}")
         said["num_nodes"] = given
     for key in (*TEXTS, *TITLES, *ABSTRACTS, "node_ids"):

@@ -20,6 +20,9 @@ from ssl4rl_plugin.data.source import SourceError
 _KINDS = "biufUSO"
 """Kinds of dtype that are read: truth values, numbers, strings, and objects, which are lists in a pickle."""
 
+MOST_ROWS = 2**27
+"""Most rows of a sparse matrix whose file does not hold a number for each row."""
+
 
 class Refused(Exception):
     """A pickle holds something other than plain data."""
@@ -106,12 +109,13 @@ class PlainSparse(PlainFields):
         shape = fields.get("_shape", fields.get("shape"))
         try:
             rows, columns = (int(size) for size in shape)  # type: ignore[union-attr]
+            if self.layout != "csr" and rows > MOST_ROWS:
+                raise SourceError(f"a sparse matrix declares {rows} rows; at most {MOST_ROWS} are read")
             if self.layout == "coo":
                 ends = fields["coords"] if "coords" in fields else (fields["row"], fields["col"])
                 return sp.coo_matrix(
                     (np.asarray(fields["data"]), tuple(map(np.asarray, ends))), shape=(rows, columns)
                 ).tocsr()
-            # The pointers bound the memory: as many rows or columns as the file holds entries for.
             parts = tuple(np.asarray(fields[part]) for part in ("data", "indices", "indptr"))
             made = (sp.csr_matrix if self.layout == "csr" else sp.csc_matrix)(parts, shape=(rows, columns))
             made.check_format(full_check=True)

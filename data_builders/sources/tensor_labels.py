@@ -128,8 +128,8 @@ def _one_hot(values: np.ndarray, what: str, counted: Counter[str]) -> np.ndarray
     """The class of each row with a single one; -1 for rows with none or several."""
     if not np.isin(values, (0, 1)).all():
         raise SourceError(
-            f"{what} of shape {values.shape} holds other values than 0 and 1, so it is not one-hot: give one number for each "
-            "node, or leave y out, the pretext tasks need no labels"
+            f"{what} of shape {values.shape} holds other values than 0 and 1, so it is not one-hot: give one number for "
+            "each node, or leave y out, the pretext tasks need no labels"
         )
     ones = (values == 1).sum(1)
     counted["labels_without_a_class"] += int(np.count_nonzero(ones == 0))
