@@ -24,8 +24,9 @@ from ssl4rl_plugin.core.files import TEMPORARY, claimed, remove_leftovers, sync_
 from ssl4rl_plugin.core.processes import WorkerDiedError, as_completed, cores
 from ssl4rl_plugin.core.safe_path import ray_environment
 from ssl4rl_plugin.data.arms import Arm
-from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, BuildPlan, PlanError, plan_from, read_plan
+from ssl4rl_plugin.data.build_plan import FILE, MANIFEST, BuildPlan, PlanError, manifest_names, plan_from, read_plan
 from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.mixture import Mixture, parts_of
 from ssl4rl_plugin.data.rows import Rows
 from ssl4rl_plugin.data.shards import Shard, Tally
 from ssl4rl_plugin.data_builders.build.shard_writer import ShardWriter, finished
@@ -75,7 +76,7 @@ class FinishedBuild:
 
 def build(
     plan: BuildPlan,
-    manifest: Manifest,
+    manifest: Manifest | Mixture,
     folder: Path,
     *,
     engine: str = "local",
@@ -87,7 +88,8 @@ def build(
 
     Args:
         plan: what to build.
-        manifest: the indexed images that the plan was made for. It is copied into the folder.
+        manifest: the indexed images that the plan was made for, of one source or several. The manifests are copied into
+            the folder.
         folder: output folder; new, empty, or with a part of the same build. All nodes of a Ray cluster must be able to
             access it, and the images.
         engine: one of `ENGINES`.
@@ -131,7 +133,7 @@ def make_shard(plan: BuildPlan, folder: Path, shard: Shard) -> FinishedShard:
     kept = tally is not None
     if tally is None:
         rows, system_prompt, counted = _opened(plan.to_json(), folder, shard.split)
-        with writing(path) as file, ShardWriter(file, folder, plan.store, plan.codec) as writer:
+        with writing(path) as file, ShardWriter(file, folder, plan.store, plan.codec, plan.mixed) as writer:
             for index in range(shard.start, shard.stop):
                 row = rows[index]
                 writer.add(row, system_prompt, row.kind in counted)
@@ -158,8 +160,8 @@ def _few_answers(arm: Arm) -> bool:
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path, plan: BuildPlan, manifest: Manifest) -> Iterator[None]:
-    """Lock the folder for this build, and write its plan and manifest into it."""
+def _claimed(folder: Path, plan: BuildPlan, manifest: Manifest | Mixture) -> Iterator[None]:
+    """Lock the folder for this build, and write its plan and manifests into it."""
     folder.mkdir(parents=True, exist_ok=True)
     busy = BuildError(f"another build is running in {folder}: wait for it, or choose another folder")
     with claimed(folder / _LOCK, busy):
@@ -176,17 +178,28 @@ def _claimed(folder: Path, plan: BuildPlan, manifest: Manifest) -> Iterator[None
                 raise PlanError(
                     f"{folder} is not empty and holds no build ({', '.join(foreign[:3])}, ...): choose another folder"
                 )
-        # Always the current manifest: the source may have moved while its images are the same.
-        digest = hashlib.sha256()
-        with writing(folder / MANIFEST) as file, open(manifest.path, "rb") as content:
-            while block := content.read(2**20):
-                digest.update(block)
-                file.write(block)
-            if digest.hexdigest() != manifest.digest:
-                raise BuildError("the images were indexed again during the build: start the same command again")
+        # Always the current manifests: a source may have moved while its images are the same.
+        if isinstance(manifest, Manifest):
+            _copy_manifest(manifest, folder / MANIFEST)
+        else:
+            names = manifest_names(len(manifest.parts))
+            for name, (_, one) in zip(names, parts_of(manifest), strict=True):
+                assert isinstance(one, Manifest)
+                _copy_manifest(one, folder / name)
         with writing(folder / FILE) as file:
             file.write(plan.to_json())
         yield
+
+
+def _copy_manifest(manifest: Manifest, path: Path) -> None:
+    """Copy a manifest's file. Raises BuildError if it has changed."""
+    digest = hashlib.sha256()
+    with writing(path) as file, open(manifest.path, "rb") as content:
+        while block := content.read(2**20):
+            digest.update(block)
+            file.write(block)
+        if digest.hexdigest() != manifest.digest:
+            raise BuildError("the images were indexed again during the build: start the same command again")
 
 
 def _differences(one: BuildPlan, other: BuildPlan) -> list[str]:

@@ -17,10 +17,10 @@ from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import writing
 from ssl4rl_plugin.data.build_plan import SPLITS
 from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.mixture import Mixture, parts_of
 from ssl4rl_plugin.data.rows import Row
 from ssl4rl_plugin.data_builders.build.builder import FinishedBuild
-from ssl4rl_plugin.training.questions import QuestionRows
-from ssl4rl_plugin.training.stored_rows import StoredRows, plan_settings
+from ssl4rl_plugin.training.stored_rows import StoredRows, built_questions, plan_settings
 
 JSON, HTML = "report.json", "report.html"
 SHOWN = 3
@@ -30,23 +30,24 @@ MEASURED = 48
 
 
 def report(
-    built: FinishedBuild, manifest: Manifest, tokens: Mapping[str, Any] | None, audit: Mapping[str, Any] | None
+    built: FinishedBuild, manifest: Manifest | Mixture, tokens: Mapping[str, Any] | None, audit: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The report of a finished build, as JSON values.
 
     Args:
         built: the build.
-        manifest: its indexed images.
+        manifest: its indexed images, of one source or several.
         tokens: result of `prompt_lengths`; None if not measured.
         audit: result of the audit (`ssl4rl audit --json`); None if not audited.
     """
     plan, settings = built.plan, plan_settings(built.plan)
     total = built.tally(*SPLITS)
-    asked = QuestionRows(manifest, settings.answer_format, settings.benchmark_max_pixels)
+    left_out: Counter[str] = sum((one.left_out for one in built_questions(settings, manifest)), Counter())
+    sources = [{"name": label, **_source(one)} for label, one in parts_of(manifest)]
     return {
         "folder": str(built.folder),
         "plan": plan.id,
-        "source": {key: manifest.settings[key] for key in ("source", "path", "options")},
+        **({"sources": sources} if plan.mixed else {"source": _source(manifest)}),
         "seed": settings.seed,
         "answer_format": settings.answer_format.name,
         "stored": {"as": plan.store, "format": plan.codec.format, "quality": plan.codec.quality},
@@ -57,7 +58,7 @@ def report(
             "val": len(manifest.items("val")),
             "left_out": dict(manifest.rejected.most_common()),
         },
-        "questions_left_out": dict(asked.left_out.most_common()),
+        "questions_left_out": dict(left_out.most_common()),
         "splits": {
             split: {
                 "rows": plan.rows[split],
@@ -77,6 +78,11 @@ def report(
         "tokens": tokens,
         "audit": audit,
     }
+
+
+def _source(manifest: Any) -> dict[str, Any]:
+    """Name, path and options of a manifest's source."""
+    return {key: manifest.settings[key] for key in ("source", "path", "options")}
 
 
 def _kinds(built: FinishedBuild) -> list[dict[str, Any]]:

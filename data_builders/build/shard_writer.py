@@ -30,10 +30,10 @@ MAX_ROW_GROUP = 1024
 class ShardWriter:
     """Writes the rows of one shard to a temporary file, in row groups of bounded size."""
 
-    def __init__(self, file: BinaryIO, folder: Path, store: str, codec: Codec) -> None:
+    def __init__(self, file: BinaryIO, folder: Path, store: str, codec: Codec, sources: bool = False) -> None:
         import pyarrow.parquet as pq
 
-        self._schema = schema()
+        self._schema = schema(sources)
         # Pictures are already compressed.
         stored = dict.fromkeys(("images.list.element.bytes", "videos.list.element.frames.list.element.bytes"), "none")
         self._writer = pq.ParquetWriter(

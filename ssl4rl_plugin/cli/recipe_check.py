@@ -106,7 +106,7 @@ def check_run(config: Any) -> list[Check]:
     from ssl4rl_plugin.training import preflight
     from ssl4rl_plugin.training.settings import Settings
 
-    named = config.ssl4rl.data is not None or not OmegaConf.is_missing(config.ssl4rl.source, "path")
+    named = preflight.names_images(config.ssl4rl)
     try:
         if named:
             with contextlib.redirect_stderr(io.StringIO()) as said:

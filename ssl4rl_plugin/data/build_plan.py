@@ -19,6 +19,7 @@ from ssl4rl_plugin.data.shards import FORMATS, STORES, Codec, Shard
 
 FILE = "build.json"
 MANIFEST = "manifest.parquet"
+"""The manifest of a build with one source; see `manifest_names`."""
 SPLITS = ("train", "val", "questions")
 VERSION = 1
 """Version of the rows' layout."""
@@ -65,6 +66,11 @@ class BuildPlan:
         """Hash of the plan."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
+    @property
+    def mixed(self) -> bool:
+        """Whether the rows are of several sources."""
+        return bool(self.section.get("sources"))
+
     def to_json(self) -> bytes:
         """The content of the plan's file; see `read_plan`."""
         return json.dumps(asdict(self), sort_keys=True, indent=1).encode()
@@ -88,6 +94,11 @@ class BuildPlan:
 def makers() -> dict[str, str]:
     """The installed versions of the packages that may change the bytes of a build."""
     return {name: version(name) for name in _MAKERS}
+
+
+def manifest_names(sources: int) -> list[str]:
+    """File names of the manifests of a build with several sources, in their order."""
+    return [f"manifest-{number:02}.parquet" for number in range(sources)]
 
 
 def read_plan(folder: Path) -> BuildPlan:

@@ -137,9 +137,12 @@ class Mixture:
         """The items of all sources in a split (`train` or `val`), source by source, with the ids of their sources."""
         return Joined([part.manifest.items(split) for part in self.parts])
 
-    def of_graphs(self) -> list[Part]:
-        """The sources that are graphs."""
-        return [part for part in self.parts if isinstance(part.manifest, GraphManifest)]
+
+def parts_of(manifest: Manifest | GraphManifest | Mixture) -> list[tuple[str, Manifest | GraphManifest]]:
+    """The label and the manifest of each source; the label of a run's only source is empty."""
+    if isinstance(manifest, Mixture):
+        return [(part.settings.label, part.manifest) for part in manifest.parts]
+    return [("", manifest)]
 
 
 class Joined(Sequence[ManifestItem | GraphItem]):

@@ -113,13 +113,16 @@ class Tally:
         return cls(**values | {name: Counter(values[name]) for name in _COUNTED})
 
 
-def schema() -> pa.Schema:
-    """Columns of a shard, as verl's `RLHFDataset` reads them; the same for every task."""
+def schema(sources: bool = False) -> pa.Schema:
+    """Columns of a shard, as verl's `RLHFDataset` reads them; the same for every task. Rows of several `sources` name
+    theirs."""
     import pyarrow as pa
 
     text = pa.string()
     picture = pa.struct([("bytes", pa.binary()), ("path", text)])
     info = [(name, text) for name in ("split", "sample", "task", "level", "item", "gold", "params", "refused")]
+    if sources:
+        info.append(("source", text))
     return pa.schema(
         [
             ("data_source", text),
@@ -160,10 +163,16 @@ def row_from(values: dict[str, Any], folder: Path) -> Row:
                 for clip in values["videos"]
             ),
             ground_truth=values["reward_model"]["ground_truth"],
-            info=values["extra_info"],
+            info=info_of(values),
         )
     except (AttributeError, KeyError, TypeError, StopIteration, json.JSONDecodeError) as error:
         raise ShardError(f"not a row written by `ssl4rl build`: {type(error).__name__}: {error}") from error
+
+
+def info_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The `extra_info` of a row of a shard. The column `source` is empty for questions, which have no such key."""
+    info: dict[str, Any] = values["extra_info"]
+    return {key: value for key, value in info.items() if key != "source" or value is not None}
 
 
 def _decoded(picture: dict[str, Any], folder: Path) -> Image.Image:

@@ -135,7 +135,7 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
 
     texts = [stream[index].prompt for index in range(min(256, len(stream)))]
     tokenizer = train_tokenizer(["user assistant system", *texts])
-    graph = stream.manifest.source.kind == "graph"
+    graph = all(source.kind == "graph" for source in stream.sources)
     model = build_model(tokenizer, seed, vision=not graph)
     unfinished = folder.with_name("model.partial")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -45,10 +45,13 @@ class GraphQuestionRows:
         manifest: the graph.
         answer_format: the format that the prompts ask for.
         limit: largest number of questions of each sort, drawn by a hash of their nodes.
+        label: name of the source among several of a run; empty for the graph's own name in rows and metrics.
     """
 
-    def __init__(self, manifest: GraphManifest, answer_format: AnswerFormat, limit: int) -> None:
+    def __init__(self, manifest: GraphManifest, answer_format: AnswerFormat, limit: int, label: str = "") -> None:
         self.manifest = manifest
+        self.name = label or manifest.graph.name
+        """Name of the questions as a benchmark."""
         self.answer_format = answer_format
         graph, name = manifest.graph, manifest.graph.name
         test = graph.nodes_of("test")
@@ -71,7 +74,7 @@ class GraphQuestionRows:
         """Question `index`. Raises IndexError out of range."""
         if not 0 <= index < len(self):
             raise IndexError(f"question {index} of {len(self)}")
-        asked, name = self.asked[index], self.manifest.graph.name
+        asked, name = self.asked[index], self.name
         sample = f"{name}:{asked.sort}:{asked.node}"
         made = self._link(asked.node) if asked.sort == "link_prediction" else self._label(asked.node)
         assert made is not None
@@ -133,4 +136,4 @@ class GraphQuestionRows:
         return (self[index] for index in range(0, len(self), step))
 
     def state(self) -> dict[str, Any]:
-        return {f"questions of {self.manifest.graph.name}": f"{self.manifest.digest} {len(self)}"}
+        return {f"questions of {self.name}": f"{self.manifest.digest} {len(self)}"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.training.prompt_limits import LIMIT_KEY, prompt_limits
+from ssl4rl_plugin.training.settings import RewardSection
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ssl4rl_plugin.data.rows import OnlineRows
+    from ssl4rl_plugin.training.prompt_lengths import PromptLength
     from ssl4rl_plugin.training.settings import Settings
     from ssl4rl_plugin.training.stored_rows import StoredRows
 
@@ -55,6 +60,9 @@ class Preflight(Callback):
                 raise SystemExit(1) from None
             print(f"\nssl4rl: cannot start: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("\nssl4rl: interrupted in the check before the run", file=sys.stderr)
+            raise SystemExit(130) from None
 
 
 def check(config: DictConfig, start: bool = True) -> None:
@@ -70,10 +78,11 @@ def check(config: DictConfig, start: bool = True) -> None:
     from ssl4rl_plugin.training.settings import Settings
     from ssl4rl_plugin.training.start_checks import check_start, disk_findings, report, starts_ray_here
 
-    if config.ssl4rl.get("data") is None and OmegaConf.is_missing(config.ssl4rl.source, "path"):
+    if not names_images(config.ssl4rl):
         raise PreflightError(
             "ssl4rl.source.path is not set: say where the images are, e.g. ssl4rl.source.path=/data/photos "
-            "(a folder of images, or a TSV with a base64 `image` column and ssl4rl.source.name=tsv)"
+            "(a folder of images, or a TSV with a base64 `image` column and ssl4rl.source.name=tsv); ssl4rl.sources "
+            "names several"
         )
     settings = Settings.from_config(config.ssl4rl)
     check_data_keys(config)
@@ -100,21 +109,27 @@ def check(config: DictConfig, start: bool = True) -> None:
         report(disk_findings(config, steps=len(train) // batch * int(config.trainer.total_epochs)))
 
 
-def check_prompt_lengths(config: DictConfig, settings: Settings, train: OnlineRows | StoredRows) -> bool | None:
-    """Whether clips are shown as videos; None if the model's processor is not on this machine. Prints a note where the
-    processor enlarges pictures.
+def names_images(section: Any) -> bool:
+    """Whether the `ssl4rl` section of a config says where the images are, or needs no path for them."""
+    return bool(section.get("data") or section.get("sources") or not OmegaConf.is_missing(section.source, "path"))
 
-    Raises SettingsError if a prompt is too long. Measured are some prompts of each arm, with pictures of this source, and
-    those of the benchmarks' questions that are probably the longest.
+
+def check_prompt_lengths(config: DictConfig, settings: Settings, train: OnlineRows | StoredRows) -> bool | None:
+    """Whether clips are shown as videos; None if the model's processor is not on this machine. Prints what is left out, and
+    a note where the processor enlarges pictures.
+
+    Raises SettingsError if prompts are too long. Measured are all questions, and hundreds of samples of each arm with
+    pictures of this source (`ssl4rl_plugin.training.prompt_sample`).
     """
     from verl.utils import hf_processor, hf_tokenizer
 
-    from ssl4rl_plugin.data.rows import JoinedRows
+    from ssl4rl_plugin.training.left_out import said
     from ssl4rl_plugin.training.model_files import cached
     from ssl4rl_plugin.training.prompt_lengths import PixelLimits, enlarged
+    from ssl4rl_plugin.training.prompt_sample import samples_of
     from ssl4rl_plugin.training.run_rows import questions
     from ssl4rl_plugin.training.verl.dataset import shows_video
-    from ssl4rl_plugin.training.verl.prompts import check_prompts
+    from ssl4rl_plugin.training.verl.prompt_check import PromptCheck
 
     path = str(config.actor_rollout_ref.model.path)
     folder = Path(os.path.expanduser(path))
@@ -123,10 +138,36 @@ def check_prompt_lengths(config: DictConfig, settings: Settings, train: OnlineRo
         return None  # it is downloaded later; the dataset checks the prompts then
     processor = hf_processor(str(found), local_files_only=True)
     tokenizer = processor.tokenizer if processor is not None else hf_tokenizer(str(found), local_files_only=True)
+    if (template := config.actor_rollout_ref.model.get("custom_chat_template")) is not None:
+        (processor or tokenizer).chat_template = template  # as verl's HFModelConfig does
     own = train.held_out()
     as_video = shows_video(own, settings, processor)
-    rows = JoinedRows([own, *questions(own, settings)])
-    lengths = check_prompts(rows, settings, processor, tokenizer, config.data, as_video)
+    prompts = PromptCheck(settings, processor, tokenizer, config.data, as_video)
+    parts = [train] if own is train else [train, own]
+    groups = prompts.measure(parts, samples_of(train, own, planned_rows(config, train)), progress=True)
+    lengths = [one.length for group in groups for one in group]
+    prompts.refuse_long(lengths)
+    _, left_out, asked = prompts.fitting(questions(own, settings), progress=True)
+    for line in said(left_out):
+        print(f"ssl4rl: {line}", file=sys.stderr)
+    check_context(config, [*lengths, *asked])
+    if (
+        note := enlarged(lengths + asked, PixelLimits.of(processor, config.data.get("mm_processor_kwargs")))
+    ) is not None:
+        print(f"ssl4rl: {note}", file=sys.stderr)
+    return as_video
+
+
+def planned_rows(config: DictConfig, train: OnlineRows | StoredRows) -> int:
+    """Training rows that the run draws: those of its steps, unless a filter of groups asks for more."""
+    steps, batch = config.trainer.get("total_training_steps"), config.data.train_batch_size
+    if not steps or config.algorithm.filter_groups.enable:
+        return len(train)
+    return min(len(train), int(steps) * int(config.data.get("gen_batch_size") or batch))
+
+
+def check_context(config: DictConfig, lengths: Sequence[PromptLength]) -> None:
+    """Raise PreflightError if a prompt and a response exceed the context, or if a prompt shows too many pictures."""
     context, response = config.actor_rollout_ref.rollout.max_model_len, int(config.data.max_response_length)
     longest = max(lengths, key=lambda length: length.tokens)
     if context and longest.tokens + response > context:
@@ -135,9 +176,17 @@ def check_prompt_lengths(config: DictConfig, settings: Settings, train: OnlineRo
             f"actor_rollout_ref.rollout.max_model_len is {context}: set it to data.max_prompt_length + "
             f"data.max_response_length = {int(config.data.max_prompt_length) + response}"
         )
-    if (note := enlarged(lengths, PixelLimits.of(processor, config.data.get("mm_processor_kwargs")))) is not None:
-        print(f"ssl4rl: {note}", file=sys.stderr)
-    return as_video
+    most = max(lengths, key=lambda length: len(length.pictures))
+    limit = prompt_limits(config.actor_rollout_ref.rollout).get("image")
+    if limit is not None and len(most.pictures) > limit:
+        raise too_many(most.kind, len(most.pictures), "image", limit)
+
+
+def too_many(kind: str, shown: int, modality: str, limit: int) -> PreflightError:
+    """The error for a prompt with more pictures or videos than the rollout accepts."""
+    return PreflightError(
+        f"a prompt of {kind} shows {shown} {modality}s, and the rollout accepts {limit}: set {LIMIT_KEY}.{modality}={shown}"
+    )
 
 
 def check_shown(
@@ -157,33 +206,26 @@ def check_shown(
         pictures = len(row.images) + sum(len(clip.frames) for clip in row.videos if as_images)
         for modality, shown in (("image", pictures), ("video", 0 if as_images else len(row.videos))):
             if shown > limits.get(modality, shown):
-                raise PreflightError(
-                    f"a prompt of {row.kind} shows {shown} {modality}s, and the rollout accepts {limits[modality]}: "
-                    f"set {LIMIT_KEY}.{modality}={shown}"
-                )
+                raise too_many(row.kind, shown, modality, limits[modality])
 
 
 def check_online(settings: Settings) -> OnlineRows:
     """The training rows of a run that makes its samples on the fly. Prints the number of images left out, by reason."""
-    from ssl4rl_plugin.data.graphs import GraphManifest
     from ssl4rl_plugin.data.indexing import load_manifest
     from ssl4rl_plugin.data.rows import OnlineRows
     from ssl4rl_plugin.data.samples import SampleStream
+    from ssl4rl_plugin.training.source_notes import shows_evaluated_texts, source_notes
 
-    manifest = load_manifest(settings, progress=sys.stderr.isatty())
-    if isinstance(manifest, GraphManifest):
-        print(f"ssl4rl: {manifest.summary()}", file=sys.stderr)
-    elif manifest.rejected:
-        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
-        print(f"ssl4rl: {sum(manifest.rejected.values())} images are left out: {counts}", file=sys.stderr)
-    if isinstance(manifest, GraphManifest) and not (settings.transductive or manifest.graph.inductive):
+    loaded = load_manifest(settings, progress=sys.stderr.isatty())
+    for note in source_notes(loaded):
+        print(f"ssl4rl: {note}", file=sys.stderr)
+    if (remedy := shows_evaluated_texts(loaded)) is not None and not settings.transductive:
         raise PreflightError(
             "training prompts would show the texts of nodes that are evaluated (never their labels, and no held-out edge): "
-            "set ssl4rl.transductive=true if that is intended, as in the paper, or leave those nodes out with "
-            "+ssl4rl.source.options.inductive=true"
+            f"set ssl4rl.transductive=true if that is intended, as in the paper, or leave those nodes out with {remedy}"
         )
-    SampleStream(settings, manifest, "val")  # raises if the validation split does not fit
-    return OnlineRows(SampleStream(settings, manifest, "train"))
+    SampleStream(settings, loaded, "val")  # raises if the validation split does not fit
+    return OnlineRows(SampleStream(settings, loaded, "train"))
 
 
 def check_built(settings: Settings, folder: Path) -> StoredRows:
@@ -253,22 +295,27 @@ def check_curriculum(config: DictConfig, settings: Settings, train: OnlineRows |
 
 def check_overlap(settings: Settings) -> None:
     """Raise PreflightError if training images are also images of a benchmark, unless the run is transductive."""
-    from ssl4rl_plugin.data.build_plan import MANIFEST
+    from ssl4rl_plugin.data.build_plan import read_plan
     from ssl4rl_plugin.data.graphs import GraphManifest
     from ssl4rl_plugin.data.indexing import load_manifest
-    from ssl4rl_plugin.data.manifest import Manifest
+    from ssl4rl_plugin.data.mixture import parts_of
     from ssl4rl_plugin.data.overlap import overlap
     from ssl4rl_plugin.training.run_rows import benchmark_rows
+    from ssl4rl_plugin.training.stored_rows import built_manifest
 
     if not settings.benchmarks:
         return
     folder = Path(settings.data) if settings.data is not None else None
-    manifest = load_manifest(settings) if folder is None else Manifest.load(folder / MANIFEST)
-    if isinstance(manifest, GraphManifest):
-        return  # a graph has no pictures that a benchmark could share
-    for rows in benchmark_rows(settings):
+    loaded = load_manifest(settings) if folder is None else built_manifest(read_plan(folder), folder)
+    # A graph has no pictures that a benchmark could share.
+    pictures = [(label, one) for label, one in parts_of(loaded) if not isinstance(one, GraphManifest)]
+    for rows in benchmark_rows(settings) if pictures else ():
         name = rows.manifest.source.name
-        shared = overlap(manifest, rows.manifest, splits=("train",))
+        shared = [
+            replace(pair, one=f"{label}: {pair.one}") if label else pair
+            for label, manifest in pictures
+            for pair in overlap(manifest, rows.manifest, splits=("train",))
+        ]
         if not shared:
             continue
         what = f"{len(shared)} training images are also images of benchmark {name!r}"
@@ -316,6 +363,7 @@ def check_reward(config: DictConfig, answer_format: str) -> None:
             f"reward.custom_reward_function.reward_kwargs has unknown {', '.join(map(str, unknown))}; "
             f"known: {', '.join(sorted(known))}"
         )
+    RewardSection.read(dict(given), "reward.custom_reward_function.reward_kwargs", PreflightError)
     if given.get("answer_format", "think_answer") != answer_format:
         raise PreflightError(
             f"the reward expects the answer format {given.get('answer_format')!r}, the prompts ask for {answer_format!r}: "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.indexing import load_manifest, picture_manifest
+from ssl4rl_plugin.data.mixture import parts_of
 from ssl4rl_plugin.data.rows import OnlineRows, Rows
 from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.training.graph_questions import GraphQuestionRows
@@ -28,11 +29,14 @@ def own_rows(settings: Settings, split: str) -> OnlineRows | StoredRows:
 
 
 def graph_questions(own: OnlineRows | StoredRows) -> list[GraphQuestionRows]:
-    """The questions of a run on a graph beside its pretext tasks: labels of held-out nodes, and held-out edges."""
-    if not isinstance(own, OnlineRows) or not isinstance(manifest := own.stream.manifest, GraphManifest):
+    """The questions about a run's graphs beside its pretext tasks: labels of held-out nodes, and held-out edges."""
+    if not isinstance(own, OnlineRows):
         return []
-    limit = int(manifest.source.options["questions"])
-    return [GraphQuestionRows(manifest, own.stream.settings.answer_format, limit)] if limit else []
+    return [
+        GraphQuestionRows(manifest, own.stream.settings.answer_format, limit, label)
+        for label, manifest in parts_of(own.stream.manifest)
+        if isinstance(manifest, GraphManifest) and (limit := int(manifest.source.options["questions"]))
+    ]
 
 
 def questions(own: OnlineRows | StoredRows, settings: Settings) -> list[Rows]:

@@ -21,12 +21,13 @@ import numpy.typing as npt
 
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import Arm, arm_key
-from ssl4rl_plugin.data.build_plan import MANIFEST, BuildPlan, makers, read_plan
+from ssl4rl_plugin.data.build_plan import MANIFEST, BuildPlan, makers, manifest_names, read_plan
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
-from ssl4rl_plugin.data.rows import PROBES, OnlineRows, Row, Rows
+from ssl4rl_plugin.data.mixture import Mixture, parts_of
+from ssl4rl_plugin.data.rows import PROBES, JoinedRows, OnlineRows, Row, Rows
 from ssl4rl_plugin.data.samples import SampleError, SampleStream
-from ssl4rl_plugin.data.shards import ShardError, row_from
+from ssl4rl_plugin.data.shards import ShardError, info_of, row_from
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.training.questions import QuestionRows
 from ssl4rl_plugin.training.settings import Settings
@@ -50,16 +51,33 @@ def remade_rows(plan: BuildPlan, split: str, folder: Path) -> Rows:
 
     Raises SourceError or SampleError.
     """
-    manifest = _manifest(folder / MANIFEST)
+    manifest = built_manifest(plan, folder, strict=True)
     settings = plan_settings(plan)
-    if split == "questions":
-        return QuestionRows(manifest, settings.answer_format, settings.benchmark_max_pixels)
-    return OnlineRows(SampleStream(settings, manifest, split))
+    if split != "questions":
+        return OnlineRows(SampleStream(settings, manifest, split))
+    return JoinedRows([one for one in built_questions(settings, manifest) if len(one)])
 
 
-@functools.lru_cache(maxsize=2)
-def _manifest(path: Path) -> Manifest:
-    return Manifest.load(path, strict=True)
+def built_manifest(plan: BuildPlan, folder: Path, strict: bool = False) -> Manifest | Mixture:
+    """The manifest in a build's folder, or the mixture of those of its sources. Raises SourceError."""
+    sources = plan_settings(plan).sources
+    if not sources:
+        return _manifest(folder / MANIFEST, strict)
+    return Mixture(sources, [_manifest(folder / name, strict) for name in manifest_names(len(sources))])
+
+
+def built_questions(settings: Settings, manifest: Manifest | Mixture) -> list[QuestionRows]:
+    """The questions of a build's sources; none for a source of pictures without labels."""
+    return [
+        QuestionRows(one, settings.answer_format, settings.benchmark_max_pixels)
+        for _, one in parts_of(manifest)
+        if isinstance(one, Manifest)
+    ]
+
+
+@functools.lru_cache(maxsize=16)
+def _manifest(path: Path, strict: bool) -> Manifest:
+    return Manifest.load(path, strict=strict)
 
 
 class StoredRowsError(UserError):
@@ -115,7 +133,7 @@ class StoredRows:
             if self.plan.store != "reference":
                 return row_from(values, self.folder)
             row = self._made[index]
-            written = values["reward_model"]["ground_truth"], values["prompt"][-1]["content"], values["extra_info"]
+            written = values["reward_model"]["ground_truth"], values["prompt"][-1]["content"], info_of(values)
             if (row.ground_truth, row.prompt, row.info) != written:
                 raise StoredRowsError(
                     f"row {place} of {shard.name} comes out differently now: its images or the package have changed since "

@@ -113,11 +113,12 @@ class RunLog(RunFiles):
         return [headline(kind, None, points, self.benchmark_outcomes) for kind, points in self.benchmarks.items()]
 
     def task_figure(self, name: str) -> dict[str, tuple[list[int], list[float]]]:
-        """Task -> steps and values of one figure of `rewards.compute_score` in the validations.
+        """Task -> steps and values of one figure of `rewards.compute_score` in the validations. With several sources,
+        `task/source`.
 
         From verl's metrics. Without metrics, `acc`, `format`, `valid` and `similarity` come from the dumps.
         """
-        logged = {task: curve for (task,), curve in self._validated("ssl4rl/([^/]+)", name).items()}
+        logged = {task: curve for (task,), curve in self._validated("ssl4rl/([^/]+(?:/[^/]+)?)", name).items()}
         return logged or self._dumped(name)
 
     def _validated(self, data_source: str, name: str) -> dict[tuple[str, ...], tuple[list[int], list[float]]]:

@@ -48,6 +48,23 @@ def figures(
     return found
 
 
+def source_figures(arms: Sequence[CurriculumArm], shown: Mapping[str, Mapping[int, Evidence]]) -> dict[str, float]:
+    """Metrics of one step for each source of a run with several: `ssl4rl/source/<name>/...`.
+
+    `shown` is each source's evidence by arm number; empty for one that was not drawn. The metrics are share, and if it was
+    drawn accuracy, corrected and effective, as in `figures`.
+    """
+    total = sum(evidence.groups for of in shown.values() for evidence in of.values())
+    found: dict[str, float] = {}
+    for source, of in shown.items():
+        members = [(arms[number], evidence) for number, evidence in sorted(of.items()) if evidence.groups]
+        name = f"ssl4rl/source/{source}"
+        found[f"{name}/share"] = sum(evidence.groups for _, evidence in members) / total if total else 0.0
+        if members:
+            found |= {f"{name}/{key}": value for key, value in _rates(members).items()}
+    return found
+
+
 def _rates(members: Sequence[tuple[CurriculumArm, Evidence]]) -> dict[str, float]:
     """Accuracy, accuracy corrected for chance, and the share of groups with an advantage."""
     groups = sum(evidence.groups for _, evidence in members)

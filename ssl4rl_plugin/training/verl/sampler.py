@@ -30,11 +30,12 @@ from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import arm_key
 from ssl4rl_plugin.data.build_plan import read_plan
+from ssl4rl_plugin.training import left_out
 from ssl4rl_plugin.training.curriculum import journal, schedule
 from ssl4rl_plugin.training.curriculum.balance import Balance
 from ssl4rl_plugin.training.curriculum.director import Director
 from ssl4rl_plugin.training.curriculum.evidence import Evidence, ScoredRollout
-from ssl4rl_plugin.training.curriculum.step_metrics import figures
+from ssl4rl_plugin.training.curriculum.step_metrics import figures, source_figures
 from ssl4rl_plugin.training.settings import Settings, curriculum_arms
 from ssl4rl_plugin.training.stored_rows import plan_settings
 
@@ -70,9 +71,11 @@ class CurriculumMixin:
         super().__init__(*args, **kwargs)
         given = self.sampler_kwargs
         settings = Settings.from_config(given["ssl4rl"])
-        self.arms = curriculum_arms(
-            settings.arms if settings.data is None else plan_settings(read_plan(Path(settings.data))).arms
-        )
+        drawn = settings if settings.data is None else plan_settings(read_plan(Path(settings.data)))
+        self.arms = curriculum_arms(drawn.arms)
+        self._sources = [source.label for source in drawn.sources]
+        self._of_source: dict[tuple[str, int], list[Evidence]] = defaultdict(list)
+        """Evidence by source and arm number since the last batch, in a run with several sources."""
         self._numbers = {arm.key: number for number, arm in enumerate(self.arms)}
         self._seen: dict[int, list[Evidence]] = defaultdict(list)
         """Evidence by arm number since the last batch."""
@@ -155,7 +158,11 @@ class CurriculumMixin:
         began = time.perf_counter()
         self._observe(batch.keys, partition_id)
         shown = {number: sum(parts, start=Evidence()) for number, parts in sorted(self._seen.items())}
+        of_sources: dict[str, dict[int, Evidence]] = {label: {} for label in self._sources}
+        for (label, number), parts in self._of_source.items():
+            of_sources[label][number] = sum(parts, start=Evidence())
         self._seen.clear()
+        self._of_source.clear()
         probabilities = None
         if self.director is not None:
             if self.balance is not None:
@@ -163,7 +170,8 @@ class CurriculumMixin:
             entry = journal.Entry(global_steps, shown, self._taken, self._taken + self._lag)
             probabilities = self._decide(shown, entry.start)
             self.journal.append(entry.to_json(self.arms, probabilities, self.director.reasons()))
-        metrics.update(figures(self.arms, shown, probabilities))
+        metrics.update(figures(self.arms, shown, probabilities) | source_figures(self.arms, of_sources))
+        metrics.update(left_out.metrics())
         metrics["curriculum/cost_s"] = time.perf_counter() - began
         return batch, metrics
 
@@ -182,8 +190,12 @@ class CurriculumMixin:
         rewards = {key: _plain(extra).get("reward_extra_info", {}) for key, extra in zip(keys, extras, strict=True)}
         for members, truth in zip(groups.values(), truths, strict=True):
             number = self._arm_of(_plain(truth))
-            if number is not None:
-                self._seen[number].append(Evidence.of_group(_answer(rewards[key]) for key in members))
+            if number is None:
+                continue
+            evidence = Evidence.of_group(_answer(rewards[key]) for key in members)
+            self._seen[number].append(evidence)
+            if self._sources:
+                self._of_source[json.loads(_plain(truth)["ground_truth"])["source"], number].append(evidence)
 
     def _arm_of(self, reward_model: dict[str, Any]) -> int | None:
         """The arm that a row was drawn from; None if it is none of the run's arms."""
