@@ -488,8 +488,9 @@ def test_json_files(tmp_path: Path, jpegs: list[bytes], caplog) -> None:
             ("8", ("images/1.jpg", "images/2.jpg")),
         ]
         assert questions[0].options == ("cat", "dog") and questions[0].answer == "B" and len(questions) == 4
-        assert "1 entries name no image" in caplog.text and "no_image 1" in caplog.text
-        assert ("2 entries are not JSON objects" in caplog.text) == (name == "a.jsonl")
+        (note,) = source.notes()
+        assert "without an image 1" in note and "named again 1" in note and "no_image 1" in caplog.text
+        assert ("not a JSON object 2" in note) == (name == "a.jsonl")
     manifest = manifest_of(source, tmp_path)
     assert len(manifest.items("train")) + len(manifest.items("val")) == 4 and not manifest.rejected
     with pytest.raises(SourceError, match="holds 3 JSON files"):

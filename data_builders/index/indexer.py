@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ssl4rl_plugin.core.files import cache_dir, write_file
+from ssl4rl_plugin.data.files import OUTSIDE, roots_for
 from ssl4rl_plugin.data.images import MAX_SOURCE_PIXELS
 from ssl4rl_plugin.data.manifest import (
     METADATA_KEY,
@@ -86,6 +87,8 @@ def build_manifest(
             neither training nor validation.
         WriteError: the manifest or a checkpoint cannot be written.
     """
+    import pyarrow.compute as pc
+
     if not 0 <= val_fraction < 1:
         raise SourceError(f"val_fraction must be in [0, 1), got {val_fraction}")
     settings: dict[str, Any] = {
@@ -97,6 +100,8 @@ def build_manifest(
         "seed": seed,
         "val_fraction": val_fraction,
     }
+    if about := source.about():
+        settings["about"] = about
     settings = json.loads(json.dumps(settings))  # as it is read back: tuples become lists
     target, previous, prefix = _target(settings, out)
     workers = workers or default_workers()
@@ -118,9 +123,11 @@ def build_manifest(
     if not len(usable):
         listed = ", ".join(f"{name} {count}" for name, count in Counter(counts_of(reason)).most_common())
         first = measured.slice(int(row_of[0]), 1).to_pylist()[0]
+        outside = measured["detail"].take(row_of).filter(pc.equal(reason, OUTSIDE)).to_pylist()
+        remedy = "".join(f"; root={folder} allows those outside" for folder in roots_for(outside))
         raise SourceError(
             f"source {source.name!r}{f' at {source.path}' if source.path else ''}: none of its {len(row_of)} images can "
-            f"be used ({listed}; the first: {first['ref']}: {first['detail']})"
+            f"be used ({listed}; the first: {first['ref']}: {first['detail']}){remedy}"
         )
     groups = _group(measured, row_of, usable, listing, seed, val_fraction, progress)
     if not (current and _equal(previous, _rows(measured, row_of, groups))):

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 32  # records measured by one call of a worker
 _BLOCK = 4096  # records converted to Python objects at a time
-_UNSTABLE = ("unreadable", "outside_root")  # these may go away although the stamp stays the same
+# These may go away although the stamp stays the same: with another mount, or when a decoder is installed.
+_UNSTABLE = ("unreadable", "outside_root", "no_heic_reader", "no_avif_reader")
 
 _T = TypeVar("_T")
 
@@ -69,6 +70,8 @@ def list_records(source: Source, progress: bool) -> Listing:
             for column, array in zip(columns, arrays, strict=True):
                 column.append(array)
             bar.advance(len(block))
+    for note in source.notes():
+        logger.warning("%s", note)
     if not columns[0]:
         raise SourceError(f"source {source.name!r} lists no images{f' at {source.path}' if source.path else ''}")
     keys = pa.table({"ref": pa.chunked_array(columns[0]), "box": pa.chunked_array(columns[1])}).combine_chunks()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from ssl4rl_plugin.data.files import encoded, file_stamp, inside, read_file
+from ssl4rl_plugin.data.files import allowed_folders, encoded, file_stamp, inside, read_file
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.source import Record, SourceError, splits_used
 from ssl4rl_plugin.data_builders.sources.tables import IMAGE_NAME, LONGEST_NAME, TableRow, TableSource, from_base64
@@ -43,9 +43,9 @@ class ArrowSource(TableSource):
     """Rows of one or more Arrow tables with pictures in some columns. The tables (files or splits) are called parts.
 
     A picture is a struct of `bytes` and `path` (as Hugging Face stores it), binary data, a path, base64 text, or a list of
-    these. The pictures of one row share a group. Paths are relative to the part's folder and must stay inside `path`. A ref
-    is `<part>#<row>/<column>`, followed by `.<position>` for a list. A row without a picture is listed once, and rejected as
-    `no_image` when it is read.
+    these. The pictures of one row share a group. Paths are relative to the part's folder and must stay inside `path` or
+    `root`. A ref is `<part>#<row>/<column>`, followed by `.<position>` for a list. A row without a picture is listed once,
+    and rejected as `no_image` when it is read.
 
     Args:
         path: the files.
@@ -53,6 +53,7 @@ class ArrowSource(TableSource):
             text columns with a name like `image` or `image_path`.
         split_column: the column that names a row's split.
         use_splits: whether to use the splits that the parts state; None: if there is a `train` split and another.
+        root: folders outside that paths of pictures may lead to: a path or a list.
     """
 
     def __init__(
@@ -61,9 +62,14 @@ class ArrowSource(TableSource):
         columns: Sequence[str] | None = None,
         split_column: str | None = None,
         use_splits: bool | None = None,
+        root: str | Sequence[str] | None = None,
     ) -> None:
         columns = [columns] if isinstance(columns, str) else columns and list(columns)
         super().__init__(path, columns=columns, split_column=split_column, use_splits=use_splits)
+        allowed = allowed_folders(self.name, root)
+        if allowed:  # left out where it is not given: manifests of earlier versions stay valid
+            self.options["root"] = allowed
+        self._allowed = tuple(os.fsencode(folder) for folder in allowed)
         self._wanted = columns
         self._split_column = split_column
         self._found: dict[str, list[str]] = {}
@@ -208,7 +214,7 @@ class ArrowSource(TableSource):
     def _file(self, cell: Cell, path: str) -> bytes:
         """The real path of a file that a cell names."""
         below = os.path.join(os.fsencode(self._folder(cell.part)), path.encode())
-        return inside(os.fsencode(self._root()), below, path)
+        return inside(os.fsencode(self._root()), below, path, self._allowed)
 
     def _root(self) -> Path:
         """The folder that all paths must stay inside."""

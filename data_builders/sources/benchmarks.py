@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.data.files import allowed_folders
 from ssl4rl_plugin.data.source import Hub, Question, Record, Source, SourceError
 from ssl4rl_plugin.data_builders.sources.arrow import ArrowSource
 from ssl4rl_plugin.data_builders.sources.class_names import names_in, names_near, solution_near
@@ -37,6 +38,7 @@ class Benchmark(Source):
         path: the file or the folder.
         use_splits: whether to use the benchmark's own splits; None: if there is a `train` split and another. Otherwise the
             manifest chooses the splits. (Most benchmarks are `dev` or `test` as a whole.)
+        root: folders outside that links and paths of images may lead to, such as the cache of the Hub: a path or a list.
     """
 
     columns: ClassVar[Columns] = Columns()
@@ -46,8 +48,13 @@ class Benchmark(Source):
     json_options: ClassVar[Mapping[str, Any]] = {}
     """Options of the json source for these files."""
 
-    def __init__(self, path: str | Path | None, use_splits: bool | None = None) -> None:
+    def __init__(
+        self, path: str | Path | None, use_splits: bool | None = None, root: str | list[str] | None = None
+    ) -> None:
         super().__init__(path, use_splits=use_splits)
+        self.root = allowed_folders(self.name, root)
+        if self.root:
+            self.options["root"] = self.root
         self.files = self._reader(self.existing_path(), use_splits)
 
     def _reader(self, place: Path, use_splits: bool | None) -> Source:
@@ -56,23 +63,23 @@ class Benchmark(Source):
         if any(name.lower().endswith(".tsv") for name in names):
             return TsvSource(place, split_column="split" if use_splits else None)
         if is_saved(place):
-            return HfSource(place, use_splits=use_splits)
+            return HfSource(place, use_splits=use_splits, root=self.root)
         if place.suffix == ".parquet" or (place.is_dir() and parquet_files(place)):
-            return ParquetSource(place, use_splits=use_splits)
+            return ParquetSource(place, use_splits=use_splits, root=self.root)
         for pattern in self.annotations:
             if place.is_file():
                 found = [place] if fnmatch(place.name, pattern) else []
             else:
                 found = sorted(place.glob(pattern)) or sorted(place.glob(f"*/{pattern}"))
             if found:
-                return JsonSource(found[0], **self.json_options)
+                return JsonSource(found[0], root=self.root, **self.json_options)
         if place.is_file():
             raise SourceError(f"source {self.name!r}: {place} is not one of its files; {self.schema}")
         return self._folder(place, use_splits)
 
     def _folder(self, place: Path, use_splits: bool | None) -> Source:
         """The source for a folder of images alone."""
-        return FolderSource(place)
+        return FolderSource(place, self.root)
 
     def adapted(self, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """A row's columns with the names in `columns`; None for a row that is not part of the benchmark."""
@@ -93,6 +100,9 @@ class Benchmark(Source):
 
     def read(self, ref: str) -> bytes:
         return self.files.read(ref)
+
+    def notes(self) -> list[str]:
+        return self.files.notes()
 
     def questions(self) -> Iterator[Question]:
         return questions_of(self.rows(), self.columns, f"source {self.name!r}: {self.path}", expected=True)
@@ -314,8 +324,14 @@ class ImageNet(Benchmark):
     )
     hub: ClassVar[Hub | None] = Hub("ILSVRC/imagenet-1k", ("data/*.parquet",))
 
-    def __init__(self, path: str | Path | None, use_splits: bool | None = None, choices: int = 0) -> None:
-        super().__init__(path, use_splits)
+    def __init__(
+        self,
+        path: str | Path | None,
+        use_splits: bool | None = None,
+        choices: int = 0,
+        root: str | list[str] | None = None,
+    ) -> None:
+        super().__init__(path, use_splits, root)
         if isinstance(choices, bool) or not isinstance(choices, int) or not (choices == 0 or 2 <= choices <= 26):
             raise SourceError(
                 f"source {self.name!r}: choices must be 0 (no questions) or from 2 to 26, got {choices!r}"
@@ -324,7 +340,7 @@ class ImageNet(Benchmark):
 
     def _folder(self, place: Path, use_splits: bool | None) -> Source:
         inner = (place / folder for folder in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"))
-        return ImageFolderSource(next((folder for folder in inner if folder.is_dir()), place), use_splits)
+        return ImageFolderSource(next((folder for folder in inner if folder.is_dir()), place), use_splits, self.root)
 
     def questions(self) -> Iterator[Question]:
         if not self.options["choices"]:

@@ -20,6 +20,7 @@ class ImageFolderSource(FolderSource):
     Args:
         path: the folder.
         use_splits: whether to use the splits; None: if there is a `train` split and another.
+        root: see the folder source.
     """
 
     name: ClassVar[str] = "imagefolder"
@@ -28,9 +29,11 @@ class ImageFolderSource(FolderSource):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     where: ClassVar[str] = "give the folder that holds the splits, or the classes"
 
-    def __init__(self, path: str | Path | None, use_splits: bool | None = None) -> None:
-        super().__init__(path)
-        self.options = {"use_splits": use_splits}
+    def __init__(
+        self, path: str | Path | None, use_splits: bool | None = None, root: str | list[str] | None = None
+    ) -> None:
+        super().__init__(path, root)
+        self.options["use_splits"] = use_splits
 
     def records(self) -> Iterator[Record]:
         top = [entry.name for entry in self.existing_path().iterdir() if entry.is_dir() and entry.name[0] != "."]

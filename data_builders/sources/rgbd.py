@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ssl4rl_plugin.core import RGBD
-from ssl4rl_plugin.data.depth import resampled
+from ssl4rl_plugin.data.depth import MAX_DEPTH, metres, resampled
 from ssl4rl_plugin.data.images import MAX_SOURCE_PIXELS, ImageError, ImageInfo, decode
 from ssl4rl_plugin.data.source import Record, SourceError
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
@@ -21,6 +21,13 @@ PICTURE_FOLDERS = ("rgb", "image", "images", "color")
 
 DEPTH_SUFFIX = "_depth"
 """Suffix of a depth map in the same folder, after the picture's stem."""
+DEPTH_FIELD, COLOUR_FIELD = ".depth", ".color"
+"""Suffixes of a depth map and its picture in 7-Scenes: `frame-000000.depth.png`, `frame-000000.color.png`."""
+
+DEPTH_ENDINGS = (".npy", ".png", ".tif", ".tiff")
+"""Endings of depth maps, in the order in which they are tried."""
+NOT_READ = (".exr", ".pfm", ".h5", ".mat", ".dpt", ".raw", ".bin", ".npz", ".pgm", ".jpg")
+"""Endings of depth maps that are not read. A rejection names such a file."""
 
 MIN_VALID = 0.3
 """Least share of pixels with known depth."""
@@ -35,47 +42,61 @@ class RgbdSource(FolderSource):
 
     The depth map of `NAME.jpg` (or .png, ...) is the first of these files that exists:
 
-    - `NAME_depth.npy` or `NAME_depth.png` in the same folder; an optional `NAME_depth_mask.npy` is 0 where the depth is
-      not valid (the layout of DIODE);
+    - `NAME_depth.npy`, `.png`, `.tif` or `.tiff` in the same folder; an optional `NAME_depth_mask.npy` is 0 where the depth
+      is not valid (the layout of DIODE);
+    - `NAME.depth.png` (or .npy, .tif, .tiff) in the same folder, for a picture `NAME.color.png` or `NAME.jpg` (7-Scenes);
     - `NAME.npy` in the same folder;
-    - `NAME.npy` or `NAME.png` in a folder `depth`, where the picture is in a folder `rgb`, `image`, `images` or `color`
-      beside it (`scene/rgb/a.jpg` and `scene/depth/a.png`).
+    - `NAME.npy`, `.png`, `.tif` or `.tiff` in a folder `depth`, where the picture is in a folder `rgb`, `image`, `images` or
+      `color` beside it (`scene/rgb/a.jpg` and `scene/depth/a.png`).
 
     NPY files hold metres: float16, 32 or 64 of shape (height, width) or (height, width, 1). PNG files have one channel
-    of 16 bits; 8 bits are rejected, since their unit is unknown. Depth that is 0, negative, NaN or infinite counts as
-    unknown. Refs, links and hidden files are those of the folder source.
+    of 16 bits; 8 bits are rejected, since their unit is unknown. TIFF files have one channel of 16-bit integers, or of
+    floats in metres. Depth that is 0, negative, NaN, infinite, the largest value of its type (65535 in 7-Scenes and Kinect)
+    or beyond `max_depth` counts as unknown: no task compares it. Refs, links and hidden files are those of the folder
+    source.
 
     Reasons for rejection: `no_depth_file`; `depth_size`, not the picture's size; `bad_depth`, unreadable or of another
     type; `no_depth`, known in under 30 % of the pixels; `orientation`, EXIF turns the picture but not its depth map.
 
     Args:
         path: the folder.
-        depth_scale: PNG values per metre: 1000 for millimetres, 5000 for TUM RGB-D, 256 for KITTI.
+        depth_scale: integer values per metre: 1000 for millimetres, 5000 for TUM RGB-D, 256 for KITTI. `ssl4rl index` prints
+            the depths that it gives, and warns if they fit neither a room nor a street.
+        max_depth: metres. Depths beyond are unknown: the sky, or a sensor's mark for no measurement.
+        root: see the folder source.
     """
 
     name: ClassVar[str] = "rgbd"
     kind: ClassVar[str] = "rgbd"
     summary: ClassVar[str] = "image files below a folder with a depth map beside each"
     schema: ClassVar[str] = (
-        "NAME.jpg with NAME_depth.npy, NAME_depth.png or NAME.npy, or rgb/NAME.jpg with depth/NAME.png; PNG of 16 bits "
-        "(depth_scale values per metre) or NPY of floats (metres), 0 or NaN where unknown"
+        "NAME.jpg with NAME_depth.npy, NAME_depth.png or NAME.npy, or rgb/NAME.jpg with depth/NAME.png; PNG or TIFF of 16 "
+        "bits (depth_scale values per metre), NPY or TIFF of floats (metres); 0, NaN or the largest value where unknown"
     )
     where: ClassVar[str] = "give the folder that holds your images and depth maps"
 
-    def __init__(self, path: str | Path | None, depth_scale: float = 1000.0) -> None:
-        if isinstance(depth_scale, bool) or not isinstance(depth_scale, int | float) or not 0 < depth_scale < 1e9:
+    def __init__(
+        self,
+        path: str | Path | None,
+        depth_scale: float = 1000.0,
+        max_depth: float = MAX_DEPTH,
+        root: str | list[str] | None = None,
+    ) -> None:
+        if not _is_positive(depth_scale):
             raise SourceError(
                 f"source 'rgbd': depth_scale is the PNG value of one metre, a number above 0; got {depth_scale!r}"
             )
-        super().__init__(path)
-        self.options = {"depth_scale": float(depth_scale)}
+        if not _is_positive(max_depth):
+            raise SourceError(f"source 'rgbd': max_depth is a number of metres above 0; got {max_depth!r}")
+        super().__init__(path, root)
+        self.options |= {"depth_scale": float(depth_scale), "max_depth": float(max_depth)}
 
     def records(self) -> Iterator[Record]:
         """The pictures, without the depth maps."""
         found = False
         for record in super().records():
             path = PurePosixPath(record.ref)
-            if not (path.stem.endswith(DEPTH_SUFFIX) or "depth" in path.parts[:-1]):
+            if not (path.stem.endswith((DEPTH_SUFFIX, DEPTH_FIELD)) or "depth" in path.parts[:-1]):
                 found = True
                 yield record
         if not found:
@@ -101,7 +122,10 @@ class RgbdSource(FolderSource):
         depth = self._depth(ref, max_source_pixels, image.size)
         known = float(np.isfinite(depth).mean())
         if known < MIN_VALID:
-            raise ImageError("no_depth", f"known in {known:.1%} of the pixels, {MIN_VALID:.0%} are needed")
+            raise ImageError(
+                "no_depth",
+                f"known in {known:.1%} of the pixels, {MIN_VALID:.0%} are needed; {self._stored(ref, max_source_pixels)}",
+            )
         return info, image
 
     def item(self, ref: str, picture: Callable[[], Image.Image], max_pixels: int | None) -> RGBD:
@@ -116,16 +140,22 @@ class RgbdSource(FolderSource):
         self._locate(ref)  # errors of the picture itself come first
         path = PurePosixPath(ref)
         stem = str(path.parent / path.stem)
-        options = [f"{stem}{DEPTH_SUFFIX}.npy", f"{stem}{DEPTH_SUFFIX}.png", f"{stem}.npy"]
+        first = f"{stem}{DEPTH_SUFFIX}"
+        field = f"{stem.removesuffix(COLOUR_FIELD)}{DEPTH_FIELD}"
+        bases = [first, field]
+        options = [f"{base}{ending}" for base in bases for ending in DEPTH_ENDINGS] + [f"{stem}.npy"]
         above = [number for number, part in enumerate(path.parts[:-1]) if part in PICTURE_FOLDERS]
         if above:
             beside = PurePosixPath(*path.parts[: above[-1]], "depth", *path.parts[above[-1] + 1 : -1], path.stem)
-            options += [f"{beside}.npy", f"{beside}.png"]
+            bases.append(str(beside))
+            options += [f"{beside}{ending}" for ending in DEPTH_ENDINGS]
         for depth in options:
             if self._exists(depth):
                 mask = f"{stem}{DEPTH_SUFFIX}_mask.npy"
                 return [ref, depth, mask] if self._exists(mask) else [ref, depth]
-        raise ImageError("no_depth_file", f"none of {', '.join(options)}")
+        unread = [f"{base}{ending}" for base in bases for ending in NOT_READ if self._exists(f"{base}{ending}")]
+        remedy = f"; {unread[0]} is not read: convert it to NPY in metres or to PNG of 16 bits" if unread else ""
+        raise ImageError("no_depth_file", f"none of {', '.join(options)}{remedy}")
 
     def _exists(self, ref: str) -> bool:
         """Whether a file exists. True also for a link that leads outside, so that reading it raises the error."""
@@ -146,19 +176,37 @@ class RgbdSource(FolderSource):
                 raise ImageError("depth_size", f"depth of {width} x {height} pixels, picture of {size}")
 
         _, name, *mask_name = self._files(ref)
-        data = self._bounded(name, limit)
-        if name.endswith(".png"):
-            depth = _from_png(data, check) / np.float32(self.options["depth_scale"])
-        else:
-            with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite: unknown
-                depth = _from_npy(data, "f", check).astype(np.float32)
-        known = np.isfinite(depth) & (depth > 0)
+        stored = self._values(name, limit, check)
+        scale = 1.0 if stored.dtype.kind == "f" else self.options["depth_scale"]
+        depth = metres(stored, scale, self.options["max_depth"])
         if mask_name:
             mask = _from_npy(self._bounded(mask_name[0], limit), "fbiu", check)
             if mask.shape != depth.shape:
                 raise ImageError("depth_size", f"mask of shape {mask.shape}, depth of shape {depth.shape}")
-            known &= mask > 0
-        return np.where(known, depth, np.float32("nan"))
+            depth[~(mask > 0)] = np.nan
+        return depth
+
+    def _values(self, name: str, limit: int, check: Callable[[int, int], None]) -> np.ndarray:
+        """The values (height, width) of a depth file, as stored: integers, or floats in metres."""
+        data = self._bounded(name, limit)
+        if name.endswith(".npy"):
+            return _from_npy(data, "f", check)
+        return _from_picture(data, "PNG" if name.endswith(".png") else "TIFF", check)
+
+    def _stored(self, ref: str, limit: int) -> str:
+        """The range of the stored values and how they are read, for messages."""
+        name = self._files(ref)[1]
+        values = self._values(name, limit, lambda width, height: None)
+        seen = values[np.isfinite(values) & (values > 0)]
+        if not seen.size:
+            return f"{name} has no value above 0"
+        unit = (
+            "metres" if values.dtype.kind == "f" else f"values, {self.options['depth_scale']:g} a metre (depth_scale)"
+        )
+        return (
+            f"{name} holds {seen.min():g} to {seen.max():g} {unit}; unknown are the largest value of its type and all "
+            f"beyond max_depth={self.options['max_depth']:g} metres"
+        )
 
     def _bounded(self, ref: str, limit: int) -> bytes:
         """The bytes of a depth file. Raises ImageError if it is larger than `limit` pixels need."""
@@ -168,15 +216,22 @@ class RgbdSource(FolderSource):
         return super().read(ref)
 
 
-def _from_png(data: bytes, check: Callable[[int, int], None]) -> np.ndarray:
-    """The values of a PNG with one 16-bit channel, as float32. `check` gets its width and height before decoding."""
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
+
+
+def _from_picture(data: bytes, form: str, check: Callable[[int, int], None]) -> np.ndarray:
+    """The values of a PNG or TIFF file with one channel of 16 bits (uint16), or of a TIFF file with one channel of floats.
+    `check` gets its width and height before decoding."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(data), formats=(form,)) as image:
             check(*image.size)
-            # Pillow's mode for 16-bit gray is "I;16", and "I" before version 11.
-            if not image.mode.startswith("I"):
-                raise ImageError("bad_depth", f"PNG of mode {image.mode}; one channel of 16 bits is needed")
-            return np.asarray(image, np.float32)
+            # Pillow's mode for 16-bit gray is "I;16", and "I" before version 11; "F" for floats.
+            if form == "TIFF" and image.mode == "F":
+                return np.asarray(image, np.float32)
+            if not image.mode.startswith("I") or (form == "TIFF" and not image.mode.startswith("I;16")):
+                raise ImageError("bad_depth", f"{form} of mode {image.mode}; one channel of 16 bits is needed")
+            return np.asarray(image).astype(np.uint16)
     except (ImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

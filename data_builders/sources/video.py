@@ -35,14 +35,14 @@ from ssl4rl_plugin.data.files import encoded
 from ssl4rl_plugin.data.images import MAX_SOURCE_PIXELS, ImageError, ImageInfo, decode, open_rgb, shrink
 from ssl4rl_plugin.data.source import Record, SourceError
 from ssl4rl_plugin.data_builders.sources import folder
+from ssl4rl_plugin.data_builders.sources.endings import VIDEOS
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
 from ssl4rl_plugin.tasks.image.views import fitted
 from ssl4rl_plugin.tasks.video.clips import distances, probes
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = (b".mp4", b".m4v", b".mov", b".avi", b".mkv", b".webm", b".mpg", b".mpeg", b".ogv", b".flv",
-              b".wmv", b".3gp")  # fmt: skip
+EXTENSIONS = VIDEOS
 """Endings of the file names listed as videos, in lower case."""
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,flv,asf"
 """FFmpeg's names of the accepted container formats. Playlists, which name other files and addresses, are excluded."""
@@ -98,6 +98,7 @@ class VideoSource(FolderSource):
         frame_rate: frames per second of folders of pictures.
         max_seconds: longest duration. All frames up to the last one taken have to be decoded.
         max_gigabytes: largest file.
+        root: see the folder source.
     """
 
     name: ClassVar[str] = "video"
@@ -120,6 +121,7 @@ class VideoSource(FolderSource):
         frame_rate: float = 8.0,
         max_seconds: float = 600.0,
         max_gigabytes: float = 4.0,
+        root: str | list[str] | None = None,
     ) -> None:
         for name, value, low, high in (
             ("frames", frames, LEAST_FRAMES, 512), ("trim", trim, 0, 0.4), ("max_side", max_side, 28, MAX_KEPT_SIDE),
@@ -134,8 +136,8 @@ class VideoSource(FolderSource):
             ):
                 kind = "a whole number" if whole else "a number"
                 raise SourceError(f"source {self.name!r}: {name} must be {kind} from {low} to {high}, got {value!r}")
-        super().__init__(path)
-        self.options = {
+        super().__init__(path, root)
+        self.options |= {
             "frames": frames, "trim": float(trim), "max_side": max_side, "frame_rate": float(frame_rate),
             "max_seconds": float(max_seconds), "max_gigabytes": float(max_gigabytes),
         }  # fmt: skip

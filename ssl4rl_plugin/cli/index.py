@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from ssl4rl_plugin.analysis.terminal import show_json, table
 from ssl4rl_plugin.cli.sources_for import named_source
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.files import cache_dir
+from ssl4rl_plugin.data.files import OUTSIDE, roots_for
 from ssl4rl_plugin.data.graphs import GraphManifest, GraphSource
+from ssl4rl_plugin.data.images import NO_READER
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import load_source
+from ssl4rl_plugin.data_builders.index.depths import depth_figures
 from ssl4rl_plugin.data_builders.index.groups import SIDES
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 
@@ -92,7 +96,29 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "splits": {side: {"images": len(rows), "groups": _different(rows["group"])} for side, rows in sides.items()},
         "copies": {"equal": len(whole) - contents, "alike": contents - _different(whole["group"])},
         "left_out": dict(manifest.rejected.most_common()),
+        "remedies": remedies(manifest),
+        "notes": manifest.source.notes(),
+        "about": manifest.source.about(),
+        "depth": _depth(manifest),
     }
+
+
+def remedies(manifest: Manifest) -> dict[str, str]:
+    """What to do about the images left out, by reason, where there is something to do."""
+    found = {reason: remedy for reason, remedy in NO_READER.items() if reason in manifest.rejected}
+    if OUTSIDE in manifest.rejected:
+        details = manifest.table.filter(pc.equal(manifest.table["reason"], OUTSIDE))["detail"].to_pylist()
+        found[OUTSIDE] = " ".join(f"--option root={folder}" for folder in roots_for(details))
+    return {reason: remedy for reason, remedy in found.items() if remedy}
+
+
+def _depth(manifest: Manifest) -> dict[str, Any] | None:
+    """The depths of an RGB-D source in metres, with a warning if its scale is hardly right; None for other sources."""
+    figures = depth_figures(manifest) if manifest.source.kind == "rgbd" else None
+    if figures is None:
+        return None
+    warning = figures.warning(manifest.source.options.get("depth_scale"))
+    return {**asdict(figures), "text": str(figures), "warning": warning}
 
 
 def _different(column: Any) -> int:
@@ -106,11 +132,15 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         used.add_row(side, f"{counts['images']:,}", f"{counts['groups']:,}")
     console.print(used)
     if found["left_out"]:
-        left = table("left out", "images")
+        left = table("left out", "images", *(["what to do"] if found["remedies"] else []))
         for reason, count in found["left_out"].items():
-            left.add_row(escape(reason), f"{count:,}")
+            remedy = [escape(found["remedies"].get(reason, ""))] if found["remedies"] else []
+            left.add_row(escape(reason), f"{count:,}", *remedy)
         console.print()
         console.print(left)
+    if found["about"]:
+        stated = ", ".join(f"{key} {value}" for key, value in found["about"].items())
+        console.print(f"\n{escape(stated)}", soft_wrap=True, highlight=False)
     good = sum(counts["images"] for counts in found["splits"].values())
     console.print(
         f"\n{good:,} of {found['images']:,} images of source {escape(found['source'])} can be used; "
@@ -118,3 +148,9 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         "with others",
         soft_wrap=True, highlight=False,
     )  # fmt: skip
+    if found["depth"]:
+        console.print(escape(found["depth"]["text"]), soft_wrap=True, highlight=False)
+        if found["depth"]["warning"]:
+            console.print(
+                f"[bold yellow]warning:[/] {escape(found['depth']['warning'])}", soft_wrap=True, highlight=False
+            )

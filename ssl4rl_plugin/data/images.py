@@ -15,12 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from ssl4rl_plugin.core.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""The formats that are decoded. Excluded are formats that run programs (EPS) and rare ones."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""The formats that Pillow decodes here, and HEIF with pillow-heif. Excluded are formats that run programs (EPS) and rare
+ones."""
+
+NO_READER = {
+    "no_heic_reader": "pip install 'ssl4rl-plugin[heif]'",
+    "no_avif_reader": "pip install --upgrade pillow: this build has no AVIF decoder",
+}
+"""Reasons of pictures whose decoder is not installed -> what to do."""
 
 MAX_SOURCE_PIXELS = 100_000_000
 """Default limit on the pixels that a file declares. Pillow's own limit (about 179 million) always holds too."""
@@ -28,6 +35,26 @@ MAX_SOURCE_PIXELS = 100_000_000
 # The first bytes of FORMATS, to distinguish a damaged picture from another kind of file.
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"P1", b"P2", b"P3", b"P4",
           b"P5", b"P6")  # fmt: skip
+
+# Brands of the ISO container (`ftyp`) that HEIC and AVIF share; `mif1` may be either.
+_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
+_AVIF_BRANDS = frozenset((b"avif", b"avis"))
+_SHARED_BRANDS = frozenset((b"mif1", b"msf1"))
+
+# The first bytes of files that are often given the name of a picture.
+_NOT_IMAGES = {
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file with `git lfs pull`",
+    b"<!doctype html": "a web page, perhaps a failed download",
+    b"<html": "a web page, perhaps a failed download",
+    b"<svg": "SVG: convert it to PNG",
+    b"<?xml": "XML",
+    b"%pdf": "PDF",
+    b"8bps": "Photoshop's PSD: convert it to PNG",
+    b"\0\0\0\x0cjp": "JPEG 2000: convert it to PNG or JPEG",
+    b"\xff\x4f\xff\x51": "JPEG 2000: convert it to PNG or JPEG",
+    b"\xff\x0a": "JPEG XL: convert it to PNG or JPEG",
+    b"\0\0\0\x0cjxl ": "JPEG XL: convert it to PNG or JPEG",
+}
 
 # EXIF orientation -> operation that turns the stored picture upright.
 _UPRIGHT = {
@@ -51,7 +78,8 @@ class ImageError(UserError):
     """A picture cannot be used.
 
     `reason` is a short snake_case name, by which such pictures are counted; `detail` explains it. Reasons of this module:
-    `zero_bytes`, `not_an_image`, `truncated`, `broken`, `too_large`, `unsupported_mode`, `unreadable`.
+    `zero_bytes`, `not_an_image`, `truncated`, `broken`, `too_large`, `unsupported_mode`, `unreadable`, and those in
+    `NO_READER`.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -118,7 +146,7 @@ def decode(
     if not data:
         raise ImageError("zero_bytes", "the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _opened(data) as image:
             return _decode(image, max_source_pixels, max_pixels, least_pixels)
     except (ImageError, MemoryError):
         raise
@@ -128,11 +156,48 @@ def decode(
     except Exception as error:
         detail = f"{type(error).__name__}: {error}"
         if isinstance(error, UnidentifiedImageError):
-            if not data.startswith(_MAGIC):
-                raise ImageError("not_an_image", f"starts with {data[:16]!r}") from error
+            if not data.startswith(_MAGIC) and not _container(data):
+                raise ImageError("not_an_image", _seen(data)) from error
             detail = f"damaged header, {len(data)} bytes"
         truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
         raise ImageError("truncated" if truncated else "broken", detail) from error
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    """Open a picture with Pillow, or with pillow-heif, which is imported only for a HEIC picture."""
+    kind = _container(data)
+    if kind == "HEIF":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError as error:
+            raise ImageError("no_heic_reader", f"a HEIC picture: {NO_READER['no_heic_reader']}") from error
+        heif: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))
+        return heif
+    if kind == "AVIF" and not features.check("avif"):
+        raise ImageError("no_avif_reader", f"an AVIF picture: {NO_READER['no_avif_reader']}")
+    # One format for such a container, so that its errors are those of its own decoder.
+    return Image.open(io.BytesIO(data), formats=(kind,) if kind else FORMATS)
+
+
+def _container(data: bytes) -> str | None:
+    """HEIF or AVIF by the brands in the file's first box; None for other files."""
+    if data[4:8] != b"ftyp":
+        return None
+    box = data[8 : max(16, min(int.from_bytes(data[:4], "big"), 256))]
+    brands = {box[:4], *(box[start : start + 4] for start in range(8, len(box), 4))}
+    # Files of several pictures name both; the first brand is the main one.
+    if box[:4] in _AVIF_BRANDS or (brands & _AVIF_BRANDS and not brands & _HEIF_BRANDS):
+        return "AVIF"
+    return "HEIF" if brands & (_HEIF_BRANDS | _SHARED_BRANDS) else None
+
+
+def _seen(data: bytes) -> str:
+    """What a file is that is no picture, as far as its first bytes tell."""
+    start = data[:64].lstrip().lower() if data[:1].isspace() or data[:1] == b"<" else data[:64].lower()
+    kind = next((kind for magic, kind in _NOT_IMAGES.items() if start.startswith(magic)), None)
+    if data[4:8] == b"ftyp":
+        kind = "a video or audio file (source video reads videos)"
+    return f"{kind}; starts with {data[:16]!r}" if kind else f"starts with {data[:16]!r}"
 
 
 def _decode(
@@ -148,7 +213,7 @@ def _decode(
     orientation = 1 if name == "PNG" else _orientation(image)
     if max_pixels is not None and name == "JPEG":
         # libjpeg shrinks by 2, 4 or 8 while it decodes: faster, and only detail is lost that the result cannot show.
-        image.draft(None, _fit(width, height, max_pixels))
+        image.draft(None, fitted_size(width, height, max_pixels))
     elif least_pixels is not None and name == "JPEG":
         scale = max(1, math.isqrt(width * height // least_pixels))  # Pillow rounds down to 1, 2, 4 or 8
         image.draft(None, (max(1, width // scale), max(1, height // scale)))
@@ -157,7 +222,7 @@ def _decode(
         orientation = _orientation(image)
     rgb = _to_rgb(image)
     if max_pixels is not None:
-        target = _fit(width, height, max_pixels)
+        target = fitted_size(width, height, max_pixels)
         if target != rgb.size:
             rgb = rgb.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if name != "TIFF":
@@ -173,11 +238,11 @@ def shrink(image: Image.Image, max_pixels: int | None) -> Image.Image:
     """The picture shrunk to at most `max_pixels` pixels with the same aspect ratio; unchanged if it is small enough."""
     if max_pixels is None:
         return image
-    size = _fit(*image.size, max_pixels)
+    size = fitted_size(*image.size, max_pixels)
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
-def _fit(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+def fitted_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     """The largest size with the same aspect ratio and at most `max_pixels` pixels, never larger than the given size."""
     if max_pixels < 1:
         raise ValueError(f"max_pixels must be at least 1, got {max_pixels}")
