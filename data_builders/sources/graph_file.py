@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ssl4rl_plugin.core.graph import RawGraph, Texts
+from ssl4rl_plugin.core.graph import RawGraph, Reading, Texts
 from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.sources.graph_columns import is_header
+from ssl4rl_plugin.data_builders.sources.graph_edges import EdgeOptions, Edges, edges_of
+from ssl4rl_plugin.data_builders.sources.graph_networkx import ENDINGS, node_link, read_networkx
+from ssl4rl_plugin.data_builders.sources.graph_nodes import (
+    NodeOptions,
+    Nodes,
+    described,
+    is_node_header,
+    nodes_of,
+    texts_of_ids,
+)
+from ssl4rl_plugin.data_builders.sources.graph_tables import names_of, read_json, read_table, table_of
 from ssl4rl_plugin.data_builders.sources.graph_tensors import from_tensors
+from ssl4rl_plugin.data_builders.sources.graph_text import TextOptions
 from ssl4rl_plugin.data_builders.sources.tensor_file import load_tensors
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from typing_extensions import Unpack
 
-SOURCE = ("source", "src", "from", "head", "subject", "start", "node1", "citing")
-TARGET = ("target", "dst", "to", "tail", "object", "end", "node2", "cited")
-RELATION = ("relation", "rel", "predicate", "edge_type", "type")
-ID = ("id", "node_id", "node", "name", "key")
-TEXT = ("text", "raw_text", "raw_texts", "title", "abstract", "abs", "description", "content")
-LABEL = ("label", "y", "class", "category", "label_name")
-SPLIT = ("split", "fold", "set")
-NETWORKX = {".gml": "read_gml", ".graphml": "read_graphml", ".gexf": "read_gexf", ".net": "read_pajek"}
-TABLES = (".csv", ".tsv", ".txt", ".parquet", ".json", ".jsonl")
-_ROLES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
+TABLES = (".csv", ".tsv", ".txt", ".edges", ".edgelist", ".mtx", ".parquet", ".json", ".jsonl", ".ndjson")
+"""Endings of tables. Text may also be gzipped: .csv.gz."""
 
 
 class GraphFileSource(GraphSource):
@@ -37,13 +40,24 @@ class GraphFileSource(GraphSource):
 
     Args:
         path: .pt (a dict or a saved `Data` with edge_index, raw_texts, optionally y, label_name and masks), a table of edges
-            (.csv, .tsv, .parquet, .json, .jsonl: columns source and target, optionally relation), triples (three columns
-            without a header), or .gml, .graphml, .gexf and node-link .json.
+            or triples (.csv, .tsv, .txt, .parquet, .json, .jsonl; Matrix Market .mtx), or .gml, .graphml, .gexf, Pajek .net
+            and node-link .json. docs/graph_files.md says how each is read.
         nodes: table of nodes: column id, and text, title and abstract, or any attributes; optionally label and split. A
             JSON file may also map each id to a text, to attributes, or to features with weights.
-        labels: JSON that maps each label to its nodes, or each node to its label, if the table of nodes has no labels.
+        labels: JSON that maps each label to its nodes, or each node to its label. It replaces labels of the nodes.
         vocabulary: names of features: JSON (a list, or number to name), or one per line.
-        directed: whether edges have a direction; null means that triples and typed edges do and others do not.
+        directed: whether edges have a direction; null to go by the file, or if it says nothing, whether it has relations.
+        delimiter: of the edges: tab, comma, semicolon, pipe, blank, or the character itself; null to find it.
+        header: whether the first line of the edges names the columns; null to find out.
+        third: what the third of three columns is: weight, relation, or target (triples); null to find out.
+        columns: what each column of the edges is: a list of source, target, relation, weight, time or -.
+        relation_column: column or attribute of the edges that holds relations.
+        label_column: column or attribute of the nodes that holds classes; none for no classes; null to find it.
+        nodes_delimiter: `delimiter` for the table of nodes.
+        nodes_header: `header` for the table of nodes.
+        quoting: whether quotes enclose fields; null for files with commas and semicolons only.
+        comments: whether lines that begin with #, % or // are comments; null to find out.
+        encoding: encoding of text files; null for UTF-8, or UTF-16 with a byte order mark.
         mask: which of the alternative masks of a .pt to use, from 0.
         unmasked: split of the nodes in no mask of a .pt: `train`, or `none` to leave them out of all splits.
         shared: options of every graph source; see `GraphSource`.
@@ -65,13 +79,26 @@ class GraphFileSource(GraphSource):
         labels: str | None = None,
         vocabulary: str | None = None,
         directed: bool | None = None,
+        delimiter: str | None = None,
+        header: bool | None = None,
+        third: str | None = None,
+        columns: Sequence[str] | str | None = None,
+        relation_column: str | None = None,
+        label_column: str | None = None,
+        nodes_delimiter: str | None = None,
+        nodes_header: bool | None = None,
+        quoting: bool | None = None,
+        comments: bool | None = None,
+        encoding: str | None = None,
         mask: int = 0,
         unmasked: str = "train",
         **shared: Unpack[SharedOptions],
     ) -> None:
         super().__init__(
-            path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, mask=mask, unmasked=unmasked,
-            **shared,
+            path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, delimiter=delimiter, header=header,
+            third=third, columns=columns, relation_column=relation_column, label_column=label_column,
+            nodes_delimiter=nodes_delimiter, nodes_header=nodes_header, quoting=quoting, comments=comments,
+            encoding=encoding, mask=mask, unmasked=unmasked, **shared,
         )  # fmt: skip
         if not self.existing_path().is_file():
             raise SourceError(f"source 'graph': {self.path} is a folder; name a file in it")
@@ -87,35 +114,47 @@ class GraphFileSource(GraphSource):
 
     def graph(self) -> RawGraph:
         path = self.existing_path()
-        ending = path.suffix.lower()
+        ending = next((end.lower() for end in reversed(path.suffixes) if end.lower() != ".gz"), "")
         try:
             if ending in (".pt", ".pth"):
                 return self._tensors(path)
-            if ending in NETWORKX:
-                import networkx
-
-                return from_networkx(getattr(networkx, NETWORKX[ending])(path), path.stem, self.options["directed"])
+            if ending in ENDINGS:
+                return self._made(*read_networkx(path, self._edge_options(), self._node_options()))
             if ending not in TABLES:
-                known = ", ".join((".pt", *TABLES, *NETWORKX))
+                known = ", ".join((".pt", *TABLES, *ENDINGS))
                 raise SourceError(f"source 'graph': {path.name}: unknown kind of file; known: {known}")
             if ending == ".json":
                 content = read_json(path)
                 if isinstance(content, dict) and "nodes" in content and ({"links", "edges"} & content.keys()):
-                    import networkx
-
-                    key = "links" if "links" in content else "edges"
-                    return from_networkx(
-                        networkx.node_link_graph(content, edges=key), path.stem, self.options["directed"]
-                    )
-            return self._table(path)
+                    return self._made(*node_link(content, str(path), self._edge_options(), self._node_options()))
+            table = read_table(path, self._text_options(""), is_header, "lacks a column target")
+            edges = edges_of(table, self._edge_options())
+            return self._made(edges, self._nodes(edges))
         except SourceError:
             raise
         except ImportError as error:
             raise SourceError(
                 f"source 'graph': {path.name} needs {error.name}: pip install 'ssl4rl-plugin[graph]'"
             ) from error
+        except RecursionError as error:
+            raise SourceError(f"source 'graph': {path} cannot be read: its content nests too deeply") from error
         except Exception as error:  # every reader has its own errors
             raise SourceError(f"source 'graph': {path} cannot be read: {type(error).__name__}: {error}") from error
+
+    def _text_options(self, prefix: str) -> TextOptions:
+        """The options of the edges, or with prefix `nodes_` of the table of nodes."""
+        names = ("quoting", "comments", "encoding")
+        return TextOptions(self.options[f"{prefix}delimiter"], *(self.options[name] for name in names), prefix=prefix)
+
+    def _edge_options(self) -> EdgeOptions:
+        columns = self.options["columns"]
+        if isinstance(columns, str):
+            columns = columns.split(",")
+        own = {name: self.options[name] for name in ("header", "third", "relation_column", "directed")}
+        return EdgeOptions(columns=None if columns is None else tuple(str(role).strip() for role in columns), **own)
+
+    def _node_options(self) -> NodeOptions:
+        return NodeOptions(self.options["nodes_header"], self.options["label_column"])
 
     def _tensors(self, path: Path) -> RawGraph:
         content = load_tensors(path)
@@ -129,214 +168,111 @@ class GraphFileSource(GraphSource):
             self.options["unmasked"],
         )
 
-    def _table(self, path: Path) -> RawGraph:
-        edges = read_table(path)
-        ends = _column(edges, SOURCE, 0), _column(edges, TARGET, 2 if edges.column_names[:2] == ["0", "1"] and
-                                                  edges.num_columns == 3 else 1)  # fmt: skip
-        kind = _column(edges, RELATION, 1 if edges.num_columns == 3 and edges.column_names[:2] == ["0", "1"] else None)
-        ids, texts, labels, roles = self._nodes(ends)
-        return tabled(path.stem, ends, kind, ids, texts, labels, roles, self.options["directed"])
-
-    def _nodes(self, ends: tuple[Any, Any]) -> tuple[list[str], list[str], list[str] | None, list[str] | None]:
-        """Id, text, label and split of every node."""
-        labelled = self._labels()
+    def _nodes(self, edges: Edges) -> Nodes:
+        """The nodes: from the option `nodes`, or those that edges name."""
         if self.options["nodes"] is None:
-            import pyarrow.compute as pc
-
-            ids = sorted({*pc.unique(ends[0]).to_pylist(), *pc.unique(ends[1]).to_pylist()} - {None})
-            if all(name.lstrip("-").isdigit() for name in ids):
-                raise SourceError(
-                    f"source 'graph': the nodes of {self.path} are numbers without texts: give a table of nodes with "
-                    "`+ssl4rl.source.options.nodes=FILE` (columns id and text)"
-                )
-            return (
-                ids,
-                [name.replace("_", " ") for name in ids],
-                [labelled.get(i, "") for i in ids] if labelled else None,
-                None,
-            )
+            ids = sorted(edges.names)
+            return Nodes(ids, texts_of_ids(ids, f"source 'graph' at {self.path}"))
         path = self._beside(self.options["nodes"])
         names = names_of(self._beside(self.options["vocabulary"])) if self.options["vocabulary"] else None
-        content = read_json(path) if path.suffix.lower() == ".json" else None
-        if isinstance(content, dict):
-            ids = [str(key) for key in content]
-            texts = [described(value, names) for value in content.values()]
-            return ids, texts, [labelled.get(i, "") for i in ids] if labelled else None, None
-        table = read_table(path)
-        ids = _strings(table, ID, 0)
-        label = next((name for name in table.column_names if name.lower() in LABEL), None)
-        split = next((name for name in table.column_names if name.lower() in SPLIT), None)
-        skipped = {_named(table, ID, 0), label, split}
-        rows = table.drop_columns([name for name in table.column_names if name in skipped]).to_pylist()
-        found = None if label is None else ["" if v is None else str(v) for v in table[label].to_pylist()]
-        if found is None and labelled:
-            found = [labelled.get(i, "") for i in ids]
-        return ids, [described(row, names) for row in rows], found, table[split].to_pylist() if split else None
+        if path.suffix.lower() == ".json":
+            content = read_json(path)
+            if isinstance(content, dict):
+                ids, values = [str(key) for key in content], list(content.values())
+                if names is None and values and all(isinstance(value, dict) for value in values):
+                    keys = {key: None for value in values for key in value}
+                    rows = ({**keys, **value, "": None} for value in values)
+                    return nodes_of(table_of(enumerate(rows, 1), str(path)), self._node_options(), ids=ids)
+                return Nodes(ids, [described(value, names) for value in values])
+        table = read_table(path, self._text_options("nodes_"), is_node_header, "lacks texts")
+        return nodes_of(table, self._node_options(), frozenset(edges.names), vocabulary=names)
 
-    def _labels(self) -> dict[str, str] | None:
-        """Node id -> label, from the option `labels`."""
-        if not self.options["labels"]:
-            return None
-        content = read_json(self._beside(self.options["labels"]))
-        if not isinstance(content, dict):
-            raise SourceError(f"source 'graph': {self.options['labels']} must map labels to nodes, or nodes to labels")
-        if any(isinstance(value, list) for value in content.values()):
-            return {str(node): str(label) for label, nodes in content.items() for node in nodes}
-        return {str(node): str(label) for node, label in content.items()}
+    def _made(self, edges: Edges, nodes: Nodes) -> RawGraph:
+        """The graph, with the labels of the option `labels`."""
+        if self.options["labels"]:
+            labels_in(read_json(self._beside(self.options["labels"])), self.options["labels"], nodes)
+        path = self.existing_path()
+        return raw_graph(path.name.partition(".")[0] or path.name, edges, nodes, self.options["directed"])
 
 
-def tabled(
-    name: str, ends: tuple[Any, Any], kind: Any, ids: Sequence[str], texts: Sequence[str],
-    labels: Sequence[str] | None, roles: Sequence[Any] | None, directed: bool | None,
-) -> RawGraph:  # fmt: skip
-    """A graph of edges between named nodes. Edges that name an unknown node are left out and counted."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def labels_in(content: Any, name: str, nodes: Nodes) -> None:
+    """Give nodes the labels of a JSON file. A node with two labels gets none, and is counted. Raises SourceError."""
+    if not isinstance(content, dict):
+        raise SourceError(f"source 'graph': {name} must map labels to nodes, or nodes to labels")
+    if any(isinstance(value, list) for value in content.values()):
+        if not all(isinstance(value, list) for value in content.values()):
+            raise SourceError(f"source 'graph': {name} maps some keys to lists of nodes, and others not")
+        pairs = [(str(node), str(label)) for label, listed in content.items() for node in listed]
+    else:
+        pairs = [(str(node), "" if label is None else str(label)) for node, label in content.items()]
+    found: dict[str, str] = {}
+    doubtful = set()
+    for node, label in pairs:
+        if found.setdefault(node, label) != label:
+            doubtful.add(node)
+    known = set(nodes.ids)
+    if not known & found.keys():
+        raise SourceError(
+            f"source 'graph': {name} names no node of the graph; it has e.g. {next(iter(found), '')!r}, the graph "
+            f"{nodes.ids[0]!r}"
+        )
+    nodes.labels = ["" if node in doubtful else found.get(node, "") for node in nodes.ids]
+    nodes.labels_from = name
+    nodes.refused["nodes with two labels"] += len(doubtful & known)
+    nodes.refused["labels of unknown nodes"] += len(found.keys() - known)
 
-    counted: Counter[str] = Counter()
-    if len(set(ids)) < len(ids):
-        twice = next(node for node, count in Counter(ids).items() if count > 1)
+
+def raw_graph(name: str, edges: Edges, nodes: Nodes, directed: bool | None = None) -> RawGraph:
+    """The graph of edges and nodes. Edges that name an unknown node are left out and counted.
+
+    Args:
+        name: name of the graph.
+        edges: the edges.
+        nodes: the nodes.
+        directed: whether edges have a direction; None to go by `edges`, or whether there are relations.
+
+    Raises:
+        SourceError: no edge names two of the nodes.
+    """
+    place = {node: number for number, node in enumerate(nodes.ids)}
+    if len(place) < len(nodes.ids):
+        twice = next(node for node, count in Counter(nodes.ids).items() if count > 1)
         raise SourceError(f"graph {name!r}: the table of nodes has {twice!r} more than once")
-    known = pa.array(ids, pa.string())
-    start, end = (pc.index_in(column, known) for column in ends)
-    good = pc.and_(pc.is_valid(start), pc.is_valid(end))
-    counted["unknown_ends"] = len(good) - pc.sum(good).as_py()
-    relations, relation_names = None, []
-    if kind is not None:
-        encoded = pc.dictionary_encode(pc.fill_null(kind.filter(good), ""))
-        encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-        relation_names = encoded.dictionary.to_pylist()
-        relations = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
-    number, label_names = _numbered(labels) if labels else (None, ())
-    split = None
-    if roles is not None:
-        split = np.array([_ROLES.get(str(role).lower(), 0) for role in roles], np.int8)
+    number = np.array([place.get(node, -1) for node in edges.names], np.int64)
+    sources, targets = number[edges.sources], number[edges.targets]
+    good = (sources >= 0) & (targets >= 0)
+    if len(good) and not good.any():
+        raise SourceError(
+            f"graph {name!r}: no edge names two of the {len(place)} nodes: edges name e.g. {edges.names[0]!r}, and nodes "
+            f"are e.g. {nodes.ids[0]!r}"
+        )
+    unknown = int(np.count_nonzero(~good))
+    names = tuple(sorted({label for label in nodes.labels or () if label}))
+    numbers = {label: k for k, label in enumerate(names)}
+    refused = edges.refused + Counter({f"nodes: {reason}": count for reason, count in nodes.refused.items()})
+    stated = edges.directed if directed is None else directed
     return RawGraph(
         name,
-        start.filter(good).to_numpy().astype(np.int64),
-        end.filter(good).to_numpy().astype(np.int64),
-        Texts.of(texts),
-        directed=bool(directed) if directed is not None else kind is not None,
-        relations=relations,
-        relation_names=tuple(relation_names),
-        labels=number,
-        label_names=label_names,
-        roles=split,
-        counted=counted,
+        sources[good],
+        targets[good],
+        Texts.of(nodes.texts),
+        directed=edges.relations is not None if stated is None else stated,
+        relations=None if edges.relations is None else edges.relations[good],
+        relation_names=tuple(edges.relation_names),
+        labels=np.array([numbers.get(label, -1) for label in nodes.labels], np.int32)
+        if names and nodes.labels
+        else None,
+        label_names=names,
+        roles=nodes.roles,
+        counted=Counter(unknown_ends=unknown) if unknown else Counter(),
+        reading=Reading(
+            found=tuple(dict.fromkeys([*edges.found, *(f"nodes: {what}" for what in nodes.found)])),
+            lines_used=int(np.count_nonzero(good)) if edges.lines else None,
+            refused=refused + Counter(unknown_ends=unknown),
+            weights=edges.weights,
+            splits=nodes.splits_from,
+            labels=nodes.labels_from if names else "",
+            missing_texts=nodes.missing,
+            unused=(*edges.unused, *(f"nodes: {column}" for column in nodes.unused)),
+        ),
     )
-
-
-def from_networkx(graph: Any, name: str, directed: bool | None = None) -> RawGraph:
-    """Convert a networkx graph. Names or attributes of nodes become texts; the edge attribute `relation` is the relation."""
-    import pyarrow as pa
-
-    ids = [str(node) for node in graph]
-    attributes = [dict(graph.nodes[node]) for node in graph]
-    labels = [str(next((a.pop(key) for key in LABEL if key in a), "")) for a in attributes] if attributes else []
-    texts = [described(a, None) or node.replace("_", " ") for node, a in zip(ids, attributes, strict=True)]
-    # An attribute that repeats the name, or numbers alone, say nothing.
-    edges = [(str(a), str(b), data) for a, b, data in graph.edges(data=True)]
-    typed = any("relation" in data for *_, data in edges)
-    ends = pa.array([a for a, *_ in edges], pa.string()), pa.array([b for _, b, _ in edges], pa.string())
-    kinds = pa.array([str(data.get("relation", "")) for *_, data in edges], pa.string()) if typed else None
-    split = graph.is_directed() if directed is None else directed
-    return tabled(name, ends, kinds, ids, texts, labels if any(labels) else None, None, split)
-
-
-def described(value: Any, vocabulary: Sequence[str] | None) -> str:
-    """A node's text from a text, from columns, or, with a vocabulary, from the names of its features."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        if vocabulary is None or not all(isinstance(weight, int | float) for weight in value.values()):
-            told = {key: entry for key, entry in value.items() if entry not in (None, "")}
-            texts = [str(told[key]) for key in told if key.lower() in TEXT]
-            return ". ".join(texts) if texts else "; ".join(f"{key}: {entry}" for key, entry in told.items())
-        names = vocabulary if isinstance(vocabulary, Mapping) else dict(enumerate(vocabulary))
-        ranked = sorted(value.items(), key=lambda entry: (-entry[1], entry[0]))
-        return " ".join(
-            str(names.get(key, names.get(int(key) if str(key).isdigit() else key, ""))) for key, _ in ranked
-        )
-    return "" if value is None else str(value)
-
-
-def names_of(path: Path) -> Any:
-    """The names of features: a list, or a mapping from a feature's key."""
-    return read_json(path) if path.suffix.lower() == ".json" else path.read_text(encoding="utf-8").split("\n")
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file. Raises SourceError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error
-
-
-def read_table(path: Path) -> pa.Table:
-    """Read a table. Without a header the columns are named 0, 1, 2, ... Raises SourceError."""
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.json
-    import pyarrow.parquet
-
-    ending = path.suffix.lower()
-    try:
-        if ending == ".parquet":
-            return pa.parquet.read_table(path)
-        if ending == ".jsonl":
-            return pa.json.read_json(path)
-        if ending == ".json":
-            content = read_json(path)
-            if not isinstance(content, list) or not content:
-                raise SourceError(f"{path} must hold a list of edges or nodes")
-            if isinstance(content[0], dict):
-                return pa.Table.from_pylist(content)
-            columns = [pa.array([str(value) for value in column]) for column in zip(*content, strict=True)]
-            return pa.table({str(number): column for number, column in enumerate(columns)})
-        with path.open(encoding="utf-8") as file:
-            first = file.readline().rstrip("\n")
-        delimiter = "\t" if "\t" in first else "," if "," in first else " "
-        fields = [field.strip().strip('"').lower() for field in first.split(delimiter)]
-        headed = bool({*SOURCE, *ID, *TEXT, *RELATION} & set(fields))
-        return pa.csv.read_csv(
-            path,
-            read_options=pa.csv.ReadOptions(column_names=None if headed else [str(k) for k in range(len(fields))]),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        )
-    except FileNotFoundError:
-        raise SourceError(f"{path} does not exist") from None
-    except (pa.ArrowException, ValueError, OSError) as error:
-        if isinstance(error, SourceError):
-            raise
-        raise SourceError(f"{path} cannot be read as a table: {error}") from error
-
-
-def _named(table: pa.Table, names: Sequence[str], place: int | None) -> str | None:
-    """Name of the first column with one of the names, else of the column at a position."""
-    lower = {name.lower(): name for name in table.column_names}
-    found = next((lower[name] for name in names if name in lower), None)
-    if found is None and place is not None:
-        if place >= table.num_columns:
-            raise SourceError(f"a table with columns {', '.join(table.column_names)} lacks a column {names[0]}")
-        found = table.column_names[place]
-    return found
-
-
-def _column(table: pa.Table, names: Sequence[str], place: int | None) -> Any:
-    """The column as strings; None if there is none."""
-    import pyarrow as pa
-
-    found = _named(table, names, place)
-    return None if found is None else table[found].cast(pa.string()).combine_chunks()
-
-
-def _strings(table: pa.Table, names: Sequence[str], place: int) -> list[str]:
-    return ["" if value is None else value for value in _column(table, names, place).to_pylist()]
-
-
-def _numbered(labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as numbers, and their names. An empty label is -1."""
-    names = sorted({label for label in labels if label})
-    number = {name: k for k, name in enumerate(names)}
-    return np.array([number.get(label, -1) for label in labels], np.int32), tuple(names)

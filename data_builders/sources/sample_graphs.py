@@ -13,7 +13,8 @@ from ssl4rl_plugin.core.graph import RawGraph, Texts
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_file import from_networkx
+from ssl4rl_plugin.data_builders.sources.graph_file import raw_graph
+from ssl4rl_plugin.data_builders.sources.graph_networkx import from_networkx
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,7 +47,7 @@ class LesMiserablesSource(_GraphWithoutFiles):
             import networkx
         except ImportError as error:
             raise SourceError("source 'les_miserables' needs networkx: pip install 'ssl4rl-plugin[graph]'") from error
-        return from_networkx(networkx.les_miserables_graph(), self.name)
+        return raw_graph(self.name, *from_networkx(networkx.les_miserables_graph(), self.name))
 
 
 class FamiliesSource(_GraphWithoutFiles):

@@ -1,0 +1,434 @@
+"""Edges from a table: which line is the header, and which columns hold the ends, the relation and the weight.
+
+A table that can be read in two ways is refused, with both readings and the option that decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import numpy as np
+
+from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data_builders.sources.graph_columns import (
+    DATE,
+    DIRECTIONS,
+    RELATIONS,
+    ROLES,
+    THIRDS,
+    TIMES,
+    WEIGHTS,
+    WHOLE,
+    ends_in,
+    is_header,
+    missing_words,
+    whole_numbers,
+    word,
+)
+from ssl4rl_plugin.data_builders.sources.graph_tables import Column, Table, check_refused
+from ssl4rl_plugin.data_builders.sources.graph_text import NUMBER, Refused
+
+
+@dataclass(frozen=True)
+class EdgeOptions:
+    """What the user says about a table of edges; None where the reader decides."""
+
+    header: bool | None = None
+    """Whether the first line names the columns."""
+    third: str | None = None
+    """What the third of three columns is, one of `THIRDS`."""
+    columns: tuple[str, ...] | None = None
+    """What each column is, each one of `ROLES`."""
+    relation_column: str | None = None
+    """Name of the column of relations."""
+    directed: bool | None = None
+    """Whether edges have a direction."""
+
+
+@dataclass(eq=False)
+class Edges:
+    """Edges between named nodes."""
+
+    names: list[str]
+    """The different names of nodes."""
+    sources: np.ndarray
+    """Place in `names` of each edge's start (int64)."""
+    targets: np.ndarray
+    """Place in `names` of each edge's end (int64)."""
+    relations: np.ndarray | None = None
+    """Place in `relation_names` of each edge's relation (int32)."""
+    relation_names: list[str] = field(default_factory=list)
+    directed: bool | None = None
+    """Whether the file says that edges have a direction; None if it says nothing."""
+    weights: bool = False
+    refused: Counter[str] = field(default_factory=Counter)
+    found: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    lines: bool = True
+    """Whether the file has one line or row for each edge."""
+
+
+def edges_of(table: Table, options: EdgeOptions) -> Edges:
+    """The edges in a table. Raises SourceError if it can be read in two ways, or most of it cannot be read."""
+    return _EdgeReader(table, options).edges()
+
+
+class _EdgeReader:
+    """Reads one table."""
+
+    def __init__(self, table: Table, options: EdgeOptions) -> None:
+        self.table = table
+        self.options = options
+        self.found = list(table.found)
+        self.unused: list[str] = []
+        self.directed: bool | None = None
+        self.weights = False
+
+    def edges(self) -> Edges:
+        """Decide on the header and the columns, and read the edges."""
+        if self.table.size is None:
+            self._header()
+        self._comments()
+        roles = self._roles()
+        return self._read(roles)
+
+    def _two(self, one: str, other: str, option: str) -> NoReturn:
+        raise SourceError(f"{self.table.where} can be read in two ways: {one}, or {other}. Say which with {option}")
+
+    # -------------------------------------------------------------------------------------------- header
+
+    def _header(self) -> None:
+        """Decide whether the first record names the columns."""
+        table = self.table
+        if table.first is None:
+            return
+        if self._names_columns(table.first):
+            table.header = [name.strip("\"' ") for name in table.first]
+            self.found.append(f"header {' '.join(table.header)}")
+        else:
+            self.table = table.with_first()
+
+    def _names_columns(self, first: list[str]) -> bool:
+        if self.options.header is not None:
+            return self.options.header
+        columns = self.table.columns
+        ids = {value for column in columns[:3] if not column.numeric for value in column.known}
+        there = any(value in ids for value in first[:3] if value)
+        if is_header(first):
+            if there and all(value in ids for value in first[:2]):
+                self._two(
+                    "its first line names the columns", "its first line is an edge", "header=true or header=false"
+                )
+            return True
+        if not len(self.table):
+            return False
+        if any(NUMBER.fullmatch(value) for value in first):
+            self._counts(first)
+            return False
+        if not first[0] and len(first) > 2:  # a table that was saved with its index
+            return True
+        if there:
+            return False
+        if any(column.numeric and value for column, value in zip(columns, first, strict=True)):
+            return True
+        digits = all(re.search(r"\d", value) for column in columns[:2] for value in column.known)
+        if digits and not any(re.search(r"\d", value) for value in first[:2]):
+            return True
+        letters = all(len(value) == 1 for column in columns[:2] for value in column.known)
+        if ends_in(first) is not None and not letters:
+            return True
+        self._two(
+            f"its first line ({', '.join(first)[:80]}) names the columns", "its first line is an edge",
+            "header=true or header=false",
+        )  # fmt: skip
+
+    def _counts(self, first: list[str]) -> None:
+        """Refuse a first line that may hold the numbers of nodes and edges, and METIS files, which begin so."""
+        if not (len(first) == 2 and all(value.isdecimal() for value in first)) or self.options.columns:
+            return
+        nodes, edges = map(int, first)
+        ids = [int(value) for column in self.table.columns for value in column.known if value.isdecimal()]
+        inside = all(column.numeric for column in self.table.columns) and max(ids, default=nodes + 1) <= nodes
+        if inside and len(self.table) == nodes == edges:
+            raise SourceError(
+                f"{self.table.where} looks like METIS (a line for each node, with its neighbours), which is not read, or "
+                "begins with the numbers of nodes and edges: write one edge in each line, or set header=false if it is so"
+            )
+        if inside and len(self.table) == edges:
+            self._two(
+                f"its first line ({' '.join(first)}) holds the numbers of nodes and edges", "its first line is an edge",
+                "header=true or header=false",
+            )  # fmt: skip
+
+    def _comments(self) -> None:
+        """What the comments of SNAP, KONECT and Matrix Market say; a header in a comment."""
+        table = self.table
+        for line in table.leading:
+            if table.size is None and table.header is None:
+                assert table.layout is not None
+                fields = table.layout.split(line.lstrip("#%/ \t"))
+                if len(fields) == len(table.columns) and ends_in(fields) is not None:
+                    table.header = fields
+                    self.found.append(f"header {' '.join(fields)} in a comment")
+            if re.match(r"#.*\b(un)?directed graph\b", line, re.IGNORECASE):
+                self.directed = "undirected" not in line.lower()
+                self.found.append(f"SNAP: {'' if self.directed else 'un'}directed")
+            counts = re.match(r"#\s*Nodes:\s*(\d+)\s+Edges:\s*(\d+)", line, re.IGNORECASE)
+            if counts and int(counts[2]) != len(table):
+                self.found.append(f"its comment says {int(counts[2]):,} edges")
+            if konect := re.match(r"%\s*(sym|asym|bip)\b", line):
+                if konect[1] == "bip":
+                    raise SourceError(
+                        f"{table.where} is a bipartite graph of KONECT, whose two sides use the same numbers: write them "
+                        "apart (e.g. u1 and i1), without the first line"
+                    )
+                self.directed = konect[1] == "asym"
+                self.found.append(f"KONECT: {konect[1]}")
+        if table.size is not None:
+            self._matrix(table.leading[0].lower().split(), table.size)
+
+    def _matrix(self, kind: list[str], size: list[str]) -> None:
+        """A Matrix Market file: a square sparse matrix is a graph."""
+        where = self.table.where
+        if kind[1:3] != ["matrix", "coordinate"] or len(kind) < 5 or not all(part.isdecimal() for part in size):
+            raise SourceError(f"{where}: of Matrix Market files, only sparse matrices (coordinate) are read")
+        rows, columns, entries = map(int, [*size, 0, 0, 0][:3])
+        if rows != columns:
+            raise SourceError(
+                f"{where} is a matrix of {rows} by {columns}: its rows and columns are different nodes with the same "
+                "numbers. Write them apart (e.g. r1 and c1), one edge in each line"
+            )
+        if entries != len(self.table) + sum(self.table.refused.counts.values()):
+            raise SourceError(f"{where} declares {entries} entries and holds {len(self.table)}: it is not complete")
+        self.directed = kind[4] == "general"
+        self.found.append(f"Matrix Market, {kind[4]}")
+
+    # -------------------------------------------------------------------------------------------- columns
+
+    def _roles(self) -> list[str]:
+        """What each column is, one of `ROLES`."""
+        table, options = self.table, self.options
+        width = len(table.columns)
+        if options.columns is not None:
+            given = [*options.columns, *["-"] * (width - len(options.columns))]
+            if (
+                len(given) > width
+                or not {*given} <= {*ROLES}
+                or (given.count("source"), given.count("target")) != (1, 1)
+            ):
+                raise SourceError(
+                    f"option columns={list(options.columns)}: give one of {', '.join(ROLES)} for each of the {width} "
+                    f"columns ({', '.join(table.names())}), source and target once each"
+                )
+            if given.count("relation") > 1:
+                raise SourceError("option columns names more than one relation")
+            return given
+        if width < 2:
+            raise SourceError(f"{table.where}: a table with columns {', '.join(table.names())} lacks a column target")
+        roles = ["-"] * width
+        pair = ends_in(table.header) if table.header is not None else None
+        if pair is None:
+            self._guess(roles)
+        else:
+            roles[pair[0]], roles[pair[1]] = "source", "target"
+            self._named(roles)
+        if options.relation_column is not None:
+            lower = [name.lower() for name in table.names()]
+            if options.relation_column.lower() not in lower:
+                raise SourceError(
+                    f"{table.where} has no column {options.relation_column!r} (option relation_column); it has "
+                    f"{', '.join(table.names())}"
+                )
+            roles = ["-" if role == "relation" else role for role in roles]
+            roles[lower.index(options.relation_column.lower())] = "relation"
+        return roles
+
+    def _named(self, roles: list[str]) -> None:
+        """The other columns of a table whose ends have names."""
+        table = self.table
+        assert table.header is not None
+        words = [word(name) for name in table.header]
+        for place, (name, column) in enumerate(zip(words, table.columns, strict=True)):
+            if roles[place] != "-":
+                continue
+            if name == "type" and column.known and all(value.lower() in DIRECTIONS for value in column.known):
+                self._direction(column)
+                roles[place] = "direction"
+            elif (name in RELATIONS or name == "type") and column.known and "relation" not in roles:
+                roles[place] = "relation"
+            elif name in WEIGHTS and column.numeric:
+                roles[place] = "weight"
+            elif name in TIMES:
+                roles[place] = "time"
+        if (roles[0], roles[-1]) == ("source", "target") and len(roles) == 3 and roles[1] == "-":
+            if table.columns[1].numeric and words[1] not in ("r", "p"):
+                self._two("its second column is the relation", "its second column is not used", "the option columns")
+            roles[1] = "relation"
+        free = [place for place, role in enumerate(roles) if role == "-"]
+        if len(roles) == 3 and free and self.options.third in ("weight", "relation"):
+            roles[free[0]] = self.options.third
+        elif len(roles) == 3 and free and table.columns[free[0]].numeric and table.header[free[0]]:
+            roles[free[0]] = "weight"
+
+    def _direction(self, column: Column) -> None:
+        """Gephi's column Type."""
+        kinds = {DIRECTIONS[value.lower()] for value in column.known}
+        if len(kinds) > 1 and self.options.directed is None:
+            counts = Counter(value.lower() for value in column.strings() if value)
+            told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            raise SourceError(
+                f"{self.table.where} has directed and undirected edges ({told}): set directed=true or directed=false to "
+                "read all in the same way"
+            )
+        self.directed = kinds == {True}
+        self.found.append(f"Type {'directed' if self.directed else 'undirected'}")
+
+    def _guess(self, roles: list[str]) -> None:
+        """The columns of a table without names that tell, by their place and content."""
+        table, columns = self.table, self.table.columns
+        start = 0
+        if table.header is not None and not table.header[0] and len(columns) > 2:
+            if not _counting(columns[0]):
+                raise SourceError(
+                    f"{table.where} has a first column without a name: it is an adjacency matrix, which is not read, or a "
+                    "table with names of its rows: say what each column is with columns=[-,source,target]"
+                )
+            start = 1
+            self.found.append("first column counts the rows")
+        width = len(columns) - start
+        if width > 4:
+            raise SourceError(
+                f"{table.where} has {width} columns without names that tell ({', '.join(table.names())[:200]}): say what "
+                "each is with the option columns, e.g. columns=[source,target,-,weight,-]"
+            )
+        roles[start] = "source"
+        if width == 2 or table.size is not None:
+            roles[start + 1] = "target"
+            roles[start + 2 :] = ["weight"] * (width - 2)
+            return
+        third = columns[start + 2]
+        if width == 4:
+            last = columns[start + 3]
+            if not last.numeric and not all(DATE.fullmatch(value) for value in last.known):
+                raise SourceError(
+                    f"{table.where} has a fourth column of text: say what each column is with the option columns, e.g. "
+                    "columns=[source,relation,target,-]"
+                )
+            roles[start + 3] = "time"
+        kind = self.options.third or self._third(columns[start], columns[start + 1], third)
+        if kind not in (*THIRDS, "time"):
+            raise SourceError(f"option third={kind!r}: it is one of {', '.join(THIRDS)}")
+        if kind == "target":
+            roles[start + 1], roles[start + 2] = "relation", "target"
+            self.found.append("triples: second column is the relation")
+        else:
+            roles[start + 1], roles[start + 2] = "target", kind
+            self.found.append(f"third column is a {kind}")
+
+    def _third(self, start: Column, second: Column, third: Column) -> str:
+        """What the third column is: `weight`, `time`, `relation`, or `target` of a triple."""
+        if not third.known:
+            return "time"
+        if all(DATE.fullmatch(value) for value in third.known):
+            return "time"
+        share = third.numbers / len(third.known)
+        if share == 1:
+            stamps = all(value.isdecimal() and 9 <= len(value) <= 13 for value in third.known[:1000])
+            return "time" if stamps and len(third.known) > 1 else "weight"
+        if share >= 0.9 and not (set(third.values) & set(start.values)):
+            return "weight"
+        one, two, three = (set(column.known) for column in (start, second, third))
+        triple, typed = len(one & three), len(one & two)
+        if triple > 10 * typed and not two & (one | three):
+            return "target"
+        if typed > 10 * triple and not three & (one | two):
+            return "relation"
+        if not triple and not typed:
+            if 2 * len(two) <= len(three):
+                return "target"
+            if 2 * len(three) <= len(two):
+                return "relation"
+        self._two(
+            "source, relation, target (triples)", "source, target and a third column of relations",
+            "third=target (triples), third=relation or third=weight",
+        )  # fmt: skip
+
+    # -------------------------------------------------------------------------------------------- rows
+
+    def _read(self, roles: list[str]) -> Edges:
+        table = self.table
+        refused: Refused = table.refused
+        start, end = (table.columns[roles.index(role)] for role in ("source", "target"))
+        kind = table.columns[roles.index("relation")] if "relation" in roles else None
+        kept = np.ones(len(table), bool)
+
+        def refuse(bad: np.ndarray, reason: str) -> None:
+            bad &= kept
+            if bad.any():
+                refused.add(reason, int(table.lines[int(bad.argmax())]), int(bad.sum()))
+                kept[bad] = False
+
+        for column in (start, end):
+            missing = missing_words(column)
+            refuse(
+                column.rows_where(lambda value, missing=missing: not value or value.lower() in missing), "an empty end"
+            )
+        for place, role in enumerate(roles):
+            if role == "weight":
+                bad = table.columns[place].rows_where(lambda value: bool(value) and not NUMBER.fullmatch(value))
+                refuse(bad, "a weight that is no number")
+        if kind is not None:
+            refuse(kind.rows_where(lambda value: not value.strip()), "an empty relation")
+        used = int(kept.sum())
+        check_refused(refused, used, table.where)
+        if not used:
+            raise SourceError(f"{table.where} has no edges: there is nothing to ask about")
+        names, (sources, targets) = self._joined([start, end], kept)
+        relations, relation_names = None, list[str]()
+        if kind is not None:
+            present, relations = np.unique(kind.codes[kept], return_inverse=True)
+            relation_names = [kind.values[place] for place in present.tolist()]
+            if used >= 20 and 2 * len(relation_names) > used:
+                raise SourceError(
+                    f"{table.where}: the column of relations has {len(relation_names)} different values in {used} lines, so "
+                    "they are hardly relations: leave the column out with the option columns, e.g. columns=[source,target,-]"
+                )
+            relations = relations.astype(np.int32)
+        names_of_columns = table.names()
+        self.unused += [names_of_columns[place] for place, role in enumerate(roles) if role in ("-", "time")]
+        return Edges(
+            names, sources, targets, relations, relation_names, self.directed, "weight" in roles, refused.counts,
+            self.found, [name for name in self.unused if name],
+        )  # fmt: skip
+
+    def _joined(self, columns: Sequence[Column], kept: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
+        """The different names in several columns, and their places for the rows that are kept."""
+        place: dict[str, int] = {}
+        numbers = []
+        for column in columns:
+            codes = column.codes[kept]
+            present = np.unique(codes).tolist()
+            spelled = [column.values[code] for code in present]
+            if whole := whole_numbers(spelled):
+                spelled = whole
+                self.found.append("ids like 1.0 are read as 1")
+            number = np.zeros(len(column.values), np.int64)
+            number[present] = [place.setdefault(name, len(place)) for name in spelled]
+            numbers.append(number[codes])
+        doubtful = [name for name in place if (match := WHOLE.fullmatch(name)) and match[1] in place]
+        if doubtful:
+            raise SourceError(
+                f"{self.table.where} names nodes {doubtful[0]!r} and {doubtful[0].partition('.')[0]!r}, which can be one "
+                "node or two: write numbers of nodes in one way"
+            )
+        return list(place), numbers
+
+
+def _counting(column: Column) -> bool:
+    """Whether a column counts its rows from 0 or 1."""
+    found = column.strings()
+    return any(found == [str(number + first) for number in range(len(found))] for first in (0, 1))
