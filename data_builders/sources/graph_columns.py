@@ -67,7 +67,7 @@ def ends_in(names: Sequence[str]) -> tuple[int, int] | None:
             f"columns {', '.join(names[k] for k in sorted({*starts, *ends}))} can all be ends of edges: say what each "
             "column is with the option columns, e.g. columns=[source,target,-,-]"
         )
-    for one, other in PAIRS:
+    for one, other in PAIRS if names[0].strip() else ():  # a matrix has names like A and B after an empty one
         # Digits alone are numbers of nodes, not names of columns.
         if one in words and other in words and not names[words.index(one)].strip().isdigit():
             return words.index(one), words.index(other)

@@ -150,7 +150,7 @@ class _EdgeReader:
         """Refuse a first line that may hold the numbers of nodes and edges, and METIS files, which begin so."""
         if not (len(first) == 2 and all(value.isdecimal() for value in first)) or self.options.columns:
             return
-        nodes, edges = map(int, first)
+        nodes, edges = int(first[0]), int(first[1])
         ids = [int(value) for column in self.table.columns for value in column.known if value.isdecimal()]
         inside = all(column.numeric for column in self.table.columns) and max(ids, default=nodes + 1) <= nodes
         if inside and len(self.table) == nodes == edges:
@@ -229,6 +229,8 @@ class _EdgeReader:
             return given
         if width < 2:
             raise SourceError(f"{table.where}: a table with columns {', '.join(table.names())} lacks a column target")
+        if table.header is not None and width > 2 and {*table.header[1:]} == {*table.columns[0].values}:
+            raise SourceError(f"{table.where} is an adjacency matrix, which is not read: write one edge in each line")
         roles = ["-"] * width
         pair = ends_in(table.header) if table.header is not None else None
         if pair is None:

@@ -143,8 +143,10 @@ class GraphFileSource(GraphSource):
 
     def _text_options(self, prefix: str) -> TextOptions:
         """The options of the edges, or with prefix `nodes_` of the table of nodes."""
-        names = ("quoting", "comments", "encoding")
-        return TextOptions(self.options[f"{prefix}delimiter"], *(self.options[name] for name in names), prefix=prefix)
+        return TextOptions(
+            self.options[f"{prefix}delimiter"], self.options["quoting"], self.options["comments"],
+            self.options["encoding"], prefix,
+        )  # fmt: skip
 
     def _edge_options(self) -> EdgeOptions:
         columns = self.options["columns"]

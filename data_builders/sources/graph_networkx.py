@@ -113,8 +113,9 @@ def from_networkx(
         sources.append(place[str(one)])
         targets.append(place[str(other)])
         kinds.append(kind)
-        weights = weights or "weight" in data
-        unused.update(str(key) for key in data if key not in (relation, "weight", "id", "key"))
+        weight = next((key for key in ("weight", "value") if isinstance(data.get(key), int | float)), None)
+        weights = weights or weight is not None
+        unused.update(str(key) for key in data if key not in (relation, weight, "id", "key"))
     relation_names = list(dict.fromkeys(kinds)) if typed else []
     number = {kind: k for k, kind in enumerate(relation_names)}
     edges = Edges(

@@ -142,6 +142,7 @@ def nodes_of(
             for k in range(len(nodes.ids))
         ]
         used |= {*rest}
+        nodes.found.append(f"texts from {', '.join(names[place] for place in rest[:8])}")
     else:
         nodes.texts = texts_of_ids(nodes.ids, where)
         nodes.found.append("ids are the texts")

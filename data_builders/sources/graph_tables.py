@@ -220,7 +220,9 @@ def _text(path: Path, options: TextOptions, known: Known, lacks: str) -> Table:
     if head[:2] == b"\x1f\x8b":
         found.append("gzip")
     elif options.encoding or encoding_of(head, path) != "utf-8":
-        found.append(f"encoding {options.encoding or encoding_of(head, path)}")
+        found.append(
+            f"encoding {options.encoding or encoding_of(head, path).replace('-sig', ' with a byte order mark')}"
+        )
     if records.comments:
         found.append(f"{records.comments:,} comment lines")
     return Table(
@@ -253,7 +255,7 @@ def table_of(rows: Iterable[tuple[int, Any]], where: str) -> Table:
     for number, row in rows:
         if kind is None and isinstance(row, dict | list) and row:
             kind, width = type(row), len(row)
-        if kind is None or not isinstance(row, kind):
+        if kind is None or not isinstance(row, kind) or not isinstance(row, dict | list):
             refused.add("no row of the table" if row is not None else "no JSON", number)
             continue
         if isinstance(row, dict):

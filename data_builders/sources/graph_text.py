@@ -274,15 +274,16 @@ def sniff(path: Path, options: TextOptions, known: Callable[[list[str]], bool], 
     for sign in given:
         quoting = sign in (",", ";") if options.quoting is None else options.quoting
         layout = Layout(sign, quoting, None, options.comments, options.prefix)
-        found = list(Records(sample[:SAMPLE], layout, known, str(path)))
-        rows = [fields for _, fields in found if not isinstance(fields, str)]
-        if cut and found and isinstance(found[-1][1], str):
+        found = [fields for _, fields in Records(sample[:SAMPLE], layout, known, str(path))]
+        if cut and found and isinstance(found[-1], str):
             found.pop()  # the sample ends within a record
+        rows = [fields for fields in found if not isinstance(fields, str)]
         # The header may have another number of fields (R writes no name for the column of row names).
-        counts = Counter(map(len, rows[1:] or rows))
+        rest = found[1:] or found
+        counts = Counter(len(fields) for fields in rest if not isinstance(fields, str))
         width = max(counts, key=lambda n: (counts[n], n)) if counts else 0
         if width >= 2:
-            tried[sign] = _Tried(sign, quoting, width, counts[width] / max(1, len(found[1:]) or len(found)), rows)
+            tried[sign] = _Tried(sign, quoting, width, counts[width] / len(rest), rows)
     if not tried:
         first = next((line.strip() for line in sample if line.strip()), "")
         if not first:
@@ -332,8 +333,9 @@ def _chosen(tried: dict[str, _Tried], path: Path, options: TextOptions, known: C
         good = [one for one in tried.values() if one.share == best]
         if best < 0.5:
             raise SourceError(
-                f"{path}: the lines have different numbers of fields for every delimiter; it is no table with one edge or "
-                f"node in each line (adjacency lists are not read). A delimiter is named with {options.prefix}delimiter"
+                f"{path}: the lines have different numbers of fields for every delimiter: it is no table with one edge or "
+                "node in each line (adjacency lists are not read). Another delimiter is named with the option "
+                f"{options.prefix}delimiter"
             )
     signs = [one for one in good if one.sign]
     blank = next((one for one in good if not one.sign), None)
