@@ -63,7 +63,7 @@ class Benchmark(Source):
         if any(name.lower().endswith(".tsv") for name in names):
             return TsvSource(place, split_column="split" if use_splits else None)
         if is_saved(place):
-            return HfSource(place, use_splits=use_splits, root=self.root)
+            return HfSource(place, use_splits=use_splits)
         if place.suffix == ".parquet" or (place.is_dir() and parquet_files(place)):
             return ParquetSource(place, use_splits=use_splits, root=self.root)
         for pattern in self.annotations:
