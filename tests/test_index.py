@@ -374,7 +374,7 @@ def test_the_command_names_what_it_indexed(many: Path, tmp_path: Path, monkeypat
         ([str(many), "--download"], "is a path"),
         ([str(many), "--option", "crops"], "KEY=VALUE"),
         ([str(many), "--option", "crops=2"], "no option 'crops'"),
-        ([str(many), "--source", "hf"], "not a data set saved to disk"),
+        ([str(many), "--source", "hf", "--option", "revision=v1"], "is for a name of the Hub"),
         ([str(many), "--out", str(many / "000.jpg")], "not a parquet file"),
     ):
         result = run(app, ["index", *arguments])

@@ -18,9 +18,9 @@ class HfSource(TableSource):
     `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote. A path that exists is taken for a folder.
 
     For the Hub, the files of the configuration and the splits that are asked for are downloaded into the Hub's own cache,
-    and read there: parquet and Arrow files, tar files (WebDataset), and image files. The library `datasets` finds the files.
-    No code of the data set runs. The branch or tag is resolved to a commit, which the manifest keeps. Each part has the
-    split that `datasets` gives it. For columns and refs see `ArrowSource`.
+    and read there: parquet and Arrow files, tar files (WebDataset), image files and ZIP files of them. The library
+    `datasets` finds the files. No code of the data set runs. The branch or tag is resolved to a commit, which the manifest
+    keeps. Each part has the split that `datasets` gives it. For columns and refs see `ArrowSource`.
 
     Args:
         path: the name or the folder.
@@ -36,7 +36,7 @@ class HfSource(TableSource):
     summary: ClassVar[str] = "a data set of the Hugging Face Hub by its name, or one saved with save_to_disk"
     schema: ClassVar[str] = (
         "ORG/NAME on the Hub or a local copy: parquet or Arrow files with columns of type Image, binary or text, or lists "
-        "of these; tar files of images; image files. Or a folder that save_to_disk wrote"
+        "of these; tar files of images; image files, also in ZIP files. Or a folder that save_to_disk wrote"
     )
     licence: ClassVar[str] = "that of the data set; `ssl4rl index` shows what its card states"
     where: ClassVar[str] = (
@@ -139,6 +139,9 @@ class HfSource(TableSource):
 
     def records(self) -> Iterator[Record]:
         return self.reader.records()
+
+    def notes(self) -> list[str]:
+        return self.reader.notes()
 
     def rows(self) -> Iterator[TableRow]:
         return self.reader.rows() if isinstance(self.reader, TableSource) else iter(())

@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from ssl4rl_plugin.core.files import cache_dir, write_text
@@ -272,18 +271,20 @@ def _resolve(where: str, config: str | None, revision: str | None, base: str) ->
     module = next(c.__module__ for c in type(builder).__mro__ if c.__module__.startswith("datasets.packaged_modules."))
     splits: dict[str, tuple[str, ...]] = {}
     for split, files in (builder.config.data_files or {}).items():
-        outside = [str(file) for file in files if not str(file).startswith(base) or "::" in str(file)]
+        outside = [str(file) for file in files if not str(file).startswith(base) or ".." in str(file).split("/")]
         if outside:
             raise SourceError(
                 f"source 'hf': the card of {name} names {outside[0]}, which is not a file of the data set"
             )
-        splits[str(split)] = tuple(str(file)[len(base) :] for file in files)
+        paths = [str(file)[len(base) :] for file in files]
+        splits[str(split)] = tuple(path for path in paths if path.rpartition("/")[2] not in METADATA)
     if not any(splits.values()):
         raise SourceError(f"source 'hf': {name} has no data files for the configuration {builder.config.name!r}")
-    columns = builder.info.features
     kind = module.split(".")[2]
     if kind not in READ:
-        raise SourceError(_not_pictures(name, kind, next(f for files in splits.values() for f in files), columns))
+        split, example = next((split, file) for split, files in splits.items() for file in files)
+        columns = list(builder.info.features or ()) or _columns(where, config, revision, split, example)
+        raise SourceError(_not_pictures(name, kind, example, columns))
     return DataFiles(None, None, str(builder.config.name), kind, splits)
 
 
@@ -291,8 +292,24 @@ READ = ("parquet", "imagefolder", "webdataset", "arrow")
 """Formats of `datasets` that hold pictures and are read."""
 
 
-def _not_pictures(name: str, kind: str, example: str, columns: Mapping[str, Any] | None) -> str:
-    listed = f"; its columns are: {_some(list(columns))}" if columns else ""
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Files with captions and labels beside image files."""
+
+
+def _columns(where: str, config: str | None, revision: str | None, split: str, example: str) -> list[str]:
+    """The columns of a table, from its first row; none where that would read the whole file."""
+    from datasets import load_dataset
+
+    if not example.lower().endswith((".csv", ".tsv", ".jsonl", ".ndjson")):
+        return []
+    try:
+        return list(next(iter(load_dataset(where, config, split=split, revision=revision, streaming=True))))
+    except Exception:  # the message is complete without them
+        return []
+
+
+def _not_pictures(name: str, kind: str, example: str, columns: Sequence[str]) -> str:
+    listed = f"; its columns are: {_some(columns)}" if columns else ""
     if kind == "videofolder":
         remedy = "for videos: `hf download --repo-type dataset`, then source video with the folder"
     else:
@@ -321,8 +338,9 @@ def _converted(names: Sequence[str], repo: str, config: str | None) -> DataFiles
     splits = {}
     for split, files in found[chosen].items():
         if split.startswith("partial-"):
+            split = split.removeprefix("partial-")
             logger.warning("source 'hf': the Hub converted only the first part of the split %s of %s", split, repo)
-        splits[split.removeprefix("partial-")] = tuple(files)
+        splits[split] = tuple(files)
     return DataFiles(None, None, chosen, "parquet", splits)
 
 

@@ -32,7 +32,7 @@ def download(repo: str, commit: str, paths: Sequence[str], sizes: Mapping[str, i
         Exception: what `huggingface_hub` raises, see `hub_errors`.
     """
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # not in its __all__
 
     total = sum(sizes.get(path, 0) for path in paths)
     free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE).expanduser())).free

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ from urllib.parse import unquote_to_bytes
 from ssl4rl_plugin.data.files import encoded, file_stamp, inside, read_file
 from ssl4rl_plugin.data.source import Record, Source, SourceError, splits_used
 from ssl4rl_plugin.data_builders.sources.arrow import part_name
-from ssl4rl_plugin.data_builders.sources.folder import EXTENSIONS
+from ssl4rl_plugin.data_builders.sources.endings import IMAGES, ending_of, other_files
 from ssl4rl_plugin.data_builders.sources.hub import DataFiles
 from ssl4rl_plugin.data_builders.sources.parquet import ParquetSource
 from ssl4rl_plugin.data_builders.sources.saved import SavedSource
 from ssl4rl_plugin.data_builders.sources.webdataset import WebDatasetSource
+from ssl4rl_plugin.data_builders.sources.zips import ZipSource
 
 LFS_POINTER = b"version https://git-lfs"
 """The first bytes of the small text that stands for a file that Git LFS did not fetch."""
@@ -90,8 +92,19 @@ class TarFiles(WebDatasetSource):
             yield replace(record, split=self._split.get(record.ref.partition(":")[0]))
 
 
+class ZipFiles(ZipSource):
+    """ZIP files of images."""
+
+    name: ClassVar[str] = "hf"
+
+    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+        super().__init__(root)
+        self.archives = {_ref(path) + "/": root / path for path in paths}
+
+
 class ImageFiles(Source):
-    """The image files of a data set, each a file. A ref is the path, encoded as in source folder."""
+    """The image files of a data set, and those in its ZIP files. A ref is the path, encoded as in source folder, and in a
+    ZIP file that of the archive, `/`, and the member."""
 
     name: ClassVar[str] = "hf"
 
@@ -99,31 +112,63 @@ class ImageFiles(Source):
         super().__init__(files.root)
         self._splits = files.splits
         self._use = splits_used(use_splits, files.splits)
+        self._zips = {
+            path: ZipFiles(files.root, [path]) for path in files.paths() if path.lower().endswith(ZipSource.endings)
+        }
+        self._others: Counter[str] = Counter()
         assert self.path is not None
         # In the Hub's cache, a snapshot is a folder of links into the folder `blobs` beside it.
         cached = self.path.parent.name == "snapshots" and (self.path.parents[1] / "blobs").is_dir()
         self._allowed = self.path.parents[1] if cached else self.path
 
     def records(self) -> Iterator[Record]:
+        self._others = Counter()
         found = False
         for split, paths in self._splits.items():
             for path in paths:
-                if path.lower().endswith(tuple(ending.decode() for ending in EXTENSIONS)):
+                for ref in self._pictures(path):
                     found = True
-                    yield Record(encoded(os.fsencode(path)), split if self._use else None)
+                    yield Record(ref, split if self._use else None)
         if not found:
-            raise SourceError(f"source 'hf': {self.path} has no image files")
+            others = other_files(self._others, every=True)
+            raise SourceError(f"source 'hf': {self.path} has no image files{f'; there are {others}' if others else ''}")
+
+    def _pictures(self, path: str) -> Iterator[str]:
+        """The refs of a file: one, or one for each picture in an archive."""
+        if path in self._zips:
+            yield from (record.ref for record in self._zips[path].records())
+        elif os.fsencode(path).lower().endswith(IMAGES):
+            yield _ref(path)
+        else:
+            self._others[ending_of(path)] += 1
+
+    def notes(self) -> list[str]:
+        others = other_files(self._others, every=True)
+        own = [f"{self.path}: not read: {others}"] if others else []
+        return own + [note for archive in self._zips.values() for note in archive.notes()]
 
     def stamp(self, ref: str) -> tuple[int, int]:
+        if (archive := self._archive(ref)) is not None:
+            return archive.stamp(ref)
         return file_stamp(self._place(ref), ref)
 
     def read(self, ref: str) -> bytes:
+        if (archive := self._archive(ref)) is not None:
+            return archive.read(ref)
         path = self._place(ref)
         file_stamp(path, ref)
         return read_file(path, ref)
+
+    def _archive(self, ref: str) -> ZipFiles | None:
+        """The archive of a ref; None for a file of its own."""
+        return next((archive for path, archive in self._zips.items() if ref.startswith(_ref(path) + "/")), None)
 
     def _place(self, ref: str) -> bytes:
         below = unquote_to_bytes(ref)
         if not below or below.startswith(b"/") or b"\0" in below or b".." in below.split(b"/"):
             raise SourceError(f"source 'hf': {ref!r} does not lie below {self.path}")
         return inside(os.fsencode(self._allowed), os.path.join(os.fsencode(self.path or ""), below), ref)
+
+
+def _ref(path: str) -> str:
+    return encoded(os.fsencode(path))
