@@ -212,6 +212,8 @@ def check_shown(
 def check_online(settings: Settings) -> OnlineRows:
     """The training rows of a run that makes its samples on the fly. Prints the number of images left out, by reason."""
     from ssl4rl_plugin.data.indexing import load_manifest
+    from ssl4rl_plugin.data.mixture import Mixture
+    from ssl4rl_plugin.data.pools import unused
     from ssl4rl_plugin.data.rows import OnlineRows
     from ssl4rl_plugin.data.samples import SampleStream
     from ssl4rl_plugin.training.source_notes import shows_evaluated_texts, source_notes
@@ -224,6 +226,8 @@ def check_online(settings: Settings) -> OnlineRows:
             "training prompts would show the texts of nodes that are evaluated (never their labels, and no held-out edge): "
             f"set ssl4rl.transductive=true if that is intended, as in the paper, or leave those nodes out with {remedy}"
         )
+    if isinstance(loaded, Mixture) and (problem := unused(settings.arms, loaded)) is not None:
+        raise PreflightError(problem)
     SampleStream(settings, loaded, "val")  # raises if the validation split does not fit
     return OnlineRows(SampleStream(settings, loaded, "train"))
 

@@ -5,7 +5,6 @@ A form is small and has no pixels, so that worker processes can make thousands o
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image
 
 from ssl4rl_plugin.core import Clip, pieces
 from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.data.rows import OnlineRows, Row, Rows, row_of
+from ssl4rl_plugin.data.rows import Row
 
 SHOWN_FPS = 2.0
 """Frames per second in the metadata of every clip. The true rate would give away which clip is played faster. For
@@ -101,46 +100,3 @@ def chat_of(parts: Iterable[Any], system_prompt: str | None, as_video: bool) -> 
 def blank(size: PictureSize) -> Image.Image:
     """A gray picture of this size, for what depends on the size alone."""
     return Image.new("RGB", size, "gray")
-
-
-class Wanted(NamedTuple):
-    """Rows to make the forms of."""
-
-    part: int
-    """Number of the part."""
-    number: int
-    """Number of the row in it."""
-    arm: int | None = None
-    """Number of the arm that the row is drawn from; None for the row as it is."""
-
-
-def make_forms(parts: Sequence[Rows], wanted: Sequence[Wanted]) -> list[PromptForm]:
-    """The forms of some rows, in order. Runs in worker processes.
-
-    Raises the errors of the rows.
-    """
-    found = []
-    for part, number, arm in wanted:
-        rows = parts[part]
-        if arm is None or not isinstance(rows, OnlineRows):
-            found.append(form_of(rows[number]))
-        else:
-            found.append(form_of(row_of(rows.stream.of_arm(number, rows.arms[arm]))))
-    return found
-
-
-def sharing_items(rows: Rows) -> Rows:
-    """The same rows, in a copy that decodes an item once for several samples in a row."""
-    if not isinstance(rows, OnlineRows):
-        return rows
-    import copy
-
-    stream = copy.copy(rows.stream)
-    stream._open = functools.lru_cache(maxsize=8)(stream._open)  # type: ignore[method-assign]
-    return OnlineRows(stream)
-
-
-__all__ = [
-    "SHOWN_FPS", "ClipSize", "PictureSize", "PromptForm", "Wanted", "blank", "chat_of", "form_of", "make_forms",
-    "sharing_items", "split",
-]  # fmt: skip

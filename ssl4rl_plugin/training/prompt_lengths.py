@@ -118,13 +118,16 @@ def advised_length(tokens: int) -> int:
     return -(-tokens // STEP) * STEP
 
 
-def too_long(lengths: Sequence[PromptLength], limit: int, pixels: PixelLimits | None) -> str | None:
+def too_long(
+    lengths: Sequence[PromptLength], limit: int, pixels: PixelLimits | None, built: bool = False
+) -> str | None:
     """A message for prompts over the limit, with the settings that would help; None if all fit.
 
     Args:
         lengths: measured prompts.
         limit: `data.max_prompt_length`.
         pixels: of the model's processor; None if they are not known, or for a text model.
+        built: the rows are those of a build, so that only another build has smaller pictures.
     """
     over = [length for length in longest_of_each_kind(lengths) if length.tokens > limit]
     if not over:
@@ -132,8 +135,12 @@ def too_long(lengths: Sequence[PromptLength], limit: int, pixels: PixelLimits | 
     worst, others = over[0], over[1:]
     named = ", ".join(f"{length.kind} {length.tokens}" for length in others[:NAMED])
     more = f" (others over it: {named}{', ...' if len(others) > NAMED else ''})" if others else ""
-    smaller = " and ".join(_smaller(over, lengths, limit, pixels))
-    instead = f", or show smaller pictures with {smaller}" if smaller else ""
+    smaller = _smaller(over, lengths, limit, pixels)
+    if built:  # the command takes the keys without `ssl4rl.`
+        how = " ".join(f"--set {setting.removeprefix('ssl4rl.')}" for setting in smaller)
+        instead = f", or build again with smaller pictures (`ssl4rl build ... {how}`)" if smaller else ""
+    else:
+        instead = f", or show smaller pictures with {' and '.join(smaller)}" if smaller else ""
     return (
         f"a prompt of {worst.kind} has {worst.tokens} tokens ({worst}), and data.max_prompt_length is {limit}{more}: set "
         f"data.max_prompt_length={advised_length(worst.tokens)}{instead}"

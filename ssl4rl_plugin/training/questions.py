@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -18,12 +19,13 @@ from PIL import Image
 
 from ssl4rl_plugin.core.seeding import digest, rng_for
 from ssl4rl_plugin.data.ground_truth import encode_question
-from ssl4rl_plugin.data.images import ImageError, open_rgb
+from ssl4rl_plugin.data.images import ImageError, fitted_size, open_rgb
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.rows import PROBES, Row
 from ssl4rl_plugin.data.source import Question, SourceError
 from ssl4rl_plugin.grading import letters, question_grader
 from ssl4rl_plugin.grading.formats import AnswerFormat
+from ssl4rl_plugin.training.prompt_forms import PictureSize, PromptForm, split
 
 SHOWABLE = ("blank", "too_small", "aspect", "duplicate_of_validation")
 """Reasons to reject a picture for pretext tasks that do not matter for a question about it."""
@@ -87,8 +89,8 @@ class QuestionRows:
         self.answer_format = answer_format
         self.max_pixels = max_pixels
         self.circular = circular
-        self.left_out: Counter[str] = Counter()
-        """Questions that cannot be asked, by reason."""
+        self.left_out_of: Counter[tuple[str, str]] = Counter()
+        """Questions that cannot be asked, by category and reason."""
         self.questions = self._chosen(limit)
         self.asked = [row for question in self.questions for row in self._orders(question)]
         """The question of each row."""
@@ -98,10 +100,18 @@ class QuestionRows:
         count = max(1, len(question.options)) if self.circular else 1
         return [QuestionVariant(rotated(question, by), by, count) for by in range(count)]
 
+    @property
+    def left_out(self) -> Counter[str]:
+        """Questions that cannot be asked, by reason."""
+        found: Counter[str] = Counter()
+        for (_, reason), count in self.left_out_of.items():
+            found[reason] += count
+        return found
+
     def _data_source(self, asked: QuestionVariant) -> str:
         """Rotations form groups of their own, so that a category's accuracy in verl is the same with and without them."""
         name = self.manifest.source.name + ("_rotated" if asked.rotation else "")
-        return f"bench/{name}/{(asked.question.category or 'all').replace('/', ' ')}"
+        return f"bench/{name}/{_category(asked.question)}"
 
     def _chosen(self, limit: int | None) -> list[Question]:
         name = self.manifest.source.name
@@ -117,7 +127,7 @@ class QuestionRows:
             if bad is None:
                 found.append(question)
             else:
-                self.left_out[bad] += 1
+                self.left_out_of[_category(question), bad] += 1
         if limit is not None and limit < len(found):
             kept = {q.id for q in sorted(found, key=lambda q: digest("questions", name, q.id))[:limit]}
             found = [question for question in found if question.id in kept]
@@ -132,8 +142,6 @@ class QuestionRows:
             raise IndexError(f"question {index} of {len(self)}")
         asked, name = self.asked[index], self.manifest.source.name
         question = asked.question
-        # Seeded by the question, not by the row: rotations differ only in the options' order.
-        instruction = rng_for("question", name, question.id).choice(self.answer_format.instructions)
         sample = f"{name}:{question.id}" + (f"#{asked.rotation}" if self.circular else "")
         assert question.answer is not None
         shown = {
@@ -142,7 +150,7 @@ class QuestionRows:
         return Row(
             kind=name,
             data_source=self._data_source(asked),
-            prompt=f"{prompt_of(question)} {instruction}",
+            prompt=self._prompt(question),
             images=tuple(self._picture(question, ref) for ref in question.refs),
             videos=(),
             ground_truth=encode_question(
@@ -156,6 +164,36 @@ class QuestionRows:
                 "refused": "[]",
             },
         )  # fmt: skip
+
+    def _prompt(self, question: Question) -> str:
+        # Seeded by the question, not by the row: rotations differ only in the options' order.
+        rng = rng_for("question", self.manifest.source.name, question.id)
+        return f"{prompt_of(question)} {rng.choice(self.answer_format.instructions)}"
+
+    def form(self, index: int) -> PromptForm:
+        """The form of row `index`. Takes the sizes of its pictures from the manifest. Raises the errors of `[]`."""
+        asked = self.asked[index]
+        question = asked.question
+        sizes = [self._size(question, ref) for ref in question.refs]
+        kind = self.manifest.source.name
+        return PromptForm(kind, self._data_source(asked), question.id, split(kind, self._prompt(question), sizes))
+
+    def _size(self, question: Question, ref: str) -> PictureSize:
+        """The size at which a picture is shown."""
+        known = self._indexed_sizes.get(ref)
+        if known is None:
+            return PictureSize(*self._picture(question, ref).size)
+        return PictureSize(*fitted_size(*known, self.max_pixels // len(question.refs)))
+
+    @cached_property
+    def _indexed_sizes(self) -> dict[str, tuple[int, int]]:
+        """Width and height of each picture by ref, without those of which only a part was indexed."""
+        columns = (self.manifest.table[name].to_pylist() for name in ("ref", "width", "height", "box"))
+        return {
+            ref: (width, height)
+            for ref, width, height, box in zip(*columns, strict=True)
+            if width and height and box is None
+        }
 
     def _picture(self, question: Question, ref: str) -> Image.Image:
         try:
@@ -174,9 +212,7 @@ class QuestionRows:
 
     def _longest(self) -> list[int]:
         """Rows with the largest pictures, the longest texts, and most of both by an estimate in tokens."""
-        table = self.manifest.table
-        columns = (table[name].to_pylist() for name in ("ref", "width", "height"))
-        area = {ref: (width or 0) * (height or 0) for ref, width, height in zip(*columns, strict=True)}
+        area = {ref: width * height for ref, (width, height) in self._indexed_sizes.items()}
         visual, text = [], []
         for asked in self.asked:
             question = asked.question
@@ -193,6 +229,11 @@ class QuestionRows:
     def state(self) -> dict[str, Any]:
         orders = " in every order" if self.circular else ""
         return {f"questions of {self.manifest.source.name}": questions_digest(self.questions) + orders}
+
+
+def _category(question: Question) -> str:
+    """The last part of a question's data source."""
+    return (question.category or "all").replace("/", " ")
 
 
 def _unanswerable(question: Question) -> str | None:

@@ -6,6 +6,7 @@ The page shows only what the runs recorded, and notes what is missing.
     curves       the charts of verl's metrics
     plots        drawing of charts
     reading      how answers were read, strictly and leniently
+    left_out     questions that were not asked
     curriculum   what was drawn at which step, and why
     cards        single questions with their pictures and answers
     settings     the config
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl4rl_plugin import __version__
-from ssl4rl_plugin.analysis.report import cards, curriculum, reading, results, settings
+from ssl4rl_plugin.analysis.report import cards, curriculum, left_out, reading, results, settings
 from ssl4rl_plugin.analysis.report.page import readable, render, short_names, write
 from ssl4rl_plugin.analysis.runlog import HOW_TO_RECORD, RunError, RunLog
 from ssl4rl_plugin.core.errors import UserError
@@ -78,6 +79,7 @@ def report_html(*runs: RunLog) -> str:
         tasks={run: _tasks(log) for run, log in logs.items()},
         tiles={run: _tiles(log) for run, log in logs.items()},
         task_lines=results.task_lines(logs),
+        source_lines=results.source_lines(logs),
         benchmark_lines=results.benchmark_lines(logs),
         of_tasks=curves.of_tasks(logs),
         of_benchmarks=of_benchmarks,
@@ -95,6 +97,7 @@ def report_html(*runs: RunLog) -> str:
             if drawn
         ],
         reading={run: reading.reading_lines(log) for run, log in logs.items()},
+        left_out={run: left_out.lines(log) for run, log in logs.items()},
         unread={run: reading.unread_texts(log) for run, log in logs.items()},
         apart=cards.apart(logs, 2 * CARDS) if several else [],
         sections=single,

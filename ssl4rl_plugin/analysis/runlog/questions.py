@@ -12,7 +12,8 @@ from ssl4rl_plugin.analysis.runlog.config import RunConfig
 from ssl4rl_plugin.analysis.runlog.files import RunError
 from ssl4rl_plugin.analysis.runlog.responses import LoggedArm, Response
 from ssl4rl_plugin.data.indexing import load_manifest
-from ssl4rl_plugin.data.samples import SampleError, SampleStream, StreamSample
+from ssl4rl_plugin.data.pools import SampleError
+from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 
 if TYPE_CHECKING:
     from ssl4rl_plugin.data.rows import Row, Rows

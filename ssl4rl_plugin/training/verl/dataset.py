@@ -24,8 +24,10 @@ from ssl4rl_plugin.data.arms import StreamSettings
 from ssl4rl_plugin.data.rows import JoinedRows, Row, Rows
 from ssl4rl_plugin.training.chat_template import opens_thought
 from ssl4rl_plugin.training.curriculum_rows import steered
+from ssl4rl_plugin.training.left_out import publish, said
 from ssl4rl_plugin.training.run_rows import own_rows, questions
 from ssl4rl_plugin.training.settings import Settings, SettingsError
+from ssl4rl_plugin.training.verl.prompt_check import PromptCheck
 from ssl4rl_plugin.training.verl.prompts import check_prompts, media_of, messages, processor_inputs
 
 logger = logging.getLogger(__name__)
@@ -56,17 +58,22 @@ class SSLDataset(RLHFDataset):
         self.settings = Settings.from_config(config.ssl4rl)
         own = own_rows(self.settings, split)
         self.rows: Rows = own
+        # Both splits decide by the validation rows, so that training and validation agree.
+        self.as_video = shows_video(own.held_out(), self.settings, processor)
         if split == "val":
-            self.rows = JoinedRows([own, *questions(own, self.settings)])
+            prompts = PromptCheck(self.settings, processor, tokenizer, config, self.as_video)
+            kept, left_out, _ = prompts.fitting(questions(own, self.settings))
+            publish(left_out)
+            for line in said(left_out):
+                logger.warning(line)
+            self.rows = JoinedRows([own, *kept])
         elif self.settings.curriculum is not None:
             self.rows = steered(own, self.settings.curriculum, self.settings.seed)
         self.length = min(len(self.rows), max_samples) if max_samples > 0 else len(self.rows)
         self.tokenizer = tokenizer
         self.processor = processor
         self.config = config
-        # Both splits decide by the validation rows, so that training and validation agree.
-        self.as_video = shows_video(own.held_out(), self.settings, processor)
-        check_prompts(self.rows, self.settings, processor, tokenizer, config, self.as_video)
+        check_prompts(own if split == "val" else self.rows, self.settings, processor, tokenizer, config, self.as_video)
         self.thinking = opens_thought(processor or tokenizer, config.get("apply_chat_template_kwargs") or {})
         if self.thinking:
             logger.info(
