@@ -374,7 +374,7 @@ def test_data_sets_without_pictures(hub: Hub, pngs: list[bytes]) -> None:
 
 def test_what_the_hub_refuses(hub: Hub, pngs: list[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     hub.add("org/pets", pets(pngs))
-    assert "there is no folder org/nothing, and the Hub has no data set org/nothing, or it is private" in refused(
+    assert "there is no folder org/nothing, and no data set org/nothing on the Hub, or it is private" in refused(
         hub, "org/nothing"
     )
     hub.add("org/gated", pets(pngs), gated=True)

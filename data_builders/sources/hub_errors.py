@@ -78,8 +78,8 @@ def _said(error: Exception, name: str, revision: str | None) -> str:
             return f"the data set {name} has no revision {revision!r}{_revisions(name)}; correct the option `revision`"
         if isinstance(cause, RepositoryNotFoundError):
             return (
-                f"there is no folder {name}, and the Hub has no data set {name}, or it is private: correct the name, or "
-                f"{_LOG_IN} with an account that sees it"
+                f"there is no folder {name}, and no data set {name} on the Hub, or it is private: correct the name, or, if "
+                f"your account sees it, {_LOG_IN}"
             )
         if isinstance(cause, OfflineModeIsEnabled):
             return f"the data set {name} is not in the cache, and HF_HUB_OFFLINE is set: index it once with a network"

@@ -76,7 +76,8 @@ def named_source(what: str, path: Path | None, source: str | None) -> tuple[str,
         raise UserError(f"{what!r} is no source (`ssl4rl sources` lists them); if it is a path, leave out --path")
     place = Path(what).expanduser()
     if not place.exists():
-        raise UserError(f"there is no path {what}, and no such source; sources are: {', '.join(registry.names())}")
+        hub = f"; a data set of the Hub: hf --path {what}" if what.count("/") == 1 and what[0] not in "./~" else ""
+        raise UserError(f"there is no path {what}, and no such source{hub}; sources are: {', '.join(registry.names())}")
     return source or source_of(place), place
 
 

@@ -112,6 +112,9 @@ class Source(ABC):
         except (OSError, RuntimeError, ValueError) as error:  # a loop of links, no home folder, a null byte
             raise SourceError(f"source {self.name!r}: {path!r} is not a usable path: {error}") from error
         self.options = options
+        # The most likely reason for a missing path of this form.
+        named = path is not None and self.name != "hf" and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path))
+        self._hub_hint = "; a data set of the Hub is read by source hf (ssl4rl.source.name=hf)" if named else ""
 
     @abstractmethod
     def records(self) -> Iterator[Record]:
@@ -145,7 +148,7 @@ class Source(ABC):
         return iter(())
 
     def about(self) -> dict[str, str]:
-        """What the manifest keeps about the origin of the pictures: commit, licence, ...; empty if there is nothing to say."""
+        """Origin of the pictures, which the manifest keeps: commit, licence, ...; empty if there is nothing to say."""
         return {}
 
     def inspect(self, ref: str, data: bytes, max_source_pixels: int) -> tuple[ImageInfo, Image.Image]:
@@ -175,7 +178,9 @@ class Source(ABC):
         try:
             self.path.stat()
         except FileNotFoundError:
-            raise SourceError(f"source {self.name!r}: {self.path} does not exist; {self.where}") from None
+            raise SourceError(
+                f"source {self.name!r}: {self.path} does not exist; {self.where}{self._hub_hint}"
+            ) from None
         except OSError as error:
             raise SourceError(f"source {self.name!r}: {self.path} cannot be opened: {error.strerror}") from error
         return self.path
