@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ssl4rl_plugin.core import Clip, Sample, Task
 from ssl4rl_plugin.data.arms import SourceSettings
 from ssl4rl_plugin.data.graphs import GraphManifest
-from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.indexing import manifest_of
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.grading.formats import answer_format
@@ -74,7 +74,7 @@ def examples(name: str, manifests: dict[str, Manifest | GraphManifest]) -> list[
     task = get_task(name)
     settings = settings_for(task)
     if settings.source.name not in manifests:
-        manifests[settings.source.name] = load_manifest(settings, progress=sys.stderr.isatty())
+        manifests[settings.source.name] = manifest_of(settings.source, settings.seed, sys.stderr.isatty())
     found = []
     for arm in settings.arms:
         stream = SampleStream(dataclasses.replace(settings, arms=(arm,)), manifests[settings.source.name], "train")

@@ -196,7 +196,6 @@ def test_a_run_with_one_source_in_the_list_differs_from_the_single_form_in_names
     ("entries", "tasks", "message"),
     [
         ([{"path": "ONE"}], ["arrow_of_time"], r"arrow_of_time:.* needs items of kind 'video'.*'a' \(image\).*add a"),
-        ([{"path": "ONE"}, GRAPH], ["rotation"], r"no task draws from source 'novel'.*'graph'.*take it out, or add a task"),
         ([{"path": "ONE", "val_fraction": 0}], ["rotation"], r"draws from ssl4rl.sources 'a', which have no items"),
         ([{"path": "ONE", "train_size": 1000}], ["rotation"], r"train_size of source 'a' is 1000, and there are \d+"),
         ([{"path": "ONE"}, {"path": "/no/where"}], ["rotation"], r"ssl4rl.sources, 'where': there is no path /no/where"),

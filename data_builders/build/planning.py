@@ -10,6 +10,7 @@ from typing import Any
 from ssl4rl_plugin.data.build_plan import BuildPlan, PlanError, makers
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.mixture import Mixture, Part, parts_of
+from ssl4rl_plugin.data.pools import unused
 from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.data.shards import Codec
 from ssl4rl_plugin.training.questions import questions_digest
@@ -43,6 +44,8 @@ def make_plan(
     if isinstance(manifest, Mixture):
         kept["source"] = {key: value for key, value in section["source"].items() if key not in ("path", "manifest")}
         kept["sources"] = [_entry(part) for part in manifest.parts]
+        if (problem := unused(Settings.from_config(kept).arms, manifest)) is not None:
+            raise PlanError(problem)
     else:
         source = {key: value for key, value in section["source"].items() if key not in ("path", "manifest")}
         kept.pop("sources", None)  # empty: builds of earlier versions lack the key

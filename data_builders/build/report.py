@@ -30,7 +30,10 @@ MEASURED = 48
 
 
 def report(
-    built: FinishedBuild, manifest: Manifest | Mixture, tokens: Mapping[str, Any] | None, audit: Mapping[str, Any] | None
+    built: FinishedBuild,
+    manifest: Manifest | Mixture,
+    tokens: Mapping[str, Any] | None,
+    audit: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The report of a finished build, as JSON values.
 

@@ -179,14 +179,18 @@ def score(
 
 @app.command()
 def build(
-    where: Annotated[
-        str, typer.Argument(metavar="WHERE", help="Folder, file, manifest of `ssl4rl index`, or name of a source.")
-    ],
     task: Annotated[list[str], typer.Option("--task", "-t", metavar="TASK[:LEVEL]", help="May be given repeatedly.")],
     out: Annotated[Path, typer.Option(help="Folder to write. The same command resumes.")],
+    where: Annotated[
+        str | None,
+        typer.Argument(metavar="[WHERE]", help="Folder, file, manifest of `ssl4rl index`, or name of a source."),
+    ] = None,
     path: Annotated[Path | None, typer.Option(help="Path of a named source's files.")] = None,
     source: Annotated[str | None, typer.Option(help="Name of the source. Default: chosen by the path.")] = None,
     option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the source.")] = None,
+    sources: Annotated[
+        str | None, typer.Option(help="Several sources, as in ssl4rl.sources: '[{path: A}, {path: B, weight: 2}]'.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, help="Fresh samples of each training image.")] = 1,
     change: Annotated[
@@ -218,6 +222,8 @@ def build(
     from ssl4rl_plugin.data.shards import Codec
 
     changes = {"seed": seed, "epochs": epochs, **key_values(change, "--set")}
+    if sources is not None:
+        changes |= key_values([f"sources={sources}"], "--sources")
     raise typer.Exit(
         run_build(
             where, task, out, path=path, source=source, options=key_values(option, "--option"), changes=changes, store=store,

@@ -19,17 +19,20 @@ from ssl4rl_plugin.cli.sources_for import named_source
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.processes import cores
 from ssl4rl_plugin.data.build_plan import SPLITS, BuildPlan
-from ssl4rl_plugin.data.indexing import picture_manifest
+from ssl4rl_plugin.data.indexing import load_manifest, picture_manifest
 from ssl4rl_plugin.data.manifest import Manifest, is_manifest
+from ssl4rl_plugin.data.mixture import Mixture, Part
+from ssl4rl_plugin.data.pools import serving
 from ssl4rl_plugin.data.shards import Codec
 from ssl4rl_plugin.data_builders.build.builder import FinishedBuild, FinishedShard, build, plain_errors
 from ssl4rl_plugin.data_builders.build.planning import make_plan
 from ssl4rl_plugin.data_builders.build.report import prompt_lengths, report, size_text, write_report
 from ssl4rl_plugin.training.settings import Settings
+from ssl4rl_plugin.training.source_notes import source_notes
 
 
 def run_build(
-    where: str,
+    where: str | None,
     tasks: Sequence[str],
     out: Path,
     *,
@@ -50,7 +53,7 @@ def run_build(
     """Build, write the report, print a summary; returns the exit code: 1 if the audit found a leak, else 0.
 
     Args:
-        where: folder, file or manifest, or the name of a source.
+        where: folder, file or manifest, or the name of a source; None if `changes` has `sources`.
         tasks: `task`, `task:level` or `task:*`.
         out: the folder to write.
         path: path of a named source.
@@ -68,9 +71,9 @@ def run_build(
     if audit_count is not None:
         needs_sklearn()
     console = Console(stderr=True)
-    section = section_for(*_place(where, path, source), tasks, options, changes)
+    section = section_for(*_place(where, path, source, changes), tasks, options, changes)
     settings = Settings.from_config(section)
-    manifest = picture_manifest(settings.source, settings.seed, progress=console.is_terminal)
+    manifest = _manifest(settings, console)
     plan = make_plan(section, manifest, store, codec, shard_rows)
     out = out.expanduser().resolve()
     built = _with_progress(console, plan, manifest, out, engine=engine, workers=workers, address=address)
@@ -87,8 +90,27 @@ def run_build(
     return int(found is not None and not found["passed"])
 
 
-def _place(where: str, path: Path | None, source: str | None) -> tuple[str, Path | None]:
+def _manifest(settings: Settings, console: Console) -> Manifest | Mixture:
+    """The indexed images, of one source or of several. Raises SourceError."""
+    if not settings.sources:
+        return picture_manifest(settings.source, settings.seed, progress=console.is_terminal)
+    found = load_manifest(settings, progress=console.is_terminal)
+    assert isinstance(found, Mixture)
+    for note in source_notes(found):
+        console.print(escape(note), soft_wrap=True, highlight=False)
+    return found
+
+
+def _place(
+    where: str | None, path: Path | None, source: str | None, changes: dict[str, Any]
+) -> tuple[str, Path | None]:
     """Name and path of the source; for a manifest, its source and its own path. Raises UserError."""
+    if changes.get("sources"):
+        if where is not None or path is not None or source is not None:
+            raise UserError("--sources names all sources: leave out WHERE, --path and --source")
+        return "folder", None
+    if where is None:
+        raise UserError("say where the images are: a folder, a file, a source's name, or --sources for several")
     if is_manifest(Path(where)):
         if path is not None or source is not None:
             raise UserError(f"{where} is a manifest, which names its source: leave out --path and --source")
@@ -96,7 +118,9 @@ def _place(where: str, path: Path | None, source: str | None) -> tuple[str, Path
     return named_source(where, path, source)
 
 
-def _with_progress(console: Console, plan: BuildPlan, manifest: Manifest, out: Path, **engine: Any) -> FinishedBuild:
+def _with_progress(
+    console: Console, plan: BuildPlan, manifest: Manifest | Mixture, out: Path, **engine: Any
+) -> FinishedBuild:
     """Build with a progress bar over rows; finished shards count too."""
     columns = (TextColumn("building"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -116,10 +140,16 @@ def _with_progress(console: Console, plan: BuildPlan, manifest: Manifest, out: P
     return built
 
 
-def _audit(settings: Settings, manifest: Manifest, count: int, workers: int | None) -> dict[str, Any]:
-    """The audit's findings on these images, as in `ssl4rl audit --json`."""
-    pool = ManifestPool(manifest, settings.source.max_pixels)
-    subjects = [AuditSubject(arm, pool, manifest.source.name) for arm in settings.arms]
+def _audit(settings: Settings, manifest: Manifest | Mixture, count: int, workers: int | None) -> dict[str, Any]:
+    """The audit's findings on these images, as in `ssl4rl audit --json`; each arm on each of its sources."""
+    parts = manifest.parts if isinstance(manifest, Mixture) else (Part(settings.source, manifest),)
+    subjects = []
+    for arm in settings.arms:
+        for number in serving(arm.task.kind, [part.kind for part in parts]):
+            part = parts[number]
+            assert isinstance(part.manifest, Manifest)
+            pool = ManifestPool(part.manifest, part.settings.max_pixels)
+            subjects.append(AuditSubject(arm, pool, part.settings.label or part.manifest.source.name))
     arms = audit(subjects, count, settings.seed, min(workers or cores(), 2 * len(subjects)))
     failed = any(arm.failed for arm in arms)
     return as_value(

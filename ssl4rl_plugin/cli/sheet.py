@@ -18,7 +18,7 @@ from ssl4rl_plugin.core import Clip
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.arms import StreamSettings
 from ssl4rl_plugin.data.graphs import GraphManifest
-from ssl4rl_plugin.data.indexing import load_manifest
+from ssl4rl_plugin.data.indexing import manifest_of
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.grading.formats import answer_format
@@ -78,7 +78,7 @@ def write_preview(
             system_prompt=None,
         )
         if found.name not in manifests:
-            manifests[found.name] = made = load_manifest(settings, progress=progress)
+            manifests[found.name] = made = manifest_of(found, seed, progress)
             if isinstance(made, GraphManifest):
                 print(made.summary(), file=sys.stderr)
         streams.append(SampleStream(settings, manifests[found.name], "train"))

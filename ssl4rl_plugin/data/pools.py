@@ -15,7 +15,7 @@ from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.graphs import GraphItem, GraphManifest
 from ssl4rl_plugin.data.manifest import ManifestItem
-from ssl4rl_plugin.data.mixture import Part
+from ssl4rl_plugin.data.mixture import Mixture, Part
 
 
 class SampleError(UserError):
@@ -87,6 +87,17 @@ class SourceItems:
         return len(groups_of([self], count)) >= count
 
 
+def serving(kind: str, kinds: Sequence[str]) -> list[int]:
+    """Numbers of the sources that a task of some kind draws from, among sources of these kinds.
+
+    Those of its own kind. Tasks on images also take RGB-D pairs and videos, if there is no source of images.
+    """
+    found = [number for number, other in enumerate(kinds) if other == kind]
+    if not found and kind == "image":
+        found = [number for number, other in enumerate(kinds) if other != "graph"]
+    return found
+
+
 Pool = tuple[SourceItems, ...]
 """The sources that a task draws from."""
 
@@ -94,17 +105,13 @@ Pool = tuple[SourceItems, ...]
 def pools(arms: Sequence[Arm], sources: Sequence[SourceItems]) -> dict[str, Pool]:
     """The pool of each arm, by `Arm.key`. Sources without items in the split are left out.
 
-    Raises SampleError: a task has no source, or a source no task.
+    Raises SampleError: a task has no source.
     """
     found: dict[str, Pool] = {}
-    used: set[int] = set()
     for arm in arms:
-        fitting = [number for number, source in enumerate(sources) if source.kind == arm.task.kind]
-        if not fitting and arm.task.kind == "image":  # an RGB-D pair and a video are pictures, too
-            fitting = [number for number, source in enumerate(sources) if source.kind != "graph"]
+        fitting = serving(arm.task.kind, [source.kind for source in sources])
         if not fitting:
             raise SampleError(_no_source(arm, sources))
-        used.update(fitting)
         found[arm.key] = tuple(sources[number] for number in fitting if sources[number].items)
         if not found[arm.key]:
             listed = ", ".join(repr(sources[number].label) for number in fitting)
@@ -112,13 +119,20 @@ def pools(arms: Sequence[Arm], sources: Sequence[SourceItems]) -> dict[str, Pool
                 f"task {arm.key} draws from ssl4rl.sources {listed}, which have no items in this split: add items, or "
                 "change their val_fraction"
             )
-    for number, source in enumerate(sources):
-        if number not in used:
-            raise SampleError(
-                f"no task draws from source {source.label!r} of ssl4rl.sources, whose items are of kind {source.kind!r}: "
-                "take it out, or add a task of that kind (`ssl4rl tasks` lists each one's kind)"
-            )
     return found
+
+
+def unused(arms: Sequence[Arm], mixture: Mixture) -> str | None:
+    """What to do about a source that no task draws from; None if there is none."""
+    has = [part.kind for part in mixture.parts]
+    used = {number for arm in arms for number in serving(arm.task.kind, has)}
+    for number, part in enumerate(mixture.parts):
+        if number not in used:
+            return (
+                f"no task draws from source {part.settings.label!r} of ssl4rl.sources, whose items are of kind "
+                f"{part.kind!r}: take it out, or add a task of that kind (`ssl4rl tasks` lists each one's kind)"
+            )
+    return None
 
 
 def _no_source(arm: Arm, sources: Sequence[SourceItems]) -> str:

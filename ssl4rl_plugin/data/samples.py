@@ -101,20 +101,23 @@ class SampleStream:
         self.refusals: Counter[str] = Counter()
         """Number of refused draws so far in this process, by `task:level: reason`."""
         parts = manifest.parts if isinstance(manifest, Mixture) else (Part(settings.source, manifest),)
-        self.sources = tuple(SourceItems(part, settings.seed, split) for part in parts)
-        if not isinstance(manifest, Mixture) and not self.items:
+        sources = tuple(SourceItems(part, settings.seed, split) for part in parts)
+        if not isinstance(manifest, Mixture) and not sources[0].items:
             raise SampleError(
                 f"the {split} split has no images ({len(manifest.items('train'))} in train, {len(manifest.items('val'))} "
                 f"in val); add images or change ssl4rl.source.val_fraction (now {settings.source.val_fraction})"
             )
-        self._pool_of = pools(settings.arms, self.sources)
+        self._pool_of = pools(settings.arms, sources)
+        used = {source for pool in self._pool_of.values() for source in pool}
+        self.sources = tuple(source for source in sources if source in used)
+        """The sources that the tasks draw from."""
         self._decks = {pool: self._deck(pool) for pool in self._pool_of.values()}
         for arm in settings.arms:
             check_groups(arm, self._pool_of[arm.key], split)
 
     @property
     def items(self) -> Sequence[ManifestItem | GraphItem]:
-        """The items of all sources, one after another."""
+        """The items of the sources that the tasks draw from, one after another."""
         return Joined([source.items for source in self.sources])
 
     def __len__(self) -> int:
@@ -127,7 +130,8 @@ class SampleStream:
         self._check(index)
         if self.split == "val":
             return self.of_arm(index, self.settings.arms[index // self.settings.val_samples])
-        arms, seen = self.settings.arms, (index,)
+        arms = self.settings.arms
+        seen: tuple[str | int, ...] = (index,)
         if self._fixed:
             # Each item keeps its task. With several pools, the row first belongs to one of them.
             if len(self._decks) > 1:
@@ -203,7 +207,8 @@ class SampleStream:
             raise IndexError(f"sample {index} of a stream of {len(self)}")
 
     def _deck(self, pool: Pool) -> Deck:
-        key = (self.settings.seed, self.split, "sources", *(source.label for source in pool))
+        labels = (source.label for source in pool)
+        key: tuple[str | int, ...] = (self.settings.seed, self.split, "sources", *labels)
         return Deck([len(source.items) for source in pool], [source.weight for source in pool], key)
 
     def _others(

@@ -25,8 +25,9 @@ from ssl4rl_plugin.data.build_plan import MANIFEST, BuildPlan, makers, manifest_
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.mixture import Mixture, parts_of
+from ssl4rl_plugin.data.pools import SampleError
 from ssl4rl_plugin.data.rows import PROBES, JoinedRows, OnlineRows, Row, Rows
-from ssl4rl_plugin.data.samples import SampleError, SampleStream
+from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.data.shards import ShardError, info_of, row_from
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.training.questions import QuestionRows

@@ -17,6 +17,7 @@ from ssl4rl_plugin.analysis.runlog import RunError, RunLog
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.cpu.platform import torch_has_accelerator
 from ssl4rl_plugin.data.manifest import Manifest
+from ssl4rl_plugin.data.mixture import parts_of
 from ssl4rl_plugin.data.rows import JoinedRows, OnlineRows, Rows
 from ssl4rl_plugin.grading.formats import answer_format
 from ssl4rl_plugin.training.prompt_limits import prompt_limits
@@ -216,12 +217,17 @@ def picture_groups(evaluation_set: EvaluationSet, refs: Container[str]) -> dict[
     found: dict[str, dict[str, str]] = {}
     for part in evaluation_set.rows.parts:
         if isinstance(part, QuestionRows):
-            manifest, kinds = part.manifest, [part.manifest.source.name]
-        elif isinstance(part, OnlineRows) and isinstance(part.stream.manifest, Manifest):
-            manifest, kinds = part.stream.manifest, [arm.key for arm in part.stream.settings.arms]
+            kinds, sources = [part.manifest.source.name], parts_of(part.manifest)
+        elif isinstance(part, OnlineRows):
+            kinds, sources = [arm.key for arm in part.stream.settings.arms], parts_of(part.stream.manifest)
         else:
             continue
-        columns = (manifest.table[name].to_pylist() for name in ("ref", "group"))
-        groups = {ref: group for ref, group in zip(*columns, strict=True) if group is not None and ref in refs}
-        found |= dict.fromkeys(kinds, groups)
+        groups: dict[str, str] = {}
+        pictures = [(label, manifest) for label, manifest in sources if isinstance(manifest, Manifest)]
+        for label, manifest in pictures:
+            columns = (manifest.table[name].to_pylist() for name in ("ref", "group"))
+            named = ((f"{label}:{ref}" if label else ref, group) for ref, group in zip(*columns, strict=True))
+            groups |= {ref: group for ref, group in named if group is not None and ref in refs}
+        if pictures:
+            found |= dict.fromkeys(kinds, groups)
     return found

@@ -19,6 +19,16 @@ def task_lines(logs: Mapping[str, RunLog]) -> list[dict[str, Any]]:
     ]
 
 
+def source_lines(logs: Mapping[str, RunLog]) -> list[dict[str, Any]]:
+    """The table of tasks on each source, for runs with several sources; empty if there is none."""
+    rows = {name: {row.kind: row for row in log.source_headline()} for name, log in logs.items()}
+    outcomes = {name: log.source_outcomes for name, log in logs.items()}
+    return [
+        line | _named(kind.source, kind.label, "" if kind.options == "{}" else kind.options)
+        for kind, line in sorted(_lines(rows, outcomes), key=lambda found: (found[0].source, found[0]))
+    ]
+
+
 def benchmark_lines(logs: Mapping[str, RunLog]) -> list[dict[str, Any]]:
     """The table of benchmarks: all questions, then the l2-categories, then the categories."""
     rows = {name: {row.kind: row for row in log.benchmark_headline()} for name, log in logs.items()}

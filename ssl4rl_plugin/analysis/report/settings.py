@@ -37,12 +37,21 @@ def settings(log: RunLog) -> list[tuple[str, str]]:
     shown = [(name, log.setting(key)) for name, key in _SHOWN.items()]
     if log.setting("actor_rollout_ref.actor.use_kl_loss"):
         shown.append(("KL loss", log.setting("actor_rollout_ref.actor.kl_loss_coef")))
+    if sources := log.setting("ssl4rl.sources"):
+        shown = [(name, value) for name, value in shown if not name.startswith("Images")]
+        shown.append(("Sources", "; ".join(_source(one) for one in sources if isinstance(one, dict))))
     if log.setting("ssl4rl.fixed_corruptions"):
         shown.append(("Fixed corruptions", "yes: every epoch repeats the same samples"))
     if log.setting("ssl4rl.transductive"):
         shown.append(("Transductive", "yes: images of an evaluated benchmark are trained on, without their labels"))
     known = ((name, value) for name, value in shown if value is not None)
     return [(name, readable(f"{value:g}" if isinstance(value, float) else str(value))) for name, value in known]
+
+
+def _source(entry: Mapping[str, Any]) -> str:
+    """An entry of `ssl4rl.sources` in a few words."""
+    words = [str(entry[key]) for key in ("name", "source", "path") if entry.get(key)]
+    return " ".join([*words, *([f"x {entry['weight']:g}"] if isinstance(entry.get("weight"), int | float) else [])])
 
 
 def config(log: RunLog) -> str:

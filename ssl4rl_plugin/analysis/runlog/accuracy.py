@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 from ssl4rl_plugin.analysis.benchmark_results import AnsweredQuestion, circular_accuracy
@@ -101,14 +101,18 @@ def headline(
     return Headline(kind, chance, before, after, change)
 
 
-def task_outcomes(rows: Iterable[Response]) -> dict[LoggedArm, Outcomes]:
-    """Accuracy of every question, by arm. A question is a sample with its truth, so that runs can be compared."""
+def task_outcomes(rows: Iterable[Response], by_source: bool = False) -> dict[LoggedArm, Outcomes]:
+    """Accuracy of every question, by arm. A question is a sample with its truth, so that runs can be compared.
+
+    `by_source`: by arm and source, for rows that name one; the others are left out.
+    """
     found: dict[LoggedArm, dict[str, list[float]]] = {}
     for number, row in enumerate(rows):
         acc = row.figures.get("acc")
-        if row.arm and acc is not None:
+        if row.arm and acc is not None and (row.source or not by_source):
             question = f"{row.sample} {row.truth}" if row.sample else f"row {number}"
-            found.setdefault(row.arm, {}).setdefault(question, []).append(acc)
+            arm = replace(row.arm, source=row.source) if by_source else row.arm
+            found.setdefault(arm, {}).setdefault(question, []).append(acc)
     return {arm: {key: math.fsum(of) / len(of) for key, of in questions.items()} for arm, questions in found.items()}
 
 

@@ -62,7 +62,9 @@ class RunConfig:
                 f"{self.folder} has no hydra/.hydra/config.yaml with an `ssl4rl` section, so its pictures cannot be "
                 "made again; start runs with hydra.run.dir=RUN/hydra"
             )
-        places = [section, section.get("source") or {}, *(section.get("benchmarks") or [])]
+        places = [
+            section, section.get("source") or {}, *(section.get("sources") or []), *(section.get("benchmarks") or []),
+        ]  # fmt: skip
         for place in places:
             for key in ("path", "manifest", "data"):
                 if isinstance(place, dict) and isinstance(place.get(key), str):

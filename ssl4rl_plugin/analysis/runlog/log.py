@@ -108,6 +108,16 @@ class RunLog(RunFiles):
         """The result: every arm before the first update and at the last validation."""
         return [headline(kind, kind.chance, points, self.outcomes) for kind, points in self.arms.items()]
 
+    @cached_property
+    def source_outcomes(self) -> dict[int, dict[LoggedArm, Outcomes]]:
+        """`outcomes` for every arm and source of a run with several sources; empty kinds for other runs."""
+        return {step: task_outcomes(self.validation(step), by_source=True) for step in self.validations}
+
+    def source_headline(self) -> list[Headline[LoggedArm]]:
+        """`headline` for every arm and source of a run with several sources; empty for other runs."""
+        found = self.source_outcomes
+        return [headline(kind, kind.chance, points, found) for kind, points in sorted(curves(found).items())]
+
     def benchmark_headline(self) -> list[Headline[BenchmarkKey]]:
         """The same for benchmarks and their categories."""
         return [headline(kind, None, points, self.benchmark_outcomes) for kind, points in self.benchmarks.items()]

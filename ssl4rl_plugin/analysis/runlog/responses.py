@@ -24,6 +24,8 @@ class LoggedArm:
     """Empty if only verl's own metrics are left, which do not tell levels apart."""
     options: str = "{}"
     """JSON object with sorted keys."""
+    source: str = ""
+    """Name of the source, in figures of each source of a run with several; else empty."""
 
     @property
     def label(self) -> str:
@@ -99,6 +101,8 @@ class Response:
     value is no number."""
     error: str
     """Why the response could not be scored; empty if it was."""
+    source: str = ""
+    """Name of the source that its item is from, in a run with several sources."""
 
     @property
     def gold(self) -> str | None:
@@ -149,6 +153,7 @@ def parse_response(line: Mapping[str, Any], step: int) -> Response:
             if name in line
         },
         error=_text(line.get("error")),
+        source=_text(truth.get("source")) if arm is not None else "",
     )
 
 
