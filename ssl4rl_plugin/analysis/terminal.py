@@ -30,8 +30,8 @@ def show(shown: Table) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print one JSON value to stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    """Print one JSON value to stdout. What JSON has no form for, as in another package's level, becomes text."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
     sys.stdout.write("\n")
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from ssl4rl_plugin.analysis.terminal import show, show_json, table
+from ssl4rl_plugin.core.registry import RegistryError, foreign
 
 
 def task_entries() -> list[dict[str, Any]]:
@@ -24,22 +25,24 @@ def task_entries() -> list[dict[str, Any]]:
     for name in registry.names():
         try:
             task = get_task(name)
-            levels = [
-                {"name": key, "chance": task.chance(level), "fields": dataclasses.asdict(level)}
-                for key, level in task.levels.items()
-            ]
-            entry = {
-                "name": name,
-                "kind": task.kind,
-                "summary": task.summary,
-                "reference": task.reference,
-                "default_level": task.default_level,
-                "levels": levels,
-                "module": type(task).__module__,
-                "error": "",
-            }
-        except Exception as error:  # another package's task may raise anything; the rest are still listed
-            entry = {"name": name, "error": str(error) or type(error).__name__}
+            with foreign(f"{type(task).__module__}.{type(task).__qualname__}"):
+                levels = [
+                    {"name": key, "chance": float(task.chance(level)), "fields": dataclasses.asdict(level)}
+                    for key, level in task.levels.items()
+                ]
+                entry = {
+                    "name": name,
+                    "kind": task.kind,
+                    "summary": task.summary,
+                    "reference": task.reference,
+                    "default_level": task.default_level,
+                    "levels": levels,
+                    "module": type(task).__module__,
+                    "error": "",
+                }
+                _check_texts(entry)
+        except RegistryError as error:  # the rest are still listed
+            entry = {"name": name, "error": str(error)}
         found.append(entry)
     return found
 
@@ -52,17 +55,26 @@ def source_entries() -> list[dict[str, Any]]:
     for name in registry.names():
         try:
             kind = registry.get(name)
-            options = {
-                key: None if parameter.default is parameter.empty else parameter.default
-                for key, parameter in inspect.signature(kind).parameters.items()
-                if key != "path"
-            }
-            texts = {key: getattr(kind, key) for key in ("kind", "summary", "schema", "licence", "where")}
-            entry = {"name": name, **texts, "splits": list(kind.splits), "options": options, "error": ""}
-        except Exception as error:  # see task_entries
-            entry = {"name": name, "error": str(error) or type(error).__name__}
+            with foreign(f"{kind.__module__}.{kind.__qualname__}"):
+                options = {
+                    key: None if parameter.default is parameter.empty else parameter.default
+                    for key, parameter in inspect.signature(kind).parameters.items()
+                    if key != "path"
+                }
+                texts = {key: getattr(kind, key) for key in ("kind", "summary", "schema", "licence", "where")}
+                entry = {"name": name, **texts, "splits": list(kind.splits), "options": options, "error": ""}
+                _check_texts(entry)
+        except RegistryError as error:  # see task_entries
+            entry = {"name": name, "error": str(error)}
         found.append(entry)
     return found
+
+
+def _check_texts(entry: dict[str, Any]) -> None:
+    """Raise TypeError for a text of a task or source that is none."""
+    for key, value in entry.items():
+        if key not in ("levels", "splits", "options") and not isinstance(value, str):
+            raise TypeError(f"its {key} is {value!r}, not a text")
 
 
 COMMAND = "python -m verl.trainer.main_ppo +plugin=ssl4rl"

@@ -6,7 +6,10 @@ An entry is imported on first use. The error for a broken entry names the packag
 from __future__ import annotations
 
 import difflib
-from importlib.metadata import EntryPoint, entry_points
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any, Generic, TypeVar
 
 from ssl4rl_plugin.core.errors import UserError
@@ -16,6 +19,30 @@ T = TypeVar("T")
 
 class RegistryError(UserError):
     """A name is unknown, duplicate or broken. The message says which, where it comes from, and what to do."""
+
+
+def reason(error: BaseException) -> str:
+    """`ValueError: its text`, for the exceptions of any package: their `__str__` may fail too."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def foreign(what: str) -> Iterator[None]:
+    """Run another package's code: whatever it raises becomes a RegistryError that begins with `what`.
+
+    `sys.exit` and other exceptions outside of `Exception` too: a broken package must not end the whole program. Ctrl-C
+    still does.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, RegistryError):
+        raise
+    except BaseException as error:
+        raise RegistryError(f"{what}: {reason(error)}") from error
 
 
 class Registry(Generic[T]):
@@ -60,13 +87,9 @@ class Registry(Generic[T]):
                 f"{self.kind} {name!r} is offered by {offers}; uninstall one of the packages, or rename its entry point"
             )
         entry = entries[0]
-        try:
+        with foreign(f"{self.kind} {name!r} cannot be loaded from {_describe(entry)}"):
             thing: T = entry.load()
-        except Exception as error:  # another package's module may raise anything on import
-            raise RegistryError(
-                f"{self.kind} {name!r} cannot be loaded from {_describe(entry)}: {type(error).__name__}: {error}"
-            ) from error
-        self._check(name, thing, _describe(entry))
+            self._check(name, thing, _describe(entry))
         self._loaded[name] = thing
         return thing
 
@@ -84,7 +107,7 @@ class Registry(Generic[T]):
     def _entries(self) -> dict[str, list[EntryPoint]]:
         if self._found is None:
             found: dict[str, list[EntryPoint]] = {}
-            for entry in entry_points(group=self.group):
+            for entry in _entry_points(self.group):
                 same = found.setdefault(entry.name, [])
                 # Python may list one package twice (an editable install and its egg-info): an equal target is no clash.
                 if all(entry.value != other.value for other in same):
@@ -111,7 +134,35 @@ class Registry(Generic[T]):
         return f"unknown {self.kind} {name!r}{hint}; known: {', '.join(known)}"
 
 
+def _entry_points(group: str) -> list[EntryPoint]:
+    """The entry points of a group. A package with unreadable metadata is left out with a warning."""
+    try:
+        return list(entry_points(group=group))
+    except Exception:  # one bad line in any package's entry_points.txt: ask one package after the other
+        pass
+    found: dict[str, list[EntryPoint]] = {}
+    for package in distributions():
+        try:
+            name = package.metadata["Name"]
+            if name not in found:  # the first on the path counts
+                found[name] = [entry for entry in package.entry_points if entry.group == group]
+        except Exception as error:
+            place = getattr(package, "_path", "a package")
+            warnings.warn(
+                f"the entry points of {place} cannot be read ({reason(error)}), so what it offers is left out: reinstall "
+                "or uninstall it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return [entry for entries in found.values() for entry in entries]
+
+
 def _describe(entry: EntryPoint) -> str:
     """`'name = module:attribute' of package 1.0`."""
-    package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+    package = "an unknown package"
+    if entry.dist:
+        name = entry.dist.metadata.get("Name")  # None without a METADATA file
+        package = (
+            f"{name} {entry.dist.version}" if name else f"{getattr(entry.dist, '_path', 'a package')}, without metadata"
+        )
     return f"entry point '{entry.name} = {entry.value}' of {package}"

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
 from ssl4rl_plugin.core import Grader, Score, grade
 from ssl4rl_plugin.core.grader import Credit
+from ssl4rl_plugin.core.registry import reason
 from ssl4rl_plugin.grading import question_grader
 from ssl4rl_plugin.grading.consistency import DEGENERATE, last_named, repetition
 from ssl4rl_plugin.grading.formats import answer_format
@@ -66,7 +69,8 @@ def compute_score(
         extra_info: of the row. `thinking` says that the chat template opens the thought, so that the response begins
             inside it; the dataset and `ssl4rl evaluate` find it out from the tokenizer's own template.
         answer_format: one of `ssl4rl_plugin.grading.formats.FORMATS`.
-        format_weight: share of the reward paid for the exact structure around one valid answer, in [0, 1).
+        format_weight: share of the reward paid for the exact structure around one valid answer, in [0, 1). The check before
+            a run refuses other values of this and the next two; here a response with one counts as not scored.
         partial_credit: largest accuracy of a close but wrong answer, in [0, 1]; 0 is all or nothing.
         partial_credit_by: what makes an answer close: `similarity` (above chance) or `places`; see `grade`.
 
@@ -91,25 +95,31 @@ def compute_score(
     """
     level = sample = error = ""
     questions: float | None = None
-    judged, repeated = _Judged(), 0.0
+    judged, repeated, reward = _Judged(), 0.0, 0.0
     try:
         truth = json.loads(ground_truth)
-        level, sample = str(truth["level"]), str(truth["sample"])
+        level, sample = _text(truth["level"]), _text(truth["sample"])
         if truth.get("questions") is not None:
-            questions = float(truth["questions"])
+            questions = _count(truth["questions"])
         repeated = repetition(solution_str)
         thinking = bool((extra_info or {}).get("thinking"))
-        judged = _judge(solution_str, truth, answer_format, partial_credit, partial_credit_by, thinking)
+        weight = _share("format_weight", format_weight)
+        partial = _share("partial_credit", partial_credit)
+        found = _judge(solution_str, truth, answer_format, partial, partial_credit_by, thinking)
+        score = found.score
+        if not (0.0 <= score.value <= 1.0 and 0.0 <= score.similarity <= 1.0):  # NaN too
+            raise ValueError(f"the grader gave {score.value} for a similarity of {score.similarity}, outside of [0, 1]")
+        reward = 1.0 if score.correct and found.form else weight * found.form + (1.0 - weight) * score.value
+        judged = found
     except Exception as problem:  # verl drops the prompt if a reward function raises any exception
-        error = f"{type(problem).__name__}: {problem}"[:200]
+        error = _text(reason(problem))[:200]
     score, form = judged.score, judged.form
-    reward = 1.0 if score.correct and form else format_weight * form + (1.0 - format_weight) * score.value
     return {
         "score": reward,
         "acc": float(score.correct),
         "format": form,
         "valid": float(score.valid),
-        "similarity": score.similarity,
+        "similarity": float(score.similarity),
         "consistent": float(judged.agrees is True),
         "inconsistent": float(judged.agrees is False),
         "repetition": repeated,
@@ -118,11 +128,31 @@ def compute_score(
         "lenient": float(judged.lenient),
         "lenient_only": float(judged.lenient_valid and not score.valid),
         "questions": questions,
-        "answer": judged.answer,
+        "answer": _text(judged.answer),
         "level": level,
         "sample": sample,
         "error": error,
     }
+
+
+def _share(name: str, value: Any) -> float:
+    """A setting of the reward as a number. Raises ValueError, where the check before a run was left out."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
+    return float(value)
+
+
+def _count(value: Any) -> float:
+    """The number of questions in a ground truth, at least 0 and finite. Raises ValueError."""
+    count = float(value)
+    if not 0.0 <= count < math.inf:
+        raise ValueError(f"the ground truth says {value!r} questions")
+    return count
+
+
+def _text(value: Any) -> str:
+    """A value as text that can be written as UTF-8, as verl does."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _judge(
