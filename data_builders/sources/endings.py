@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 IMAGES = (b".jpg", b".jpeg", b".jpe", b".jfif", b".png", b".webp", b".gif", b".bmp", b".tif", b".tiff", b".ppm", b".pgm",
@@ -41,6 +42,17 @@ REMEDIES: dict[str, str] = {
 _BESIDE = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".lst")
 """Lists, which source list, tsv or json reads. They also lie beside pictures as captions and labels."""
 
+_NO_PHOTOGRAPHS = """
+seg segs segm segmentation semantic semseg sem instance instances inst panoptic parsing mask masks msk matte matting
+alpha trimap depth depths disp disparity disparities normal normals flow edge edges canny hed lineart scribble sketch
+contour contours boundary boundaries label labels labelmap labelids annotation annotations annot anno ann gt
+groundtruth target targets pred prediction predictions heatmap heatmaps saliency sal attention pose openpose keypoints
+densepose skeleton albedo shading specular roughness metallic reflectance lidar thermal infrared ir nir confidence
+conf uncertainty overlay vis visualization viz layout cam control cond conditioning hint palette bbox bboxes boxes sam
+"""
+NO_PHOTOGRAPHS = frozenset(_NO_PHOTOGRAPHS.split())
+"""Words in the names of pictures that show no photograph: masks, labels, depth maps, drawings made of another picture."""
+
 _SHOWN = 8
 
 
@@ -50,6 +62,13 @@ def ending_of(name: str) -> str:
     packed = next((ending for ending in _PACKED_TAR if name.endswith(ending)), None)
     stem, dot, last = name.rpartition(".")
     return packed or (f".{last}" if dot and stem else "")
+
+
+def is_photograph(field: str) -> bool:
+    """Whether no word of a field (`left.jpg`, `seg.png`, `depth_map.png`) stands for a mask, a depth map or the like."""
+    *inner, _ = field.lower().split(".")
+    words = {word.rstrip("0123456789") for part in inner for word in [part, *re.split(r"[_\-\s]+", part)]}
+    return not words & NO_PHOTOGRAPHS
 
 
 def other_files(counts: Mapping[str, int], every: bool = False) -> str:

@@ -10,6 +10,7 @@ from ssl4rl_plugin.core.registry import RegistryError
 from ssl4rl_plugin.data.arms import SourceSettings
 from ssl4rl_plugin.data.choose_source import holds, source_of
 from ssl4rl_plugin.data.source import registry
+from ssl4rl_plugin.data_builders.sources.shard_names import braces
 
 SAMPLES = {"image": "sample_photos", "rgbd": "sample_depth", "video": "sample_videos", "graph": "les_miserables"}
 """The built-in sample source for each kind of item."""
@@ -75,7 +76,7 @@ def named_source(what: str, path: Path | None, source: str | None) -> tuple[str,
     if path is not None:
         raise UserError(f"{what!r} is no source (`ssl4rl sources` lists them); if it is a path, leave out --path")
     place = Path(what).expanduser()
-    if not place.exists():
+    if not place.exists() and not braces(what):  # `{000..012}.tar` is several files
         hub = f"; a data set of the Hub: hf --path {what}" if what.count("/") == 1 and what[0] not in "./~" else ""
         raise UserError(f"there is no path {what}, and no such source{hub}; sources are: {', '.join(registry.names())}")
     return source or source_of(place), place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from ssl4rl_plugin.data.source import Source, SourceError, load_source, registry
 
 _IN_FOLDERS = ("folder", "video", "parquet", "webdataset", "zip", "tsv", "hf")  # in the order in which they are tried
 _TRIED = 20  # maximum number of files opened to check whether a folder holds items of a kind
+_PACKED_TAR = re.compile(r"\.(?:tar\.\w+|tgz|tbz2?|txz|tzst)$")
 _BASE64_HEADER = {b"index", b"image"}  # columns of a .tsv file with its pictures inside
 
 
@@ -45,7 +47,9 @@ def kinds_of_files(name: str) -> str:
 
 def _sources_of_ending(name: str) -> list[str]:
     """The sources that claim the ending of a file name (`Source.endings`)."""
-    return sorted({kind.name for kind in _kinds() if name.lower().endswith(kind.endings)})
+    # A packed tar file is left to the source of tar files, which says what to do.
+    name = _PACKED_TAR.sub(".tar", name.lower())
+    return sorted({kind.name for kind in _kinds() if name.endswith(kind.endings)})
 
 
 def _kinds() -> Iterator[type[Source]]:
