@@ -116,6 +116,10 @@ class _EdgeReader:
         if self.options.header is not None:
             return self.options.header
         columns = self.table.columns
+        shapes = {_shape(value) for column in columns[:3] for value in column.known}
+        alike = all(re.search(r"\d", value) and _shape(value) in shapes for value in first[:2])
+        if alike and not columns[0].numeric:
+            return False  # names like p1 and p2, among others of this kind
         ids = {value for column in columns[:3] if not column.numeric for value in column.known}
         there = any(value in ids for value in first[:3] if value)
         if is_header(first):
@@ -196,7 +200,7 @@ class _EdgeReader:
         where = self.table.where
         if kind[1:3] != ["matrix", "coordinate"] or len(kind) < 5 or not all(part.isdecimal() for part in size):
             raise SourceError(f"{where}: of Matrix Market files, only sparse matrices (coordinate) are read")
-        rows, columns, entries = map(int, [*size, 0, 0, 0][:3])
+        rows, columns, entries = (int(part) for part in [*size, "0", "0", "0"][:3])
         if rows != columns:
             raise SourceError(
                 f"{where} is a matrix of {rows} by {columns}: its rows and columns are different nodes with the same "
@@ -375,10 +379,9 @@ class _EdgeReader:
                 kept[bad] = False
 
         for column in (start, end):
-            missing = missing_words(column)
-            refuse(
-                column.rows_where(lambda value, missing=missing: not value or value.lower() in missing), "an empty end"
-            )
+            words = missing_words(column)
+            missing = {value for value in column.values if not value.strip() or value.lower() in words}
+            refuse(column.rows_where(missing.__contains__), "an empty end")
         for place, role in enumerate(roles):
             if role == "weight":
                 bad = table.columns[place].rows_where(lambda value: bool(value) and not NUMBER.fullmatch(value))
@@ -428,6 +431,11 @@ class _EdgeReader:
                 "node or two: write numbers of nodes in one way"
             )
         return list(place), numbers
+
+
+def _shape(name: str) -> str:
+    """A name with its numbers replaced: names of one kind have one shape."""
+    return re.sub(r"\d+", "0", name)
 
 
 def _counting(column: Column) -> bool:

@@ -281,8 +281,8 @@ def sniff(path: Path, options: TextOptions, known: Callable[[list[str]], bool], 
         # The header may have another number of fields (R writes no name for the column of row names).
         rest = found[1:] or found
         counts = Counter(len(fields) for fields in rest if not isinstance(fields, str))
-        width = max(counts, key=lambda n: (counts[n], n)) if counts else 0
-        if width >= 2:
+        width = max((n for n in counts if n > 1), key=lambda n: (counts[n], n), default=0)
+        if width:
             tried[sign] = _Tried(sign, quoting, width, counts[width] / len(rest), rows)
     if not tried:
         first = next((line.strip() for line in sample if line.strip()), "")
