@@ -56,8 +56,12 @@ class Hub:
         """Every Range header of a GET."""
         self.cut: dict[str, int] = {}
         """File -> bytes after which its next download breaks off. Each works once."""
+        self.silent: set[str] = set()
+        """Files of which only the first half is sent, and then nothing while the connection stays open."""
         self.status: int | None = None
         """Answer everything with this status."""
+        self.speak = threading.Event()
+        """Ends the silence."""
         self.address = ""
 
     def add(self, name: str, files: Mapping[str, bytes], **fields: Any) -> Repo:
@@ -79,6 +83,7 @@ def running_hub() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.speak.set()
         server.shutdown()
         server.server_close()
 
@@ -230,6 +235,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 body = body[:cut]
                 self.close_connection = True
             self.hub.sent[path] = self.hub.sent.get(path, 0) + len(body)
+            if path in self.hub.silent:
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                self.hub.speak.wait(60)
+                self.close_connection = True
+                return
         self.wfile.write(body)
         self.wfile.flush()
 

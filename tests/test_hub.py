@@ -6,9 +6,11 @@ import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,7 @@ from ssl4rl_plugin.data_builders.sources import hub_download
 from ssl4rl_plugin.data_builders.sources.hub import hub_name
 
 ROOT = Path(__file__).parent.parent
+PROGRAM = str(Path(sys.executable).with_name("ssl4rl"))
 CARD = b"---\nlicense: cc-by-4.0\n---\n# Pets\n"
 
 
@@ -222,7 +225,7 @@ def test_image_files_and_tars_of_a_repository(hub: Hub, pngs: list[bytes], tmp_p
     assert len(build_manifest(source, workers=1).items("val")) == 2
     with pytest.raises(SourceError, match="does not lie below"):
         source.read("../../../secret.png")
-    with pytest.raises(SourceError, match="leave out the options columns"):
+    with pytest.raises(SourceError, match="leave out the option columns"):
         load_source("hf", "org/loose", columns=["image"])
 
     packed = io.BytesIO()
@@ -239,13 +242,15 @@ def test_image_files_and_tars_of_a_repository(hub: Hub, pngs: list[bytes], tmp_p
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as shard:
         for number, data in enumerate(pngs[:3]):
-            info = tarfile.TarInfo(f"{number}.png")
-            info.size = len(data)
-            shard.addfile(info, io.BytesIO(data))
+            for name, content in ((f"{number}.png", data), (f"{number}.seg.png", pngs[10 + number])):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                shard.addfile(info, io.BytesIO(content))
     hub.add("org/shards", {"train-000.tar": tar.getvalue(), "test-000.tar": tar.getvalue()})
     source = load_source("hf", "org/shards")
     assert read_all(source) == pngs[:3] * 2 and [r.split for r in source.records()] == ["train"] * 3 + ["test"] * 3
-    assert source.about()["licence"] == "not stated"
+    assert source.about()["licence"] == "not stated" and "seg.png 6" in source.notes()[0]
+    assert read_all(load_source("hf", "org/shards", columns="seg.png")) == pngs[10:13] * 2
 
 
 def test_arrow_files_of_a_repository(hub: Hub, pngs: list[bytes], tmp_path: Path) -> None:
@@ -474,31 +479,35 @@ def test_an_interrupted_download_resumes(hub: Hub, pngs: list[bytes], monkeypatc
     assert read_all(source) == pngs[:8] and hub.sent == {second: len(files[second])}
 
 
+@pytest.mark.slow
 def test_a_stopped_download_is_not_taken_for_the_whole(
-    hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch
+    hub: Hub, pngs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C in the middle: the finished file stays, and neither an offline run nor a worker reads a part of the split."""
-    import huggingface_hub
-
-    hub.add("org/pets", pets(pngs))
-    monkeypatch.setattr(hub_download, "THREADS", 1)
-    real, count = huggingface_hub.hf_hub_download, []
-
-    def stopped(repo: str, path: str, **options: object) -> str:
-        if path.startswith("data/"):
-            count.append(path)
-            if len(count) == 2:
-                raise KeyboardInterrupt
-        return real(repo, path, **options)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        load_source("hf", "org/pets", split="train")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", real)
-    go_offline(monkeypatch)
-    commit = hub.repos["org/pets"].branches["main"]
-    assert "1 of the 2 files" in refused(hub, "org/pets", split="train", revision=commit)
-    monkeypatch.undo()
+    """Ctrl-C while the Hub is silent: the process ends, the finished file stays, and a part of a split is never read."""
+    files = pets(pngs)
+    repo = hub.add("org/pets", files)
+    first, second = "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"
+    hub.silent.add(second)
+    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HUB_CACHE": constants.HF_HUB_CACHE}
+    command = [PROGRAM, "index", "hf", "--path", "org/pets", "--option", "split=train"]
+    environment["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    cached = Path(constants.HF_HUB_CACHE) / "datasets--org--pets/snapshots" / repo.branches["main"]
+    end = time.monotonic() + 60
+    while not ((cached / first).exists() and hub.sent.get(second)) and time.monotonic() < end:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=15)
+    assert running.returncode not in (0, 2) and "Traceback" not in said, said
+    assert (cached / first).exists() and not (cached / second).exists()
+    with monkeypatch.context() as patch:
+        go_offline(patch)
+        commit = repo.branches["main"]
+        assert "1 of the 2 files" in refused(hub, "org/pets", split="train", revision=commit)
+    hub.silent.clear()
+    hub.sent.clear()
+    assert read_all(load_source("hf", "org/pets", split="train")) == pngs[:8]
+    assert hub.sent == {second: len(files[second])}
 
 
 def test_a_full_disk(hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,7 +527,7 @@ def test_one_command_indexes_it(hub: Hub, pngs: list[bytes], tmp_path: Path) -> 
     }  # fmt: skip
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("ssl4rl")), "index", "hf", "--path", "org/pets", *arguments]
+        command = [PROGRAM, "index", "hf", "--path", "org/pets", *arguments]
         return subprocess.run(command, env={**environment, **more}, capture_output=True, text=True, cwd=ROOT)
 
     found = run("--option", "split=train", "--json")

@@ -24,7 +24,7 @@ class HfSource(TableSource):
 
     Args:
         path: the name or the folder.
-        columns: names of the columns with pictures; None finds them.
+        columns: names of the columns with pictures, or the fields of the pictures in tar files; None finds them.
         split_column: the column that names a row's split.
         use_splits: whether to use the splits of the data set; None: if there is a `train` split and another.
         config: name of the configuration; None for the only one or the default.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ssl4rl_plugin.data.source import SourceError
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 THREADS = 8
 """Files downloaded at a time."""
+PATIENCE = 2.0
+"""Seconds that an interrupted download waits for its threads to tidy up."""
 
 
 def download(repo: str, commit: str, paths: Sequence[str], sizes: Mapping[str, int]) -> None:
@@ -44,6 +47,10 @@ def download(repo: str, commit: str, paths: Sequence[str], sizes: Mapping[str, i
         )
     logger.info("downloading %d files of %s (%s) into %s", len(paths), repo, _megabytes(total), constants.HF_HUB_CACHE)
     stop = threading.Event()
+    waiting: SimpleQueue[str] = SimpleQueue()
+    outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+    for path in paths:
+        waiting.put(path)
     with tqdm(total=total, unit="B", unit_scale=True, desc=f"{repo} ({len(paths)} files)", disable=None) as bar:
 
         class Part:
@@ -62,20 +69,32 @@ def download(repo: str, commit: str, paths: Sequence[str], sizes: Mapping[str, i
                 with lock:
                     bar.update(count)
 
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    path = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    hf_hub_download(repo, path, repo_type="dataset", revision=commit, tqdm_class=Part)  # type: ignore[arg-type]
+                    outcomes.put(None)
+                except BaseException as error:
+                    outcomes.put(error)
+
         lock = threading.Lock()
-        pool = ThreadPoolExecutor(THREADS)
+        # Daemons: a thread that waits for a silent server does not keep a stopped process alive.
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(paths)))]
         try:
-            made = [
-                pool.submit(hf_hub_download, repo, path, repo_type="dataset", revision=commit, tqdm_class=Part)
-                for path in paths
-            ]
-            done, _ = wait(made, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
+            for thread in threads:
+                thread.start()
+            for _ in paths:
+                if (error := outcomes.get()) is not None:
+                    raise error
         finally:
-            # After an error or Ctrl-C the files under way end at their next block.
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+            stop.set()  # after an error or Ctrl-C the files under way end at their next block
+            end = time.monotonic() + PATIENCE
+            for thread in threads:
+                thread.join(max(0.0, end - time.monotonic()))
 
 
 def _existing(folder: Path) -> Path:
