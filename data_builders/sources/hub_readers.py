@@ -36,12 +36,14 @@ def reader_of(
         if files.kind == "parquet":
             return ParquetFiles(files, columns, split_column, use_splits)
         return SavedSource(files.root, columns, split_column, use_splits, files.splits)
-    if columns is not None or split_column is not None:
-        raise SourceError(
-            f"source 'hf': {files.repo or files.folder} holds {files.kind} files, not tables: leave out the options "
-            "columns and split_column"
-        )
-    return TarFiles(files, use_splits) if files.kind == "webdataset" else ImageFiles(files, use_splits)
+    for option, value in (("columns", columns), ("split_column", split_column)):
+        if value is not None and (files.kind != "webdataset" or option == "split_column"):
+            raise SourceError(
+                f"source 'hf': {files.repo or files.folder} holds {files.kind} files, not tables: leave out the option "
+                f"{option}"
+            )
+    # `datasets` calls the fields of WebDataset's members columns.
+    return TarFiles(files, columns, use_splits) if files.kind == "webdataset" else ImageFiles(files, use_splits)
 
 
 def _check_fetched(files: DataFiles) -> None:
@@ -78,14 +80,16 @@ class TarFiles(WebDatasetSource):
 
     name: ClassVar[str] = "hf"
 
-    def __init__(self, files: DataFiles, use_splits: bool | None) -> None:
-        super().__init__(files.root)
-        split_of = {path: split for split, paths in files.splits.items() for path in paths}
-        listed = {part_name(os.fsencode(path)).replace(":", "%3A"): path for path in split_of}
-        self.shards = {shard: files.root / path for shard, path in listed.items()}
-        self._split = (
-            {shard: split_of[path] for shard, path in listed.items()} if splits_used(use_splits, files.splits) else {}
-        )
+    def __init__(self, files: DataFiles, fields: Sequence[str] | None, use_splits: bool | None) -> None:
+        self._data = files
+        super().__init__(files.root, fields=fields)
+        used = splits_used(use_splits, files.splits)
+        split_of = {files.root / path: split for split, paths in files.splits.items() for path in paths}
+        self._split = {shard: split_of[file] for shard, file in self.shards.items()} if used else {}
+
+    def _files(self) -> list[Path]:
+        self.root = self._data.root
+        return [self.root / path for path in self._data.paths()]
 
     def records(self) -> Iterator[Record]:
         for record in super().records():
