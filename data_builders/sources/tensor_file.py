@@ -58,7 +58,8 @@ def load_tensors(path: Path) -> Mapping[str, Any]:
         "torch_geometric.data.data.DataEdgeAttr": _Named, "torch_geometric.data.data.DataTensorAttr": _Named,
     }  # fmt: skip
     try:
-        with _only_allowed(names):
+        # Sparse tensors are checked: an index outside of one would write outside of its memory.
+        with _only_allowed(names), torch.sparse.check_sparse_tensor_invariants(enable=True):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, Refused) as error:
         raise SourceError(f"{path} {_refusal(error)}") from error
