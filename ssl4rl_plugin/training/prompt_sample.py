@@ -9,13 +9,14 @@ import dataclasses
 import functools
 import inspect
 import math
+import pickle
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssl4rl_plugin.core.processes import as_completed, cores
+from ssl4rl_plugin.core.processes import Process, as_completed, cores
 from ssl4rl_plugin.data.rows import PROBES, OnlineRows, Rows
 from ssl4rl_plugin.training.prompt_forms import PromptForm, form_of
 from ssl4rl_plugin.training.questions import QuestionRows, questions_digest
@@ -175,13 +176,22 @@ def forms(
     for place, job in enumerate(jobs):
         spent = time.perf_counter() - began
         workers = min(cores(), WORKERS, len(jobs) - place)
-        if workers > 1 and spent > ALONE_S and spent / place * (len(jobs) - place) > 2 * ALONE_S:
+        if workers > 1 and spent > ALONE_S and spent / place * (len(jobs) - place) > 2 * ALONE_S and _loadable(make):
             for made in as_completed(make, jobs[place:], workers):
                 yield from made
                 done(len(made))
             return
         yield from make(job)
         done(len(job))
+
+
+def _loadable(make: FormMaker) -> bool:
+    """Whether worker processes can load the rows; not if a script or a test defines a task."""
+    try:
+        Process(make).end()
+    except (RuntimeError, pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _item(parts: Sequence[Rows], wanted: Wanted) -> int:

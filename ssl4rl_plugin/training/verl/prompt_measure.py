@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from ssl4rl_plugin.data.rows import Row
 from ssl4rl_plugin.training.prompt_forms import ClipSize, PictureSize, PromptForm, blank, chat_of, form_of
 from ssl4rl_plugin.training.prompt_lengths import PromptLength
@@ -64,7 +66,7 @@ class PromptMeasure:
         left = iter(forms)
         while batch := list(itertools.islice(left, BATCH)):
             texts = [self._text(form.pieces) for form in batch]
-            counts = [len(ids) for ids in self.tokenizer(texts)["input_ids"]]
+            counts = self._counts(texts)
             found += [self._length(form, count) for form, count in zip(batch, counts, strict=True)]
             done(len(batch))
         return found
@@ -80,6 +82,12 @@ class PromptMeasure:
         """
         pairs = [(self.lengths([form_of(row)])[0], whole(row)) for row in rows]
         return [(count, made) for count, made in pairs if count.tokens != made.tokens]
+
+    def _counts(self, texts: list[str]) -> list[int]:
+        """Tokens of each text."""
+        if isinstance(self.tokenizer, PreTrainedTokenizerBase):
+            return [len(ids) for ids in self.tokenizer(texts)["input_ids"]]
+        return [len(self.tokenizer(text)["input_ids"]) for text in texts]  # others need not take several at once
 
     def _text(self, parts: Sequence[str | PictureSize | ClipSize]) -> str:
         chat = chat_of(parts, self.system_prompt, self.as_video)
