@@ -261,7 +261,7 @@ def test_a_cut_picture_is_not_completed_with_its_depth_map(tmp_path: Path) -> No
     assert rejected(tmp_path / "data", tmp_path) == {"cut.jpg": "truncated"}
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "tif", "gif", "ppm"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "tif", "gif", "ppm", "avif"])
 def test_every_picture_format_survives_the_depth_map_behind_it(tmp_path: Path, ending: str) -> None:
     path = put(tmp_path / "data" / f"a.{ending}", 3)
     put_npy(tmp_path / "data" / "a.npy", ramp())

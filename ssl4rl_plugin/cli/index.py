@@ -126,18 +126,21 @@ def _different(column: Any) -> int:
 
 
 def _show(console: Console, found: dict[str, Any]) -> None:
-    """Print the splits, the images left out by reason, and the number of duplicates."""
+    """Print the splits, the images left out by reason with what to do, the number of duplicates, and the depths."""
     used = table("split", "images", "groups")
     for side, counts in found["splits"].items():
         used.add_row(side, f"{counts['images']:,}", f"{counts['groups']:,}")
     console.print(used)
     if found["left_out"]:
-        left = table("left out", "images", *(["what to do"] if found["remedies"] else []))
+        # Folders are too long for a column.
+        short = {reason: text for reason, text in found["remedies"].items() if reason != OUTSIDE}
+        left = table("left out", "images", *(["what to do"] if short else []))
         for reason, count in found["left_out"].items():
-            remedy = [escape(found["remedies"].get(reason, ""))] if found["remedies"] else []
-            left.add_row(escape(reason), f"{count:,}", *remedy)
+            left.add_row(escape(reason), f"{count:,}", *([escape(short.get(reason, ""))] if short else []))
         console.print()
         console.print(left)
+        if roots := found["remedies"].get(OUTSIDE):
+            console.print(f"\nto read those {OUTSIDE}: {escape(roots)}", soft_wrap=True, highlight=False)
     if found["about"]:
         stated = ", ".join(f"{key} {value}" for key, value in found["about"].items())
         console.print(f"\n{escape(stated)}", soft_wrap=True, highlight=False)

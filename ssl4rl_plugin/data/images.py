@@ -19,9 +19,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from ssl4rl_plugin.core.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""The formats that Pillow decodes here, and HEIF with pillow-heif. Excluded are formats that run programs (EPS) and rare
-ones."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""The formats that are decoded, beside AVIF and (with pillow-heif) HEIC. Excluded are formats that run programs (EPS) and
+rare ones."""
 
 NO_READER = {
     "no_heic_reader": "pip install 'ssl4rl-plugin[heif]'",
@@ -175,7 +175,7 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
         return heif
     if kind == "AVIF" and not features.check("avif"):
         raise ImageError("no_avif_reader", f"an AVIF picture: {NO_READER['no_avif_reader']}")
-    # One format for such a container, so that its errors are those of its own decoder.
+    # Pillow before 11.3 does not know the name AVIF, so it is not among FORMATS.
     return Image.open(io.BytesIO(data), formats=(kind,) if kind else FORMATS)
 
 
