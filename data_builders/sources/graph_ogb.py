@@ -393,7 +393,7 @@ def _is_number(cell: str) -> bool:
 def read_rows(path: Path) -> Iterator[list[str]]:
     """The rows of a CSV or TSV file, gzipped or not, with its header. TSV has no quotes. Raises SourceError."""
     if ".tsv" in path.suffixes:
-        yield from (line.split("\t") for line in _lines(path) if line.strip())
+        yield from (line.split("\t") for line in _lines(path) if line)
         return
     csv.field_size_limit(2**30)
     try:
@@ -409,7 +409,7 @@ def _lines(path: Path, ends: bool = False) -> Iterator[str]:
             head = file.peek(512)[:512]
             file_or_member: Any = file
             if head[257:262] == b"ustar":
-                with tarfile.open(fileobj=file, mode="r|") as archive:
+                with tarfile.open(fileobj=file, mode="r:") as archive:
                     member = next((entry for entry in archive if entry.isfile()), None)
                     file_or_member = archive.extractfile(member) if member is not None else io.BytesIO()
                     yield from _decoded(file_or_member, ends)
