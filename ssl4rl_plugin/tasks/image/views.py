@@ -96,7 +96,7 @@ def slid_over(
 
     small = fitted(little or picture, min(PROBE_SIDE, max(picture.size)))
     scale = small.width / picture.width
-    whole = np.asarray(small, np.float32) / 255
+    whole = (np.asarray(small, np.float32) / 255).astype(np.float64)  # what cdist computes with
     (left, upper, right, lower), (height, width) = boxes[0], whole.shape[:2]
     h, w = max(3, round((lower - upper) * scale)), max(3, round((right - left) * scale))
     if h > height or w > width:
@@ -104,7 +104,7 @@ def slid_over(
     # Every second pixel of a window is enough to distinguish positions. Shape (rows, cols, 3, h / 2, w / 2).
     windows = sliding_window_view(whole, (h, w), axis=(0, 1))[..., ::2, ::2]  # type: ignore[call-overload]
     rows, cols = windows.shape[:2]
-    flat = windows.reshape(rows * cols, -1).astype(np.float64)  # contiguous: much faster than strided windows
+    flat = windows.reshape(rows * cols, -1)  # contiguous: much faster than strided windows
     at = [min(round(box[1] * scale), rows - 1) * cols + min(round(box[0] * scale), cols - 1) for box in boxes]
     apart = [found.reshape(rows, cols) for found in cdist(flat[at], flat, "cityblock") / flat.shape[1]]
     return apart, (np.arange(rows) + h / 2) / height, (np.arange(cols) + w / 2) / width
