@@ -13,11 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ssl4rl_plugin.core import AnyLevel
 from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.graph import TextGraph
+from ssl4rl_plugin.core.hub import ask_hub
 
 NOTATIONS = ("edges", "sentences", "json")
 BYTES_PER_TOKEN = 16
@@ -101,13 +103,36 @@ def _token_ends(tokenizer: str, text: str) -> list[int]:
 
 @lru_cache(maxsize=4)
 def load_tokenizer(name: str) -> Any:
-    """The fast tokenizer of a model, by hub name or folder. Raises UserError if there is no fast one."""
+    """The fast tokenizer of a model, by hub name or folder. Raises UserError if it cannot be had, or is no fast one."""
     from transformers import AutoTokenizer
 
-    found = AutoTokenizer.from_pretrained(name)
+    folder = Path(name).expanduser()
+    try:
+        found = AutoTokenizer.from_pretrained(folder if folder.is_dir() else name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        found = None if folder.is_dir() else _from_hub(name)
+        if found is None:
+            raise UserError(f"no tokenizer in {name}: {str(error).splitlines()[0]}") from error
     if not found.is_fast:
         raise UserError(f"tokenizer {name!r} has no fast version, which is needed for the positions of tokens")
     return found
+
+
+def _from_hub(name: str) -> Any:
+    """A tokenizer that is not on this machine. Raises UserError after one question if the hub does not answer."""
+    from transformers import AutoTokenizer
+
+    answer = ask_hub(name)
+    if answer.offline or answer.error:
+        why = "HF_HUB_OFFLINE forbids the download" if answer.offline else f"the hub cannot be reached ({answer.error})"
+        raise UserError(
+            f"the tokenizer of {name} is not on this machine, and {why}: download it on a machine with a network "
+            f"(hf download {name}), or give a local folder"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the tokenizer of {name} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def numbered(count: int, rng: random.Random) -> list[int]:
