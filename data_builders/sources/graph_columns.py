@@ -85,8 +85,10 @@ def is_header(fields: Sequence[str]) -> bool:
 
 def whole_numbers(names: list[str]) -> list[str] | None:
     """`1` for each `1.0`, if all names are written so (a column of numbers that once had gaps); else None."""
+    if not names or not WHOLE.fullmatch(names[0]):
+        return None
     found = [WHOLE.fullmatch(name) for name in names]
-    if not names or not all(found):
+    if not all(found):
         return None
     shorter = [match[1] for match in found if match]
     return shorter if len(set(shorter)) == len(shorter) else None

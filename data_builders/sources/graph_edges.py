@@ -116,9 +116,9 @@ class _EdgeReader:
         if self.options.header is not None:
             return self.options.header
         columns = self.table.columns
-        shapes = {_shape(value) for column in columns[:3] for value in column.known}
-        alike = all(re.search(r"\d", value) and _shape(value) in shapes for value in first[:2])
-        if alike and not columns[0].numeric:
+        kinds = [_shape(value) if re.search(r"\d", value) else None for value in first[:2]]
+        known = (value for column in columns[:3] for value in column.known)
+        if None not in kinds and not columns[0].numeric and any(_shape(value) in kinds for value in known):
             return False  # names like p1 and p2, among others of this kind
         ids = {value for column in columns[:3] if not column.numeric for value in column.known}
         there = any(value in ids for value in first[:3] if value)
@@ -139,8 +139,8 @@ class _EdgeReader:
             return False
         if any(column.numeric and value for column, value in zip(columns, first, strict=True)):
             return True
-        digits = all(re.search(r"\d", value) for column in columns[:2] for value in column.known)
-        if digits and not any(re.search(r"\d", value) for value in first[:2]):
+        named = not any(re.search(r"\d", value) for value in first[:2])
+        if named and all(re.search(r"\d", value) for column in columns[:2] for value in column.known):
             return True
         letters = all(len(value) == 1 for column in columns[:2] for value in column.known)
         if ends_in(first) is not None and not letters:
@@ -424,7 +424,8 @@ class _EdgeReader:
             number = np.zeros(len(column.values), np.int64)
             number[present] = [place.setdefault(name, len(place)) for name in spelled]
             numbers.append(number[codes])
-        doubtful = [name for name in place if (match := WHOLE.fullmatch(name)) and match[1] in place]
+        written = (WHOLE.fullmatch(name) for name in place if ".0" in name)
+        doubtful = [match[0] for match in written if match and match[1] in place]
         if doubtful:
             raise SourceError(
                 f"{self.table.where} names nodes {doubtful[0]!r} and {doubtful[0].partition('.')[0]!r}, which can be one "

@@ -67,10 +67,10 @@ class Column:
         """How many different values are numbers."""
         return sum(NUMBER.fullmatch(value) is not None for value in self.known)
 
-    @property
+    @cached_property
     def numeric(self) -> bool:
         """Whether all values that are not empty are numbers, and there are any."""
-        return bool(self.known) and self.numbers == len(self.known)
+        return bool(self.known) and all(NUMBER.fullmatch(value) for value in self.known)
 
     def rows_where(self, wanted: Callable[[str], bool]) -> np.ndarray:
         """For each row, whether its value is wanted (bool)."""
