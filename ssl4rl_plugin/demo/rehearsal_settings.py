@@ -288,7 +288,8 @@ def _data(config: DictConfig, folder: Path, real: Path | None, dropped: list[str
 
     section = config.ssl4rl
     source = section.source
-    named = section.data is not None or not (OmegaConf.is_missing(source, "path") or source.path is None)
+    unnamed = OmegaConf.is_missing(source, "path") or source.path is None
+    named = section.data is not None or bool(section.get("sources")) or not unnamed
     built_in = not OmegaConf.is_missing(source, "path") and source.path is None
     generated: Path | None = None
     missing = "no ssl4rl.source.path was given"
