@@ -52,7 +52,7 @@ def names_in(schema: pa.Schema, column: str) -> dict[int, str]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return {}
     if isinstance(names, Mapping):  # older files: {"0": "tench", ...}
         names = [name for _, name in sorted(names.items(), key=lambda entry: int(entry[0]))]

@@ -120,5 +120,7 @@ def plan_from(data: bytes) -> BuildPlan:
         if values["version"] != VERSION:
             raise PlanError(f"has version {values['version']}, this package reads {VERSION}")
         return BuildPlan(**values | {"codec": Codec(**values["codec"])})
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except PlanError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PlanError(f"is damaged ({type(error).__name__}: {error})") from error

@@ -264,8 +264,8 @@ def read_manifest(path: Path, columns: Sequence[str]) -> tuple[pa.Table, str]:
             found = json.loads((parquet.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}")).get("version")
             if found == VERSION and parquet.schema_arrow.equals(manifest_schema()):
                 return parquet.read(columns=list(columns), use_threads=False), digest.hexdigest()
-    except pa.ArrowException as error:
-        raise SourceError(f"{path} is not a parquet file ({error})") from error
+    except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SourceError(f"{path} is not a parquet file, or its metadata is damaged ({error})") from error
     except OSError as error:
         raise SourceError(
             f"manifest {path} cannot be read: {error.strerror or error}; a run makes its manifest if the file is missing"

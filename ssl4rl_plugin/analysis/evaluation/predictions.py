@@ -31,7 +31,7 @@ def _whole(lines: Iterable[bytes]) -> Iterator[Prediction]:
     for line in lines:
         try:
             value = json.loads(line)
-        except ValueError:  # incomplete, or the empty end
+        except (ValueError, RecursionError):  # incomplete, or the empty end
             continue
         if isinstance(value, dict) and isinstance(value.get("row"), int) and isinstance(value.get("draw"), int):
             yield value

@@ -91,7 +91,7 @@ def _kind(folder: Path) -> str:
     """The type of a model in a folder."""
     try:
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExportError(f"{folder / 'config.json'} cannot be read: {error!r}") from error
 
 

@@ -93,7 +93,7 @@ def read(
     try:
         found = json.loads(lines[0])
         changed = sorted(key for key in {**found, **header} if found.get(key) != header.get(key))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise JournalError(f"{path} is not the journal of a curriculum: {error}") from error
     if changed:
         listed = "; ".join(f"{key} was {found.get(key)} and is {header.get(key)}" for key in changed)
@@ -111,7 +111,7 @@ def read(
                 return
             shown = {numbers[key]: Evidence(**evidence) for key, evidence in values["shown"].items()}
             entry = Entry(step, shown, int(values["taken"]), int(values["start"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             break  # the end of the file, or a line cut off when the run was killed
         yield entry, line
     if step != last:
