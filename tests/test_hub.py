@@ -31,6 +31,7 @@ from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Source, SourceError, load_source
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources import hub_download
+from ssl4rl_plugin.data_builders.sources.download import download
 from ssl4rl_plugin.data_builders.sources.hub import hub_name
 
 ROOT = Path(__file__).parent.parent
@@ -308,6 +309,28 @@ def test_the_hubs_own_conversion(hub: Hub, pngs: list[bytes], caplog: pytest.Log
     assert read_all(load_source("hf", "org/old", revision=commit, config="birds")) == pngs[5:7]
 
 
+def test_a_benchmark_by_its_name_on_the_hub(hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the files that the benchmark needs, as validation in a run names them; other files in the cache do not count."""
+    columns = {"question": ["q"] * 3, "A": ["a"] * 3, "B": ["b"] * 3, "answer": ["A"] * 3, "index": ["1", "2", "3"]}
+    files = {"README.md": CARD, "en/dev-00000-of-00001.parquet": table(pngs[:3], **columns)}
+    repo = hub.add("lmms-lab/MMBench", files | {"cn/dev-00000-of-00001.parquet": table(pngs[3:6], **columns)})
+    assert len(read_all(load_source("hf", "lmms-lab/MMBench"))) == 6
+    source = load_source("mmbench", download("mmbench", None))
+    assert read_all(source) == pngs[:3] and len(list(source.questions())) == 3
+    assert source.options == {"use_splits": None, "revision": repo.branches["main"]}
+    manifest = build_manifest(source, workers=1)
+    repo.commit({})
+    hub.asked.clear()
+    assert read_all(Manifest.load(manifest.path).source) == pngs[:3]
+    assert read_all(pickle.loads(pickle.dumps(source))) == pngs[:3] and hub.asked == []
+    go_offline(monkeypatch)
+    assert read_all(load_source("mmbench", "lmms-lab/MMBench")) == pngs[:3]
+    with pytest.raises(SourceError, match="is not in the cache"):
+        load_source("mmstar", "Lin-Chen/MMStar")
+    with pytest.raises(SourceError, match="does not exist; get MMBench_DEV_EN"):
+        load_source("mmbench", "data/MMBench_DEV_EN.tsv")
+
+
 # ---------------------------------------------------------------------------------------------------- configurations
 
 CONFIGS = b"""---
@@ -401,7 +424,7 @@ def test_what_the_hub_refuses(hub: Hub, pngs: list[bytes], tmp_path: Path, caplo
         assert str(source.path) == "org/pets" and f"{old} is now called org/pets" in caplog.text
     hub.status = 503
     assert "answers with HTTP 503" in refused(hub, "org/new")
-    assert "option names w" in refused(hub, "hf://datasets/org/pets@v", revision="w")
+    assert "the revision v, and the option w" in refused(hub, "hf://datasets/org/pets@v", revision="w")
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "a--b", "/no/such/folder", "./folder", "~/x", "a b", "org/na..me", ""])

@@ -486,11 +486,11 @@ def test_download_fetches_what_the_source_needs(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("GatedRepoError", "accept the terms at .*hf auth login"),
-    ("RepositoryNotFoundError", "is gone or private; get mmstar"),
-    ("HfHubHTTPError", "cannot be downloaded from https.*copy the files"),
-    ("LocalEntryNotFoundError", "cannot be downloaded from https.*copy the files"),
-    ("ConnectError", "cannot be downloaded from https.*copy the files"),
+    ("GatedRepoError", "source 'mmstar': .*accept its terms at .*hf auth login"),
+    ("RepositoryNotFoundError", "or it is private.*get mmstar"),
+    ("HfHubHTTPError", "answers with HTTP 500.*copy the files"),
+    ("LocalEntryNotFoundError", "cannot be reached.*copy the files"),
+    ("ConnectError", "cannot be reached.*copy the files"),
 ])  # fmt: skip
 def test_download_says_what_is_wrong(tmp_path: Path, monkeypatch, name: str, message: str) -> None:
     import httpx
@@ -513,7 +513,7 @@ def test_download_needs_a_copy_on_the_hub(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no copy on the Hugging Face Hub to download: give the folder"):
         download("folder", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(SourceError, match="cannot be downloaded"):
+    with pytest.raises(SourceError, match=r"Not a directory.*copy the files"):
         download("mmstar", tmp_path / "file")
 
 

@@ -18,10 +18,11 @@ from ssl4rl_plugin.data.source import Hub, Question, Record, Source, SourceError
 from ssl4rl_plugin.data_builders.sources.arrow import ArrowSource
 from ssl4rl_plugin.data_builders.sources.class_names import names_in, names_near, solution_near
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
-from ssl4rl_plugin.data_builders.sources.hf import HfSource, is_saved
+from ssl4rl_plugin.data_builders.sources.hub import DataFiles, hub_folder, name_or_path, repo_folder
 from ssl4rl_plugin.data_builders.sources.imagefolder import ImageFolderSource
 from ssl4rl_plugin.data_builders.sources.jsonl import JsonSource
 from ssl4rl_plugin.data_builders.sources.parquet import ParquetSource, parquet_files
+from ssl4rl_plugin.data_builders.sources.saved import SavedSource, is_saved
 from ssl4rl_plugin.data_builders.sources.tables import Columns, TableRow, TableSource, questions_of
 from ssl4rl_plugin.data_builders.sources.tsv import TsvSource
 
@@ -35,10 +36,12 @@ class Benchmark(Source):
     file with images beside it, only images. Refs are those of that source.
 
     Args:
-        path: the file or the folder.
+        path: the file or the folder; or a data set of the Hub, `ORG/NAME`, with the files in one of these layouts. Of the
+            benchmark's own copy there (`hub`), only the files that it needs are downloaded, into the Hub's cache.
         use_splits: whether to use the benchmark's own splits; None: if there is a `train` split and another. Otherwise the
             manifest chooses the splits. (Most benchmarks are `dev` or `test` as a whole.)
         root: folders outside that links and paths of images may lead to, such as the cache of the Hub: a path or a list.
+        revision: branch, tag or commit of a data set of the Hub; None for `main`.
     """
 
     columns: ClassVar[Columns] = Columns()
@@ -49,13 +52,35 @@ class Benchmark(Source):
     """Options of the json source for these files."""
 
     def __init__(
-        self, path: str | Path | None, use_splits: bool | None = None, root: str | list[str] | None = None
+        self,
+        path: str | Path | None,
+        use_splits: bool | None = None,
+        root: str | list[str] | None = None,
+        revision: str | None = None,
     ) -> None:
         super().__init__(path, use_splits=use_splits)
         self.root = allowed_folders(self.name, root)
         if self.root:
             self.options["root"] = self.root
+        self._fetched: DataFiles | None = None
+        name, asked = name_or_path(self, path, revision)
+        if name is not None:
+            patterns = self.hub.files if self.hub is not None and self.hub.repo == name else ("*",)
+            found = self._fetched = hub_folder(name, patterns, asked)
+            assert found.repo is not None
+            self.path = Path(found.repo)  # the manifest keeps the name, not a place on this machine
+            self.options["revision"] = found.commit
+            self.root = [*self.root, str(repo_folder(found.repo))]
         self.files = self._reader(self.existing_path(), use_splits)
+
+    def existing_path(self) -> Path:
+        if self._fetched is not None and self._fetched.folder is not None:
+            return Path(self._fetched.folder)
+        return super().existing_path()
+
+    def about(self) -> dict[str, str]:
+        fetched = self._fetched
+        return {} if fetched is None else {"data set": str(fetched.repo), "commit": str(fetched.commit)}
 
     def _reader(self, place: Path, use_splits: bool | None) -> Source:
         """The source for the layout at the path."""
@@ -63,7 +88,7 @@ class Benchmark(Source):
         if any(name.lower().endswith(".tsv") for name in names):
             return TsvSource(place, split_column="split" if use_splits else None)
         if is_saved(place):
-            return HfSource(place, use_splits=use_splits)
+            return SavedSource(place, use_splits=use_splits)
         if place.suffix == ".parquet" or (place.is_dir() and parquet_files(place)):
             return ParquetSource(place, use_splits=use_splits, root=self.root)
         for pattern in self.annotations:
@@ -96,7 +121,8 @@ class Benchmark(Source):
         return self.files.records()
 
     def stamp(self, ref: str) -> tuple[int, int]:
-        return self.files.stamp(ref)
+        size, modified = self.files.stamp(ref)
+        return size, modified if self._fetched is None else 0  # as in source hf: a commit does not change
 
     def read(self, ref: str) -> bytes:
         return self.files.read(ref)
@@ -330,8 +356,9 @@ class ImageNet(Benchmark):
         use_splits: bool | None = None,
         choices: int = 0,
         root: str | list[str] | None = None,
+        revision: str | None = None,
     ) -> None:
-        super().__init__(path, use_splits, root)
+        super().__init__(path, use_splits, root, revision)
         if isinstance(choices, bool) or not isinstance(choices, int) or not (choices == 0 or 2 <= choices <= 26):
             raise SourceError(
                 f"source {self.name!r}: choices must be 0 (no questions) or from 2 to 26, got {choices!r}"

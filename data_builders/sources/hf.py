@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ssl4rl_plugin.data.source import Record, Source, SourceError
-from ssl4rl_plugin.data_builders.sources.hub import DataFiles, hub_files, hub_name, local_files
+from ssl4rl_plugin.data_builders.sources.hub import DataFiles, hub_files, local_files, name_or_path
 from ssl4rl_plugin.data_builders.sources.hub_readers import reader_of
 from ssl4rl_plugin.data_builders.sources.saved import SavedSource, is_saved
 from ssl4rl_plugin.data_builders.sources.tables import TableRow, TableSource
@@ -63,31 +63,16 @@ class HfSource(TableSource):
         self._config = None if config is None else str(config)
         self._split = [str(split)] if isinstance(split, (str, int)) else split and [str(one) for one in split]
         self._licence: str | None = None
-        name, named_revision = self._hub_name(path, revision)
+        name, asked = name_or_path(self, path, revision)
         if name is None:
             self._open_local(self.existing_path(), revision)
             return
-        if named_revision and revision is not None and named_revision != str(revision):
-            raise SourceError(f"source 'hf': {path} names the revision {named_revision}, the option names {revision}")
-        files = hub_files(
-            name, self._config, self._split, named_revision or (None if revision is None else str(revision))
-        )
+        files = hub_files(name, self._config, self._split, asked)
         assert files.repo is not None
         self._repo = files.repo
         # Not `Path.resolve`: the manifest keeps the name, and a run on another machine takes it for a name again.
         self.path = Path(files.repo)
         self._keep(files, revision=files.commit)
-
-    def _hub_name(self, path: str | Path | None, revision: str | None) -> tuple[str | None, str | None]:
-        """The data set's name and revision; None for a local path."""
-        if path is None or (revision is None and self.path is not None and self.path.exists()):
-            return None, None
-        found = hub_name(str(path))
-        if found is None and revision is not None:
-            raise SourceError(
-                f"source 'hf': the option `revision` is for a name of the Hub (ORG/NAME), and {path} is a path; leave it out"
-            )
-        return found or (None, None)
 
     def _open_local(self, place: Path, revision: str | None) -> None:
         if is_saved(place):

@@ -9,17 +9,20 @@ offline run knows which files a split needs, and a partial download is not taken
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from urllib.parse import quote
 
 from ssl4rl_plugin.core.files import cache_dir, write_text
-from ssl4rl_plugin.data.source import SourceError
+from ssl4rl_plugin.data.source import Source, SourceError
 from ssl4rl_plugin.data_builders.sources.hub_download import download
 from ssl4rl_plugin.data_builders.sources.hub_errors import explained, unreachable
 
@@ -34,6 +37,7 @@ CONVERTED = "refs/convert/parquet"
 
 _URL = re.compile(r"(?:hf:/{1,2}|https?:/{1,2}[^/]+/)datasets/(?P<name>[^@]+?)(?:@(?P<revision>[^@]+))?/?")
 _NAME = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?", re.ASCII)
+_FILES = (".csv", ".json", ".jsonl", ".parquet", ".tar", ".tsv", ".txt", ".zip")  # a path of a file that is missing
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<rest>[^/]*)")
 _CONVERTED_FILE = re.compile(r"(?P<config>[^/]+)/(?P<split>[^/]+)/\d+\.parquet")
 
@@ -55,7 +59,7 @@ class DataFiles:
     licence: str | None = None
     """Licence as the card states it; None if it states none."""
     folder: str | None = None
-    """The local folder; None on the Hub."""
+    """The local folder, or the folder of links into the Hub's cache; None for the cache itself."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Bytes of the files on the Hub that were looked up so far."""
 
@@ -101,7 +105,38 @@ def hub_name(path: str) -> tuple[str, str | None] | None:
         if parts[2:3] == ["tree"] and len(parts) > 3:
             revision = "/".join(parts[3:])
         return "/".join(parts[:2]), revision
-    return (path, None) if _NAME.fullmatch(path) and "--" not in path and ".." not in path else None
+    if not _NAME.fullmatch(path) or "--" in path or ".." in path or path.lower().endswith(_FILES):
+        return None
+    return path, None
+
+
+def name_or_path(source: Source, path: str | Path | None, revision: object) -> tuple[str | None, str | None]:
+    """The data set's name on the Hub and its revision; None for a path on this machine. Raises SourceError.
+
+    A path that exists is a folder, unless a revision is given: a manifest that names a commit is always one of the Hub.
+
+    Args:
+        source: the source, whose `path` is the absolute path.
+        path: the path as given.
+        revision: the option, which YAML may have read as a number.
+    """
+    asked = None if revision is None else str(revision)
+    if path is None or (asked is None and source.path is not None and source.path.exists()):
+        return None, None
+    found = hub_name(str(path))
+    if found is None:
+        if asked is not None:
+            raise SourceError(
+                f"source {source.name!r}: the option `revision` is for a name of the Hub (ORG/NAME), and {path} is a path; "
+                "leave it out"
+            )
+        return None, None
+    name, named = found
+    if named and asked is not None and named != asked:
+        raise SourceError(
+            f"source {source.name!r}: {path} names the revision {named}, and the option {asked}: give one"
+        )
+    return name, named or asked
 
 
 def repo_folder(repo: str) -> Path:
@@ -131,6 +166,62 @@ def hub_files(repo: str, config: str | None, splits: Sequence[str] | None, revis
     Raises:
         SourceError: the message says what is wrong, and what to do.
     """
+    return _opened(repo, config, splits, revision, _resolve_on_hub, _resolve_in_cache)
+
+
+def hub_folder(repo: str, patterns: Sequence[str], revision: str | None) -> DataFiles:
+    """Chosen files of a data set of the Hub, as a folder of links into its cache.
+
+    Args:
+        repo: name of the data set.
+        patterns: shell patterns of the files; `*` also stands for `/`.
+        revision: branch, tag or commit; None for `main`.
+
+    Raises:
+        SourceError: there are no such files, or they cannot be had.
+    """
+
+    def on_hub(repo: str, commit: str, config: str | None) -> DataFiles:
+        from huggingface_hub import HfApi
+
+        names = HfApi(library_name="ssl4rl-plugin").list_repo_files(repo, revision=commit, repo_type="dataset")
+        wanted = tuple(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
+        if not wanted:
+            raise SourceError(f"source 'hf': {repo} at commit {commit} has no files {', '.join(patterns)}")
+        return DataFiles(repo, commit, config or "", "files", {"all": wanted})
+
+    def in_cache(repo: str, commit: str, config: str | None, reason: str) -> DataFiles:
+        raise SourceError(
+            f"source 'hf': commit {commit} of {repo} was not downloaded, and {reason}: do so with a network"
+        )
+
+    files = _opened(repo, f"files {' '.join(patterns)}", None, revision, on_hub, in_cache)
+    assert files.repo is not None and files.commit is not None
+    # A folder of its own: the snapshot may hold files of other patterns.
+    key = hashlib.sha256(files.config.encode()).hexdigest()[:16]
+    folder = _kept(files.repo) / files.commit / f"files-{key}"
+    for path in files.paths():
+        link = folder / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():  # also for a link to a cache that was moved
+            link.unlink(missing_ok=True)
+            with suppress(FileExistsError):  # another process was faster
+                link.symlink_to(files.root / path)
+    return replace(files, folder=str(folder))
+
+
+def _opened(
+    repo: str,
+    config: str | None,
+    splits: Sequence[str] | None,
+    revision: str | None,
+    on_hub: Callable[[str, str, str | None], DataFiles],
+    in_cache: Callable[[str, str, str | None, str], DataFiles],
+) -> DataFiles:
+    """The files of a data set at a commit, downloaded where they are missing.
+
+    The two functions find the files of a commit that has no record, on the Hub and in the cache.
+    """
     asked = revision or "main"
     reason = "HF_HUB_OFFLINE is set" if _is_offline() else None
     with explained(repo, asked):
@@ -145,7 +236,7 @@ def hub_files(repo: str, config: str | None, splits: Sequence[str] | None, revis
                 logger.warning("source 'hf': the data set %s is now called %s: use that name", asked_for, repo)
         whole = _read_record(repo, commit, config)
         if whole is None:
-            whole = _resolve_in_cache(repo, commit, config, reason) if reason else _resolve_on_hub(repo, commit, config)
+            whole = in_cache(repo, commit, config, reason) if reason else on_hub(repo, commit, config)
             _write_record(whole, config)
         files = whole.only(splits)
         missing = _missing(files)

@@ -21,19 +21,22 @@ def hub_page(repo: str) -> str:
 
 
 @contextmanager
-def explained(name: str, revision: str | None = None) -> Iterator[None]:
+def explained(name: str, revision: str | None = None, source: str = "hf", otherwise: str = "") -> Iterator[None]:
     """Raise SourceError, in plain words, for what `datasets` and `huggingface_hub` raise inside.
 
     Args:
         name: the data set, or the local folder.
         revision: the revision that was asked for; None for a local folder.
+        source: name of the source.
+        otherwise: another way to the files, for the end of the message.
     """
     try:
         yield
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:  # on strange repositories `datasets` raises nearly anything
-        raise SourceError(f"source 'hf': {_said(error, name, revision)}") from error
+        text = f"source {source!r}: {_said(error, name, revision)}"
+        raise SourceError(f"{text}; {otherwise}" if otherwise else text) from error
 
 
 def unreachable(error: BaseException) -> str | None:
@@ -58,6 +61,7 @@ def _said(error: Exception, name: str, revision: str | None) -> str:
         DisabledRepoError,
         GatedRepoError,
         HfHubHTTPError,
+        LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -97,7 +101,10 @@ def _said(error: Exception, name: str, revision: str | None) -> str:
                 f"{name} has a loading script, and no code of a data set runs here: use the Hub's own conversion with "
                 "--option revision=refs/convert/parquet"
             )
-    if (reason := unreachable(error)) is not None:
+    reason = unreachable(error)
+    if reason is None and isinstance(error, LocalEntryNotFoundError):
+        reason = "the Hub cannot be reached"
+    if reason is not None:
         return f"{reason}, and the data set {name} is not complete in the cache: check the network, and start again"
     if isinstance(error, FileNotFoundError):
         return f"{name} has no data files that `datasets` knows ({_first_line(error)})"

@@ -13,7 +13,6 @@ from rich.markup import escape
 from ssl4rl_plugin.analysis.terminal import show_json, table
 from ssl4rl_plugin.cli.sources_for import named_source
 from ssl4rl_plugin.core.errors import UserError
-from ssl4rl_plugin.core.files import cache_dir
 from ssl4rl_plugin.data.files import OUTSIDE, roots_for
 from ssl4rl_plugin.data.graphs import GraphManifest, GraphSource
 from ssl4rl_plugin.data.images import NO_READER
@@ -41,7 +40,7 @@ def run_index(
 
     Args:
         what: name of a source, or a path.
-        path: path of a named source's files; with `download`, the parent of the new folder (None: the cache).
+        path: path of a named source's files; with `download`, the parent of the new folder (None: the Hub's cache).
         source: name of the source if `what` is a path; None to choose it by the path.
         options: options of the source.
         download: download the files of a named source first.
@@ -58,7 +57,7 @@ def run_index(
             raise UserError(f"--download needs the name of a source (`ssl4rl sources`), and {what!r} is a path")
         from ssl4rl_plugin.data_builders.sources.download import download as fetch
 
-        path = fetch(name, path or cache_dir() / "data")
+        path = fetch(name, path)
     opened = load_source(name, path, **options)
     if isinstance(opened, GraphSource):
         if out is not None:
