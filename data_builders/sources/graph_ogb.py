@@ -112,7 +112,8 @@ class OgbSource(GraphInFolder):
         self._compare(count, len(ends))
         texts, by = self._matched(count, counted)
         names = self._label_names(folder, number, counted)
-        split, roles, told = self._split(), None, ()
+        split, roles = self._split(), None
+        told: tuple[str, ...] = ()
         if split is not None:
             lists = {f"{name}_idx": numbers(split / f"{name}.csv.gz", 1)[:, 0] for name in ("train", "valid", "test")}
             roles, _, told = roles_in(lists, folder.name, count, counted=counted)
@@ -140,7 +141,7 @@ class OgbSource(GraphInFolder):
         key_of = self._keys(count)
         texts = [""] * count
         if all(table.key is not None for table in tables) and key_of is not None:
-            about = {}
+            about: dict[str, str] = {}
             for table in tables:
                 for key, text in table.by_key(counted):
                     if about.setdefault(key, text) != text:

@@ -241,15 +241,12 @@ def _numbered_ends(
     lowest, highest = (int(edges.min()), int(edges.max())) if edges.size else (0, -1)
     inside = lowest >= 0 and highest < count
     given = content.get("node_ids")
-    ids = None
-    if given is not None and _size(given) == count:
-        ids = whole_numbers(array_of(given, f"{where}: node_ids"), f"{where}: node_ids").reshape(-1)
-        ids = ids if len(np.unique(ids)) == count == len(ids) else None
+    ids = _ids(given, f"{where}: node_ids", count) if given is not None else None
     if ids is None:
         if not inside:
-            place = int((edges < 0).any(0).argmax() if lowest < 0 else (edges >= count).any(0).argmax())
-            wrong = int(next(end for end in edges[:, place].tolist() if not 0 <= end < count))
-            raise SourceError(f"{where}: edge {place} names node {wrong}; the nodes are 0 to {count - 1}")
+            edge = int(((edges < 0) | (edges >= count)).any(0).argmax())
+            wrong = next(end for end in edges[:, edge].tolist() if not 0 <= end < count)
+            raise SourceError(f"{where}: edge {edge} names node {wrong}; the nodes are 0 to {count - 1}")
         return edges
     order = np.argsort(ids, kind="stable")
     place = np.minimum(np.searchsorted(ids[order], edges), count - 1)
@@ -265,10 +262,20 @@ def _numbered_ends(
         raise SourceError(
             f"{where}: edge_index names node {wrong}, which is no position (0 to {count - 1}) and not in node_ids"
         )
+    if inside:
+        return edges
     used.add("node_ids")
-    if not inside:
-        found.append("edges name node_ids")
-    return edges if inside else mapped.astype(np.int64)
+    found.append("edges name node_ids")
+    return mapped.astype(np.int64)
+
+
+def _ids(given: Any, what: str, count: int) -> np.ndarray | None:
+    """The nodes' own numbers, all different; None if they are something else, which edges cannot name."""
+    try:
+        ids = whole_numbers(array_of(given, what), what).reshape(-1)
+    except SourceError:
+        return None
+    return ids if len(np.unique(ids)) == count == len(ids) else None
 
 
 def _compare(content: Mapping[str, Any], where: str, count: int, edges: np.ndarray) -> None:

@@ -59,7 +59,7 @@ class PlainArray(np.ndarray):
     def __new__(cls, *arguments: Any) -> PlainArray:
         raise Refused("an array made by its class")  # of any size, with whatever the memory holds
 
-    def __setstate__(self, state: Any) -> None:  # type: ignore[override]
+    def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, PlainDtype) or dtype.dtype is None:
             raise Refused("an array of an unknown dtype")
@@ -72,7 +72,7 @@ class PlainArray(np.ndarray):
             if not isinstance(data, bytes | bytearray) or len(data) != count * dtype.dtype.itemsize:
                 raise Refused(f"an array of shape {shape} with other content")
             data = bytes(data)
-        super().__setstate__((1, shape, dtype.dtype, bool(fortran), data))  # type: ignore[misc]
+        super().__setstate__((1, shape, dtype.dtype, bool(fortran), data))  # type: ignore[arg-type]
 
 
 class _ArrayName:
@@ -216,10 +216,11 @@ _PYTHON_2 = {"copy_reg": "copyreg", "__builtin__": "builtins"}
 _BUILT = (PlainDtype, PlainArray, PlainSparse, PlainCsc, PlainCoo)
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[misc]  # in Python: its steps can be overridden, its memo is a dict
+class _Unpickler(pickle._Unpickler):  # in Python: its steps can be overridden, its memo is a dict
     """Calls nothing but what `PLAIN` names."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name. Raises Refused."""
@@ -232,7 +233,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[misc]  # in Python: its ste
         # A state may only be given to our own objects: Python would also write it into functions and classes.
         if type(self.stack[-2]) not in _BUILT:
             raise Refused(f"a state for {type(self.stack[-2]).__name__}")
-        super().load_build()
+        pickle._Unpickler.dispatch[pickle.BUILD[0]](self)
 
     def _no(self) -> None:
         raise Refused("a reference to something outside of the file")
