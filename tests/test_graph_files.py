@@ -45,10 +45,17 @@ def test_the_table_of_the_docs_has_these_rows() -> None:
 
 
 def test_labels_in_a_file_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "l.json").write_text(json.dumps({"law": [1, 2, 4], "art": [3, 4, 99]}))
-    graph = read(tmp_path, Case("e.csv", PLAIN, nodes=NODES, options={"labels": "l.json"}))
-    assert labels(graph) == ["law", "law", "art", ""]
+    (tmp_path / "l.json").write_text(json.dumps({"law": [*range(1, 20), 20], "art": [21, 20, 99]}))
+    many = "id,text\n" + "".join(f"{node},t{node}\n" for node in range(1, 22))
+    graph = read(tmp_path, Case("e.csv", PLAIN, nodes=many, options={"labels": "l.json"}))
+    assert labels(graph) == [*["law"] * 19, "", "art"]
     assert graph.reading.refused == {"nodes: nodes with two labels": 1, "nodes: labels of unknown nodes": 1}
+    (tmp_path / "l.json").write_text(json.dumps({"law": [1, 2], "law/tax": [1], "art": [3, 4], "art/oil": [3]}))
+    with pytest.raises(SourceError, match=r"2 of 4 nodes more than one label.*label_level=1"):
+        read(tmp_path, Case("e.csv", PLAIN, nodes=NODES, options={"labels": "l.json"}))
+    for level, wanted in ((1, ["law", "law", "art", "art"]), (2, ["law/tax", "", "art/oil", ""])):
+        options = {"labels": "l.json", "label_level": level}
+        assert labels(read(tmp_path, Case("e.csv", PLAIN, nodes=NODES, options=options))) == wanted
     (tmp_path / "l.json").write_text('{"1": "law", "1": "art"}')
     with pytest.raises(SourceError, match="'1' more than once"):
         read(tmp_path, Case("e.csv", PLAIN, nodes=NODES, options={"labels": "l.json"}))

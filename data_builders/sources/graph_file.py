@@ -45,6 +45,7 @@ class GraphFileSource(GraphSource):
         nodes: table of nodes: column id, and text, title and abstract, or any attributes; optionally label and split. A
             JSON file may also map each id to a text, to attributes, or to features with weights.
         labels: JSON that maps each label to its nodes, or each node to its label. It replaces labels of the nodes.
+        label_level: of labels like A/B/C in `labels`, this many parts are the class; shorter ones are left out.
         vocabulary: names of features: JSON (a list, or number to name), or one per line.
         directed: whether edges have a direction; null to go by the file, or if it says nothing, whether it has relations.
         delimiter: of the edges: tab, comma, semicolon, pipe, blank, or the character itself; null to find it.
@@ -85,6 +86,7 @@ class GraphFileSource(GraphSource):
         columns: Sequence[str] | str | None = None,
         relation_column: str | None = None,
         label_column: str | None = None,
+        label_level: int | None = None,
         nodes_delimiter: str | None = None,
         nodes_header: bool | None = None,
         quoting: bool | None = None,
@@ -97,8 +99,8 @@ class GraphFileSource(GraphSource):
         super().__init__(
             path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, delimiter=delimiter, header=header,
             third=third, columns=columns, relation_column=relation_column, label_column=label_column,
-            nodes_delimiter=nodes_delimiter, nodes_header=nodes_header, quoting=quoting, comments=comments,
-            encoding=encoding, mask=mask, unmasked=unmasked, **shared,
+            label_level=label_level, nodes_delimiter=nodes_delimiter, nodes_header=nodes_header,
+            quoting=quoting, comments=comments, encoding=encoding, mask=mask, unmasked=unmasked, **shared,
         )  # fmt: skip
         if not self.existing_path().is_file():
             raise SourceError(f"source 'graph': {self.path} is a folder; name a file in it")
@@ -192,13 +194,24 @@ class GraphFileSource(GraphSource):
     def _made(self, edges: Edges, nodes: Nodes) -> RawGraph:
         """The graph, with the labels of the option `labels`."""
         if self.options["labels"]:
-            labels_in(read_json(self._beside(self.options["labels"])), self.options["labels"], nodes)
+            content = read_json(self._beside(self.options["labels"]))
+            labels_in(content, self.options["labels"], nodes, self.options["label_level"])
         path = self.existing_path()
         return raw_graph(path.name.partition(".")[0] or path.name, edges, nodes, self.options["directed"])
 
 
-def labels_in(content: Any, name: str, nodes: Nodes) -> None:
-    """Give nodes the labels of a JSON file. A node with two labels gets none, and is counted. Raises SourceError."""
+def labels_in(content: Any, name: str, nodes: Nodes, level: int | None = None) -> None:
+    """Give nodes the labels of a JSON file. A node with two labels gets none, and is counted.
+
+    Args:
+        content: the content of the file.
+        name: its name.
+        nodes: the nodes.
+        level: of labels like A/B/C, this many parts are the class; shorter labels are left out.
+
+    Raises:
+        SourceError: the file names no nodes, or more than a tenth of them have two labels.
+    """
     if not isinstance(content, dict):
         raise SourceError(f"source 'graph': {name} must map labels to nodes, or nodes to labels")
     if any(isinstance(value, list) for value in content.values()):
@@ -207,20 +220,31 @@ def labels_in(content: Any, name: str, nodes: Nodes) -> None:
         pairs = [(str(node), str(label)) for label, listed in content.items() for node in listed]
     else:
         pairs = [(str(node), "" if label is None else str(label)) for node, label in content.items()]
+    if level is not None:
+        parts = ((node, label.split("/")) for node, label in pairs)
+        pairs = [(node, "/".join(label[:level])) for node, label in parts if len(label) >= level]
     found: dict[str, str] = {}
-    doubtful = set()
+    doubtful: dict[str, str] = {}
     for node, label in pairs:
         if found.setdefault(node, label) != label:
-            doubtful.add(node)
+            doubtful.setdefault(node, label)
     known = set(nodes.ids)
     if not known & found.keys():
         raise SourceError(
             f"source 'graph': {name} names no node of the graph; it has e.g. {next(iter(found), '')!r}, the graph "
             f"{nodes.ids[0]!r}"
         )
+    several = known & doubtful.keys()
+    if 10 * len(several) > len(known & found.keys()):
+        node = min(several)
+        raise SourceError(
+            f"source 'graph': {name} gives {len(several)} of {len(known & found.keys())} nodes more than one label, e.g. "
+            f"{node!r} {found[node]!r} and {doubtful[node]!r}: give each node one. Of labels like A/B the option "
+            "label_level=1 takes A, label_level=2 takes A/B"
+        )
     nodes.labels = ["" if node in doubtful else found.get(node, "") for node in nodes.ids]
     nodes.labels_from = name
-    nodes.refused["nodes with two labels"] += len(doubtful & known)
+    nodes.refused["nodes with two labels"] += len(several)
     nodes.refused["labels of unknown nodes"] += len(found.keys() - known)
 
 
