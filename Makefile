@@ -19,7 +19,7 @@ PARALLEL ?= --numprocesses auto --dist loadgroup
 RUNS ?= --numprocesses 2 --dist loadgroup
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-full test-fast test-e2e gpu-check lint types wheel coverage hooks constraints other-versions image-install format bench profile curriculum gallery oracles docs clean distclean
+.PHONY: help venv install demo learn test test-full test-fast test-e2e gpu-check lint types wheel coverage hooks constraints other-versions image-install format bench bench-build bench-once profile curriculum gallery oracles docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -112,11 +112,16 @@ format: install ## Apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## Speed and memory of the data pipeline and the rewards (half an hour)
+bench: bench-build ## Speed and memory of the data pipeline and the rewards (half an hour)
 	$(BIN)/python -m pytest tests/bench/bench_*.py --benchmark-only --benchmark-columns=median,iqr,ops,rounds
 	$(BIN)/python tests/bench/import_time.py
-	$(BIN)/python tests/bench/building.py
 	$(BIN)/python tests/bench/build_memory.py
+
+bench-build: install ## Rows a second of a build beside a bare loop of Pillow, with one and two workers (minutes)
+	$(BIN)/python tests/bench/building.py
+
+bench-once: install ## Every bench once, at its smallest size: does it still run? (two minutes; CI does it)
+	$(BIN)/python tests/bench/once.py
 
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py

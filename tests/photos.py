@@ -10,8 +10,8 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def photographs() -> Iterator[Path]:
-    """A folder of photographs: what SSL4RL_BENCH_PHOTOS names, or else crops of the photographs of scikit-image."""
+def photographs(crops: int = 12) -> Iterator[Path]:
+    """A folder of photographs: what SSL4RL_BENCH_PHOTOS names, or else `crops` of each photograph of scikit-image."""
     if named := os.environ.get("SSL4RL_BENCH_PHOTOS"):
         yield Path(named)
         return
@@ -19,7 +19,7 @@ def photographs() -> Iterator[Path]:
     from ssl4rl_plugin.data_builders.sources.sample_photos import SamplePhotosSource
 
     with tempfile.TemporaryDirectory() as folder:
-        manifest = build_manifest(SamplePhotosSource(crops=12), Path(folder) / "index.parquet", val_fraction=0.0)
+        manifest = build_manifest(SamplePhotosSource(crops=crops), Path(folder) / "index.parquet", val_fraction=0.0)
         photos = Path(folder) / "photos"
         photos.mkdir()
         for number, item in enumerate([*manifest.items("train"), *manifest.items("val")]):

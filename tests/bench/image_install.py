@@ -146,16 +146,14 @@ def plan(python: Path, wheel: Path, line: str, versions: dict[str, str]) -> dict
 
 
 def main() -> None:
-    image, day = stable_image()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--python", default=image.arguments["PYTHON_VERSION"], help="the image's, or an interpreter's path"
-    )
+    parser.add_argument("--python", help="an interpreter's path; the image's version by default")
     options = parser.parse_args()
+    image, day = stable_image()
     build = runpy.run_path(str(ROOT / ".ci" / "check_wheel.py"))["build"]
     with tempfile.TemporaryDirectory(prefix="ssl4rl-image-") as name:
         folder = Path(name)
-        python, versions = make_image(image, day, options.python, folder)
+        python, versions = make_image(image, day, options.python or image.arguments["PYTHON_VERSION"], folder)
         wheel = build(folder / "wheel")
         lines = [plan(python, wheel, line, versions) for line in LINES]
     shown = {name: versions[name] for name in (*FIXED, "transformers", "transferqueue", "numpy")}

@@ -1,6 +1,6 @@
 """How often the oracles agree with the truth on a folder of photographs.
 
-    python tests/bench/oracles.py PHOTOS [-n 500] [TASK ...]
+    python tests/bench/oracles.py PHOTOS [TASK ...] [-n 500]
 
 Tasks on videos and on depth are asked about the built-in sources.
 """
