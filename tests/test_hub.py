@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -378,6 +379,9 @@ def test_a_card_names_only_files_of_its_data_set(hub: Hub, pngs: list[bytes], tm
     (clone / "README.md").write_bytes(card)
     with pytest.raises(SourceError):
         load_source("hf", clone, config="cats")
+    hub.add("lmms-lab/MMBench", {"en/../../../x.parquet": b""})
+    with pytest.raises(SourceError, match="lies outside of it"):
+        load_source("mmbench", "lmms-lab/MMBench")
 
 
 # ---------------------------------------------------------------------------------------------------- one sentence each
@@ -531,6 +535,27 @@ def test_a_stopped_download_is_not_taken_for_the_whole(
     hub.sent.clear()
     assert read_all(load_source("hf", "org/pets", split="train")) == pngs[:8]
     assert hub.sent == {second: len(files[second])}
+
+
+def test_progress_of_xet_downloads() -> None:
+    """With the reporter that `huggingface_hub` uses where files come from Xet storage: bytes count once."""
+    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
+
+    stop = threading.Event()
+    with tqdm(total=100, disable=False, file=io.StringIO()) as bar:
+        part = hub_download.part_of(bar, stop)
+        with XetDownloadProgressReporter(reconstruction_desc="x", total=100, log_level=20, tqdm_class=part) as reporter:
+            for count in (30, 100):
+                state = SimpleNamespace(
+                    total_bytes_completed=count, total_transfer_bytes_completed=count, total_bytes=100,
+                    total_bytes_completion_rate=1.0, total_transfer_bytes_completion_rate=None,
+                )  # fmt: skip
+                reporter.update_progress(state)
+                assert bar.n == count
+        stop.set()
+        with pytest.raises(InterruptedError):
+            part(total=1).update(1)
 
 
 def test_a_full_disk(hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:

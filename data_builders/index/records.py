@@ -210,7 +210,8 @@ def _side_of_split(split: str) -> int:
         return VAL
     raise SourceError(
         f"split {split!r} is neither training (train...) nor validation (val..., dev..., test..., eval...); "
-        "rename it in the source, or do not use the source's splits (leave out split_column for tsv)"
+        "rename it in the source, name the splits to read (option split of source hf), or do not use its splits "
+        "(use_splits=false; leave out split_column for tsv)"
     )
 
 

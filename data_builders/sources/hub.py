@@ -237,6 +237,10 @@ def _opened(
         whole = _read_record(repo, commit, config)
         if whole is None:
             whole = in_cache(repo, commit, config, reason) if reason else on_hub(repo, commit, config)
+            if outside := [path for path in whole.paths() if path.startswith("/") or ".." in path.split("/")]:
+                raise SourceError(
+                    f"source 'hf': {repo} at commit {commit} names {outside[0]}, which lies outside of it"
+                )
             _write_record(whole, config)
         files = whole.only(splits)
         missing = _missing(files)

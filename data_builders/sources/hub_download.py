@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,6 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ssl4rl_plugin.data.source import SourceError
-
-logger = logging.getLogger(__name__)
 
 THREADS = 8
 """Files downloaded at a time."""
@@ -45,29 +43,15 @@ def download(repo: str, commit: str, paths: Sequence[str], sizes: Mapping[str, i
             f"{constants.HF_HUB_CACHE} has {_megabytes(free)} left: free some space, or set HF_HOME to a folder on a "
             "larger disk"
         )
-    logger.info("downloading %d files of %s (%s) into %s", len(paths), repo, _megabytes(total), constants.HF_HUB_CACHE)
+    files = f"{len(paths)} file{'s' * (len(paths) > 1)} of {repo} ({_megabytes(total)})"
+    print(f"ssl4rl: downloading {files} into {constants.HF_HUB_CACHE}", file=sys.stderr)
     stop = threading.Event()
     waiting: SimpleQueue[str] = SimpleQueue()
     outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
     for path in paths:
         waiting.put(path)
     with tqdm(total=total, unit="B", unit_scale=True, desc=f"{repo} ({len(paths)} files)", disable=None) as bar:
-
-        class Part:
-            """The progress of one file, as `huggingface_hub` reports it; adds to the bar of all files."""
-
-            def __init__(self, *_: Any, **__: Any) -> None: ...
-
-            def __enter__(self) -> Part:
-                return self
-
-            def __exit__(self, *_: object) -> None: ...
-
-            def update(self, count: float | None = 1) -> None:
-                if stop.is_set():
-                    raise InterruptedError("the download was stopped")
-                with lock:
-                    bar.update(count)
+        part = part_of(bar, stop)
 
         def work() -> None:
             while not stop.is_set():
@@ -76,12 +60,11 @@ def download(repo: str, commit: str, paths: Sequence[str], sizes: Mapping[str, i
                 except Empty:
                     return
                 try:
-                    hf_hub_download(repo, path, repo_type="dataset", revision=commit, tqdm_class=Part)  # type: ignore[arg-type]
+                    hf_hub_download(repo, path, repo_type="dataset", revision=commit, tqdm_class=part)
                     outcomes.put(None)
                 except BaseException as error:
                     outcomes.put(error)
 
-        lock = threading.Lock()
         # Daemons: a thread that waits for a silent server does not keep a stopped process alive.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(THREADS, len(paths)))]
         try:
@@ -95,6 +78,36 @@ def download(repo: str, commit: str, paths: Sequence[str], sizes: Mapping[str, i
             end = time.monotonic() + PATIENCE
             for thread in threads:
                 thread.join(max(0.0, end - time.monotonic()))
+
+
+def part_of(bar: Any, stop: threading.Event) -> type[Any]:
+    """A class of progress bars for single files that shows nothing, and adds to the bar of all files.
+
+    Args:
+        bar: the `tqdm` of all files.
+        stop: once it is set, an update ends its download with an InterruptedError.
+    """
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    lock = threading.Lock()
+
+    # A `tqdm`, because Xet downloads use more of it than plain ones.
+    class Part(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **(options | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> None:
+            if stop.is_set():
+                raise InterruptedError("the download was stopped")
+            with lock:
+                bar.update(n)
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            """Xet reports the bytes from the network here, and again through `update` when they are written."""
+
+        def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None: ...
+
+    return Part
 
 
 def _existing(folder: Path) -> Path:
