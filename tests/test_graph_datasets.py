@@ -424,3 +424,47 @@ def test_files_of_wikics_that_are_refused(
 ) -> None:
     with pytest.raises(SourceError, match=message):
         read("wikics", wikics(tmp_path, about, **more))
+
+
+# ------------------------------------------------------------------------------------------------ docs
+
+ROWS = {
+    "file": ["test_pandas_scipy_and_types_of_pytorch_geometric", "test_files_that_torch_has_not_written",
+             "test_a_saved_data_needs_no_pytorch_geometric"],
+    "types": ["test_other_types_are_named_with_the_remedy", "test_forms_of_labels"],
+    "sizes": ["test_declared_sizes_are_refused_before_they_are_expanded", "test_a_small_view_that_repeats_is_read"],
+    "lengths": ["test_lengths_that_disagree", "test_more_texts_than_nodes_are_refused_with_both_numbers"],
+    "edges": ["test_forms_of_edges", "test_edges_that_name_ids", "test_edges_that_are_refused"],
+    "texts": ["test_missing_texts_are_empty_and_counted", "test_texts_of_another_type", "test_sparse_features_stay_sparse",
+              "test_titles_and_abstracts_are_joined_without_what_is_missing"],
+    "labels": ["test_forms_of_labels", "test_labels_that_are_refused", "test_rows_of_none_or_several_classes_have_no_label"],
+    "names of classes": ["test_a_name_for_each_class_or_each_node", "test_forms_of_names_of_classes",
+                         "test_names_that_can_be_read_both_ways_are_refused"],
+    "masks": ["test_ten_alternative_masks", "test_splits_that_are_refused",
+              "test_a_node_in_several_masks_is_held_out_and_counted"],
+    "lists of nodes": ["test_other_forms_of_splits"],
+    "nodes in no mask": ["test_nodes_in_no_split_are_in_no_items"],
+    "relations": ["test_relations"],
+    "weights": ["test_what_nothing_used_is_said"],
+    "Planetoid": ["test_planetoid_is_put_together_as_pytorch_geometric_does", "test_planetoid_from_its_processed_form",
+                  "test_a_malicious_file_of_planetoid_runs_nothing", "test_parts_of_planetoid_that_do_not_fit"],
+    "WikiCS": ["test_masks_of_wikics", "test_files_of_wikics_that_are_refused"],
+    "OGB": ["test_files_of_ogb_that_are_refused", "test_several_splits_of_ogb_are_chosen_by_name",
+            "test_a_class_without_a_name_is_never_an_option", "test_missing_labels_of_ogb"],
+    "OGB's texts": ["test_titles_of_ogb_are_matched_by_the_mapping", "test_titles_of_ogb_in_a_tar_archive",
+                    "test_ids_without_a_mapping_are_refused"],
+    "TAGDataset": ["test_texts_of_a_tag_dataset"],
+}  # fmt: skip
+"""Row of the tables in docs/graph_datasets.md -> the tests that try it."""
+
+
+def test_each_row_of_the_tables_is_tried_by_a_test() -> None:
+    import re
+
+    import test_graph_tensors
+
+    page = (Path(__file__).parents[1] / "docs" / "graph_datasets.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+?) \|", page, re.MULTILINE)
+    assert [row for row in rows if row != "Layout"] == list(ROWS)
+    here = {*globals(), *vars(test_graph_tensors)}
+    assert {name for names in ROWS.values() for name in names} <= here
