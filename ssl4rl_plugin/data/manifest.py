@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -253,13 +254,13 @@ def read_manifest(path: Path, columns: Sequence[str]) -> tuple[pa.Table, str]:
     import pyarrow.parquet as pq
 
     try:
-        # Open the file once, so that content and digest match even if another process replaces the file.
-        with open(path, "rb") as file:
+        # Open the file once, so that content and digest match even if another process replaces the file. With a file of
+        # Python's, Arrow's threads would call back into Python, which aborts the process if Python is just exiting.
+        with pa.OSFile(os.fsencode(path)) as file:
             digest = hashlib.sha256()
             while block := file.read(2**20):
                 digest.update(block)
             file.seek(0)
-            # Without threads: an Arrow thread that still reads when Python exits would abort the process.
             parquet = pq.ParquetFile(file)
             found = json.loads((parquet.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}")).get("version")
             if found == VERSION and parquet.schema_arrow.equals(manifest_schema()):
@@ -267,8 +268,9 @@ def read_manifest(path: Path, columns: Sequence[str]) -> tuple[pa.Table, str]:
     except (pa.ArrowException, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SourceError(f"{path} is not a parquet file, or its metadata is damaged ({error})") from error
     except OSError as error:
+        problem = os.strerror(error.errno) if error.errno else error
         raise SourceError(
-            f"manifest {path} cannot be read: {error.strerror or error}; a run makes its manifest if the file is missing"
+            f"manifest {path} cannot be read: {problem}; a run makes its manifest if the file is missing"
         ) from error
     if found is None:
         raise SourceError(
