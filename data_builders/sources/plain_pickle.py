@@ -215,6 +215,8 @@ PLAIN: dict[str, Any] = {
 _PYTHON_2 = {"copy_reg": "copyreg", "__builtin__": "builtins"}
 _BUILT = (PlainDtype, PlainArray, PlainSparse, PlainCsc, PlainCoo)
 
+_SET_STATE: Callable[..., None] = pickle._Unpickler.dispatch[pickle.BUILD[0]]
+
 
 class _Unpickler(pickle._Unpickler):  # in Python: its steps can be overridden, its memo is a dict
     """Calls nothing but what `PLAIN` names."""
@@ -233,7 +235,7 @@ class _Unpickler(pickle._Unpickler):  # in Python: its steps can be overridden, 
         # A state may only be given to our own objects: Python would also write it into functions and classes.
         if type(self.stack[-2]) not in _BUILT:
             raise Refused(f"a state for {type(self.stack[-2]).__name__}")
-        pickle._Unpickler.dispatch[pickle.BUILD[0]](self)
+        _SET_STATE(self)
 
     def _no(self) -> None:
         raise Refused("a reference to something outside of the file")
