@@ -221,6 +221,7 @@ def test_a_source_that_does_not_fit_is_refused_with_the_remedy(
         ([{"path": "/a", "name": "x/y"}], r"ssl4rl.sources.0.name.*letters"),
         ([{"path": "/a", "name": "x"}, {"path": "/b", "name": "x"}], r"two entries with the name 'x'"),
         (["/a"], r"ssl4rl.sources.0 must be a mapping"),
+        ([{"path": "/a"}, {"path": "/a/", "weight": 2}], r"ssl4rl.sources.1 is the same as ssl4rl.sources.0: list it once"),
     ],
 )  # fmt: skip
 def test_wrong_entries_are_named(entries: list[Any], message: str) -> None:
@@ -235,7 +236,11 @@ def test_both_forms_at_once_are_ambiguous() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["/x/photos", "/y/photos", "photos/", "/z/photos_2", "g.csv", "/", "/ä b"]), max_size=6)
+    st.lists(
+        st.sampled_from(["/x/photos", "/y/photos", "photos/", "/z/photos_2", "g.csv", "/", "/ä b"]),
+        max_size=6,
+        unique=True,
+    )
 )
 @settings(max_examples=30, deadline=None)
 def test_names_from_paths_are_unique_and_fit_metrics(paths: list[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import copy
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ import verl  # noqa: F401  -- loads the plugin
 from hydra import compose, initialize_config_module
 from pictures import photo
 from PIL import Image
+from test_samples_and_dataset import dataset
 from test_several_sources import GRAPH, copies, folder_of, section
+from torchdata.stateful_dataloader import StatefulDataLoader
 from typer.testing import CliRunner
+from verl.utils.dataset.rl_dataset import collate_fn
 
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.data.build_plan import PlanError, manifest_names
@@ -188,6 +193,36 @@ def test_the_command_builds_several_sources(folders: tuple[Path, Path], tmp_path
     assert both.exit_code == 2 and "leave out WHERE" in " ".join(both.output.split())
     none = CliRunner().invoke(app, ["build", "-t", "rotation", "--out", str(tmp_path / "other")])
     assert none.exit_code == 2 and "--sources" in none.output
+
+
+# ------------------------------------------------------------------------------------------------- the dataset
+
+
+def test_workers_and_a_resumed_loader_give_the_same_rows_of_all_kinds(folders: tuple[Path, Path]) -> None:
+    """With verl's own data loader and collate function: rows with pictures, with frames and with text alone."""
+    one, other = folders
+    entries = [{"path": str(one)}, {"path": str(other), "weight": 2}, {"source": "sample_videos", "name": "v"}, GRAPH]
+    rows = dataset(section(entries, ["rotation", "arrow_of_time", "link_prediction"], epochs=1, videos_as="images"))
+
+    def loader(workers: int) -> StatefulDataLoader:
+        return StatefulDataLoader(rows, batch_size=8, num_workers=workers, drop_last=True, collate_fn=collate_fn)
+
+    def truths(batches: Any) -> list[list[str]]:
+        return [[row["ground_truth"] for row in batch["reward_model"]] for batch in batches]
+
+    alone = truths(itertools.islice(loader(0), 4))
+    assert alone == truths(itertools.islice(loader(2), 4))
+    first = loader(0)
+    started = truths(itertools.islice(first, 2))
+    resumed = loader(0)
+    resumed.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert started + truths(itertools.islice(resumed, 2)) == alone
+    kinds = {}
+    for batch in itertools.islice(loader(0), 4):
+        for info, prompt in zip(batch["extra_info"], batch["raw_prompt"], strict=True):
+            content = prompt[0]["content"]
+            kinds[info["source"]] = "text" if isinstance(content, str) else {part["type"] for part in content}
+    assert kinds["novel"] == "text" and "image" in kinds["v"] and "image" in kinds["b"]
 
 
 # ------------------------------------------------------------------------------------------------- metrics

@@ -37,7 +37,8 @@ def load_manifest(settings: StreamSettings, progress: bool = False) -> Manifest 
         try:
             found.append(manifest_of(one, settings.seed, progress))
         except UserError as error:
-            raise SourceError(f"ssl4rl.sources, {one.label!r}: {error}") from error
+            chosen = "" if one.name else " (the path chose the source; `source: NAME` in its entry names another)"
+            raise SourceError(f"ssl4rl.sources, {one.label!r}: {error}{chosen}") from error
     return Mixture(settings.sources, found)
 
 

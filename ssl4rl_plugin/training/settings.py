@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -308,6 +309,13 @@ def parse_sources(entries: Sequence[Any], common: SourceSection) -> tuple[Source
                 f"ssl4rl.sources.{number} needs a path, or a source that needs none: {{path: /data/photos}} or "
                 "{source: sample_photos} (`ssl4rl sources` lists the sources)"
             )
+        key = (section.source, section.path and os.path.normpath(section.path), section.options)
+        for earlier, one in enumerate(sections):
+            if section.path and key == (one.source, one.path and os.path.normpath(one.path), one.options):
+                raise SettingsError(
+                    f"ssl4rl.sources.{number} is the same as ssl4rl.sources.{earlier}: list it once, with a weight if it is "
+                    "to be used more often"
+                )
         sections.append(section)
     return tuple(
         SourceSettings(

@@ -54,7 +54,7 @@ class EvaluationProtocol:
         return {
             "system_prompt": self.settings.system_prompt,
             "videos_as": self.settings.videos_as,
-            "max_pixels": self.settings.source.max_pixels,
+            "max_pixels": [one.max_pixels for one in self.settings.sources] or self.settings.source.max_pixels,
             "benchmark_max_pixels": self.settings.benchmark_max_pixels,
             "sampling": asdict(self.sampling),
             "max_prompt_tokens": self.max_prompt_tokens,
