@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -61,11 +62,32 @@ def compose_recipe(recipe: str, overrides: list[str]) -> Any:
     from hydra.errors import HydraException
 
     from ssl4rl_plugin.demo.run import compose
+    from ssl4rl_plugin.training.override_hints import hints
+    from ssl4rl_plugin.training.verl import override_names
+    from ssl4rl_plugin.training.verl.search_path import known_configs
 
     try:
         return compose(recipe, overrides)
     except (HydraException, ValueError) as error:  # ValueError: a scalar for a config group, ssl4rl=5
-        raise UserError(str(error)) from error  # for an unknown name, Hydra's message lists the known ones
+        if not plugin_is_on():
+            off = "verl did not load this plugin, so that +plugin=ssl4rl and the recipes are unknown"
+            setting = os.environ.get("VERL_USE_EXTERNAL_PLUGINS")
+            remedy = "`ssl4rl doctor` checks the installation"
+            if setting is not None:
+                remedy = f"VERL_USE_EXTERNAL_PLUGINS is {setting!r}; unset it"
+            raise UserError(f"{off}: {remedy}") from error
+        if wrong := override_names.hints([f"recipe={recipe}", *overrides], known_configs()):
+            raise UserError("\n".join(wrong)) from error
+        # For an unknown name, Hydra's message lists the known ones.
+        raise UserError("\n".join([str(error), *hints(["+plugin=ssl4rl", *overrides])])) from error
+
+
+def plugin_is_on() -> bool:
+    """Whether Hydra knows the recipes, because verl has loaded this plugin."""
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    return any(plugin.__name__ == "RecipeSearchPath" for plugin in Plugins.instance().discover(SearchPathPlugin))
 
 
 def check_verl(config: Any) -> Check:
@@ -107,14 +129,12 @@ def check_run(config: Any) -> list[Check]:
     from ssl4rl_plugin.training.settings import Settings
 
     named = preflight.names_images(config.ssl4rl)
+    said = io.StringIO()
     try:
         if named:
-            with contextlib.redirect_stderr(io.StringIO()) as said:
+            with contextlib.redirect_stderr(said):
                 preflight.check(config, start=False)
-            notes = [
-                line.removeprefix("ssl4rl: ") for line in said.getvalue().splitlines() if line.startswith("ssl4rl: ")
-            ]
-            return [Check("run", "ok", "; ".join(["passes the checks before a run", *notes]))]
+            return [Check("run", "ok", "; ".join(["passes the checks before a run", *_notes(said)]))]
         section: Any = OmegaConf.to_container(config.ssl4rl)
         settings = Settings.from_config({**section, "benchmarks": []})  # their paths may refer to that of the images
         preflight.check_data_keys(config)
@@ -123,11 +143,17 @@ def check_run(config: Any) -> list[Check]:
         if not OmegaConf.is_missing(config.actor_rollout_ref.model, "path"):
             preflight.check_model(str(config.actor_rollout_ref.model.path))
     except UserError as error:
-        return [Check("run", "fail", str(error), "docs/recipes.md explains the keys")]
+        seen = [Check("run", "ok", note) for note in _notes(said)]  # what the checks before the failed one said
+        return [*seen, Check("run", "fail", str(error), "docs/recipes.md explains the keys")]
     return [
         Check("run", "ok", "tasks, reward and batch sizes fit together"),
         Check("images", "warn", "not checked", "name them: ssl4rl.source.path=..."),
     ]
+
+
+def _notes(said: io.StringIO) -> list[str]:
+    """The notes that preflight printed."""
+    return [line.removeprefix("ssl4rl: ") for line in said.getvalue().splitlines() if line.startswith("ssl4rl: ")]
 
 
 def check_memory(config: Any) -> tuple[Estimate | None, list[Check]]:
