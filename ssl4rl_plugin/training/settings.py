@@ -301,7 +301,7 @@ def parse_sources(entries: Sequence[Any], common: SourceSection) -> tuple[Source
             f"ssl4rl.source.path is {common.path!r} and ssl4rl.sources lists other sources: name all of them in "
             "ssl4rl.sources, and set ssl4rl.source.path=null"
         )
-    sections = []
+    sections: list[SourceEntry] = []
     for number, entry in enumerate(entries):
         section = SourceEntry.read(entry, f"ssl4rl.sources.{number}", SettingsError)
         if section.path in (None, "???") and section.source is None:
