@@ -8,9 +8,11 @@ name: it refuses a user's own recipe that has the name of one of ours.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from ssl4rl_plugin.training import resolvers
+from ssl4rl_plugin.training.verl import override_names
+from ssl4rl_plugin.training.override_hints import print_hints
 
 RECIPES = "pkg://ssl4rl_plugin.recipes"
 """Search path of the files."""
@@ -51,8 +55,12 @@ class RecipeSearchPath(SearchPathPlugin):
             Plugins.instance().register(RecipeTable)  # first: Hydra refuses a path whose scheme it does not know
             search_path.append("ssl4rl", RECIPES)
             search_path.append("schema", TABLE)
+            override_names.check_command_line(known_configs())
         except Exception as error:  # raised from here, it would end plain verl's commands too
             _warn("add its recipes to Hydra's search path", error, "`+plugin=ssl4rl` will not be found")
+        # Hydra builds the path before it reads the overrides: the hints stand above its own message.
+        with contextlib.suppress(Exception):
+            print_hints(sys.orig_argv)
 
 
 class RecipeTable(ConfigSource):
@@ -156,6 +164,21 @@ def _configs() -> dict[str, dict[str, Any]]:
         _warn("read recipes/paper_grid.yaml", error, "only the recipes that are files will be found")
         return {}
     return found
+
+
+@functools.cache
+def known_configs() -> frozenset[str]:
+    """Paths of all configs of the plugin, files and table, such as `recipe/images` and `ssl4rl/task/rotation`."""
+    root = resources.files("ssl4rl_plugin.recipes")
+    found, pending = set(_configs()), [("", root)]
+    while pending:
+        prefix, folder = pending.pop()
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                pending.append((f"{prefix}{entry.name}/", entry))
+            elif entry.name.endswith(".yaml"):
+                found.add(prefix + entry.name.removesuffix(".yaml"))
+    return frozenset(found)
 
 
 def _key(config_path: str) -> str:
