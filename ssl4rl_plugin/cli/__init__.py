@@ -1,12 +1,13 @@
 """The command line, `ssl4rl`.
 
-Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input. This file holds the commands' names, options and help. A
+Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 141 nobody reads the output. This file holds the commands' names, options and help. A
 command imports its implementation when it runs, so that `ssl4rl --help` stays fast.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +16,33 @@ import typer
 from typer.core import TyperGroup
 
 BAD_INPUT = 2
+PIPE_CLOSED = 128 + 13
+"""Exit code if the reader of the output is gone: that of a program which SIGPIPE ended, in a shell."""
 
 
 class _Commands(TyperGroup):
     """Prints an error that the user can correct as one message, with exit code 2; all others keep their traceback."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Also ends quietly if nobody reads the output any more, as in `ssl4rl tasks | head -1`."""
+        piped = _is_pipe(sys.stdout)
+        try:
+            try:
+                return super().main(*args, **extra)
+            finally:
+                sys.stdout.flush()  # here, since at the end of the process it could only print a warning
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(PIPE_CLOSED) from None
+        except SystemExit as end:
+            # Rich and Typer end with 1, which means here that a check failed. Rich has put another file in the pipe's place.
+            if (
+                end.code == 1
+                and piped
+                and (not _is_pipe(sys.stdout) or type(sys.stdout).__name__ == "PacifyFlushWrapper")
+            ):
+                raise SystemExit(PIPE_CLOSED) from None
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         # As in core.safe_path, whose import would make help slow: nothing is imported from the current folder, here or in
@@ -40,6 +64,13 @@ class _Commands(TyperGroup):
 
         Console(stderr=True, soft_wrap=True).print(f"[bold red]ssl4rl:[/] {_plain(message)}", highlight=False)
         raise typer.Exit(BAD_INPUT)
+
+
+def _is_pipe(stream: Any) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):  # a stream of a test or a notebook
+        return False
 
 
 def _plain(text: str) -> str:
