@@ -1,7 +1,7 @@
 """The command line, `ssl4rl`.
 
-Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 141 nobody reads the output. This file holds the commands' names, options and help. A
-command imports its implementation when it runs, so that `ssl4rl --help` stays fast.
+Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 141 nobody reads the output. This file holds the commands'
+names, options and help. A command imports its implementation when it runs, so that `ssl4rl --help` stays fast.
 """
 
 from __future__ import annotations
