@@ -6,6 +6,7 @@ count only if the run starts Ray here; a run on a cluster may be started from a 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -21,6 +22,7 @@ from ssl4rl_plugin.training.attention import attention_findings
 from ssl4rl_plugin.training.machine import GIB, Finding, Machine
 from ssl4rl_plugin.training.memory import checkpoint_bytes
 from ssl4rl_plugin.training.model_size import UnknownModel, model_size
+from ssl4rl_plugin.training.verl.import_checks import import_findings
 
 LOGGERS = {
     "console": ("", ""), "file": ("", ""), "wandb": ("wandb", "wandb"), "tracking": ("wandb", "wandb"),
@@ -70,6 +72,7 @@ def findings(config: Any, machine: Machine | None) -> list[Finding]:
     if config.trainer.device == "cuda":
         found += attention_findings(config, here)
     found += [*parallel_findings(config, model.heads), *batch_findings(config), *logger_findings(config, here)]
+    found += import_findings(config, here)
     return found + (disk_findings(config) if here else [])
 
 
@@ -183,10 +186,42 @@ def logger_findings(config: Any, here: bool = True) -> list[Finding]:
             found.append(
                 Finding("logger", f"{name} needs the package {distribution}, which is not installed", remedy, here)
             )
-        elif module == "wandb" and not _wandb_login():
-            remedy = "wandb login, or WANDB_API_KEY=..., or WANDB_MODE=offline"
-            found.append(Finding("logger", "wandb finds no login on this machine", remedy, fatal=False))
+        elif module and (problem := _import_problem("torch.utils.tensorboard" if name == "tensorboard" else module)):
+            found.append(Finding("logger", f"{name} cannot be imported ({problem})", f"reinstall {distribution}", here))
+        elif (lacking := _login_lacking(name)) is not None:
+            found.append(Finding("logger", *lacking, fatal=False))
     return found
+
+
+def _import_problem(module: str) -> str | None:
+    """What a logger's module raises; None if it can be imported."""
+    try:
+        importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def _login_lacking(name: str) -> tuple[str, str] | None:
+    """What a tracking service would ask for or fail without, and the remedy; None if there is nothing."""
+    if name in ("wandb", "tracking") and not _wandb_login():
+        return "wandb finds no login on this machine", "wandb login, or WANDB_API_KEY=..., or WANDB_MODE=offline"
+    keys = [key for key in LOGINS.get(name, ()) if not os.environ.get(key)]
+    if name == "swanlab" and os.environ.get("SWANLAB_MODE", "cloud") != "cloud":
+        return None
+    if keys and not any(Path(file).expanduser().exists() for file in LOGIN_FILES.get(name, ())):
+        offline = ", or SWANLAB_MODE=local" if name == "swanlab" else ""
+        return f"{name} finds no login on this machine", f"set {', '.join(keys)}{offline}"
+    return None
+
+
+LOGINS = {
+    "swanlab": ("SWANLAB_API_KEY",), "clearml": ("CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY"),
+    "vemlp_wandb": ("VOLC_ACCESS_KEY_ID", "VOLC_SECRET_ACCESS_KEY", "MLP_TRACKING_REGION"),
+}  # fmt: skip
+"""Variables with the login of each tracking service."""
+LOGIN_FILES = {"swanlab": ("~/.swanlab/.netrc",), "clearml": ("~/clearml.conf",)}
+"""Files that may have it instead."""
 
 
 def _wandb_login() -> bool:
