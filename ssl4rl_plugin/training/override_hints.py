@@ -55,7 +55,7 @@ def hints(overrides: Sequence[str]) -> list[str]:
         if not equals:
             before = overrides[place - 1] if place else ""
             if "=" in before and not word.startswith(("~", "-")):
-                joined = for_shell(_assigned(*before.split("=", 1), f" {word}"))
+                joined = for_shell(_assigned(before, word))
                 found.append(f"{word!r} is no KEY=VALUE: if it belongs to the word before it, type {joined}")
         elif (better := _better(key, value)) is not None:
             found.append(f"to give {key} this text, type {for_shell(f'{key}={better}')}")
@@ -83,9 +83,10 @@ def print_hints(command: Sequence[str]) -> None:
 _printed = False
 
 
-def _assigned(key: str, value: str, more: str) -> str:
-    whole = value + more
-    return f"{key}={whole if _read(whole) == whole else quoted(whole)}"
+def _assigned(before: str, word: str) -> str:
+    """The override `before` with a blank and `word` added to its value."""
+    key, _, value = f"{before} {word}".partition("=")
+    return f"{key}={value if _read(value) == value else quoted(value)}"
 
 
 def _better(key: str, value: str) -> str | None:

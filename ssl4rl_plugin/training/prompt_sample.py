@@ -79,7 +79,8 @@ def samples_of(train: OnlineRows | StoredRows, held_out: OnlineRows | StoredRows
         planned: training rows that the run draws.
     """
     if isinstance(train, StoredRows) or isinstance(held_out, StoredRows):
-        return [_spread(rows, part) for part, rows in enumerate([train, held_out][: 1 + (held_out is not train)])]
+        parts = [train] if held_out is train else [train, held_out]
+        return [_spread(rows, part) for part, rows in enumerate(parts) if isinstance(rows, StoredRows)]
     settings, arms = train.stream.settings, train.arms
     weights = sum(arm.weight for arm in arms)
     validated = settings.val_samples if held_out is not train else 0

@@ -236,7 +236,7 @@ def _share(share: float) -> str:
 
 def _row(parts: Sequence[Rows], wanted: Wanted) -> Row:
     rows: Any = parts[wanted.part]
-    return rows[wanted.number] if wanted.arm is None else rows.of_arm(wanted.number, wanted.arm, 0)  # type: ignore[no-any-return]
+    return rows[wanted.number] if wanted.arm is None else rows.of_arm(wanted.number, wanted.arm, 0)
 
 
 def _read(file: Path | None, rows: int, sides: Mapping[str, int]) -> list[MeasuredPrompt] | None:
