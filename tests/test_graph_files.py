@@ -105,7 +105,7 @@ def test_the_summary_is_one_line_and_survives_the_cache(tmp_path: Path, monkeypa
         assert json.loads(json.dumps(manifest.facts()))["lines_used"] == 40
 
 
-def test_index_prints_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_and_preview_print_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
     from ssl4rl_plugin.cli import app
@@ -114,6 +114,17 @@ def test_index_prints_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "e.tsv").write_text("".join(f"n{k}\tlinks\tn{(k + 1) % 20}\n" for k in range(20)))
     shown = CliRunner().invoke(app, ["index", "graph", "--path", str(tmp_path / "e.tsv")])
     assert shown.exit_code == 0 and "20 nodes; 20 edges from 20 lines (directed, no weights)" in shown.output
+    preview = [
+        "preview",
+        "node_degree",
+        "-n",
+        "1",
+        "--path",
+        str(tmp_path / "e.tsv"),
+        "--out",
+        str(tmp_path / "p.html"),
+    ]
+    assert "20 nodes; 20 edges from 20 lines" in CliRunner().invoke(app, preview).stderr
     as_json = CliRunner().invoke(app, ["index", "graph", "--path", str(tmp_path / "e.tsv"), "--json"])
     assert json.loads(as_json.output)["relations"] == ["links"]
 

@@ -29,8 +29,12 @@ from ssl4rl_plugin.data_builders.sources.graph_columns import (
     whole_numbers,
     word,
 )
+from ssl4rl_plugin.data_builders.sources.graph_statements import check_counts, stated_in, two_readings
 from ssl4rl_plugin.data_builders.sources.graph_tables import Column, Table, check_refused
 from ssl4rl_plugin.data_builders.sources.graph_text import NUMBER, Refused
+
+_QUANTITY = re.compile(r"[^\w\s]{0,2}\s?[+-]?\d[\d.,]*\s?[^\W\d]{0,3}[^\w\s]?")
+"""A number with a unit: 50 %, $5, 3 km."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,14 @@ class _EdgeReader:
         """Decide on the header and the columns, and read the edges."""
         if self.table.size is None:
             self._header()
-        self._comments()
+        stated = stated_in(self.table)
+        self.directed = stated.directed
+        self.found += stated.found
         roles = self._roles()
         return self._read(roles)
 
     def _two(self, one: str, other: str, option: str) -> NoReturn:
-        raise SourceError(f"{self.table.where} can be read in two ways: {one}, or {other}. Say which with {option}")
+        two_readings(self.table.where, one, other, option)
 
     # -------------------------------------------------------------------------------------------- header
 
@@ -106,6 +112,15 @@ class _EdgeReader:
         table = self.table
         if table.first is None:
             return
+        if ends_in(table.first) is not None and self.options.header is not False:
+            again = np.ones(len(table), bool)
+            for column, value in zip(table.columns, table.first, strict=True):
+                again &= column.rows_where(value.__eq__)
+            rest = table.only(~again) if again.any() else table
+            if again.any() and not any({*table.first[:2]} & {*column.values} for column in rest.columns):
+                # Files that were joined: the header stands before each part.
+                table.refused.add("the header again", int(table.lines[int(again.argmax())]), int(again.sum()))
+                self.table = table = rest
         if self._names_columns(table.first):
             table.header = [name.strip("\"' ") for name in table.first]
             self.found.append(f"header {' '.join(table.header)}")
@@ -131,7 +146,8 @@ class _EdgeReader:
         if not len(self.table):
             return False
         if any(NUMBER.fullmatch(value) for value in first):
-            self._counts(first)
+            if not self.options.columns:
+                check_counts(self.table, first)
             return False
         if not first[0] and len(first) > 2:  # a table that was saved with its index
             return True
@@ -149,67 +165,6 @@ class _EdgeReader:
             f"its first line ({', '.join(first)[:80]}) names the columns", "its first line is an edge",
             "header=true or header=false",
         )  # fmt: skip
-
-    def _counts(self, first: list[str]) -> None:
-        """Refuse a first line that may hold the numbers of nodes and edges, and METIS files, which begin so."""
-        if not (len(first) == 2 and all(value.isdecimal() for value in first)) or self.options.columns:
-            return
-        nodes, edges = int(first[0]), int(first[1])
-        ids = [int(value) for column in self.table.columns for value in column.known if value.isdecimal()]
-        inside = all(column.numeric for column in self.table.columns) and max(ids, default=nodes + 1) <= nodes
-        if inside and len(self.table) == nodes == edges:
-            raise SourceError(
-                f"{self.table.where} looks like METIS (a line for each node, with its neighbours), which is not read, or "
-                "begins with the numbers of nodes and edges: write one edge in each line, or set header=false if it is so"
-            )
-        if inside and len(self.table) == edges:
-            self._two(
-                f"its first line ({' '.join(first)}) holds the numbers of nodes and edges", "its first line is an edge",
-                "header=true or header=false",
-            )  # fmt: skip
-
-    def _comments(self) -> None:
-        """What the comments of SNAP, KONECT and Matrix Market say; a header in a comment."""
-        table = self.table
-        for line in table.leading:
-            if table.size is None and table.header is None:
-                assert table.layout is not None
-                fields = table.layout.split(line.lstrip("#%/ \t"))
-                if len(fields) == len(table.columns) and ends_in(fields) is not None:
-                    table.header = fields
-                    self.found.append(f"header {' '.join(fields)} in a comment")
-            if re.match(r"#.*\b(un)?directed graph\b", line, re.IGNORECASE):
-                self.directed = "undirected" not in line.lower()
-                self.found.append(f"SNAP: {'' if self.directed else 'un'}directed")
-            counts = re.match(r"#\s*Nodes:\s*(\d+)\s+Edges:\s*(\d+)", line, re.IGNORECASE)
-            if counts and int(counts[2]) != len(table):
-                self.found.append(f"its comment says {int(counts[2]):,} edges")
-            if konect := re.match(r"%\s*(sym|asym|bip)\b", line):
-                if konect[1] == "bip":
-                    raise SourceError(
-                        f"{table.where} is a bipartite graph of KONECT, whose two sides use the same numbers: write them "
-                        "apart (e.g. u1 and i1), without the first line"
-                    )
-                self.directed = konect[1] == "asym"
-                self.found.append(f"KONECT: {konect[1]}")
-        if table.size is not None:
-            self._matrix(table.leading[0].lower().split(), table.size)
-
-    def _matrix(self, kind: list[str], size: list[str]) -> None:
-        """A Matrix Market file: a square sparse matrix is a graph."""
-        where = self.table.where
-        if kind[1:3] != ["matrix", "coordinate"] or len(kind) < 5 or not all(part.isdecimal() for part in size):
-            raise SourceError(f"{where}: of Matrix Market files, only sparse matrices (coordinate) are read")
-        rows, columns, entries = (int(part) for part in [*size, "0", "0", "0"][:3])
-        if rows != columns:
-            raise SourceError(
-                f"{where} is a matrix of {rows} by {columns}: its rows and columns are different nodes with the same "
-                "numbers. Write them apart (e.g. r1 and c1), one edge in each line"
-            )
-        if entries != len(self.table) + sum(self.table.refused.counts.values()):
-            raise SourceError(f"{where} declares {entries} entries and holds {len(self.table)}: it is not complete")
-        self.directed = kind[4] == "general"
-        self.found.append(f"Matrix Market, {kind[4]}")
 
     # -------------------------------------------------------------------------------------------- columns
 
@@ -341,6 +296,9 @@ class _EdgeReader:
             return "time"
         if all(DATE.fullmatch(value) for value in third.known):
             return "time"
+        if all(_QUANTITY.fullmatch(value) and not NUMBER.fullmatch(value) for value in third.known):
+            self._two("its third column holds quantities with units", "its third column holds relations",
+                      "columns=[source,target,-] or third=relation")  # fmt: skip
         share = third.numbers / len(third.known)
         if share == 1:
             stamps = all(value.isdecimal() and 9 <= len(value) <= 13 for value in third.known[:1000])
@@ -382,6 +340,8 @@ class _EdgeReader:
             words = missing_words(column)
             missing = {value for value in column.values if not value.strip() or value.lower() in words}
             refuse(column.rows_where(missing.__contains__), "an empty end")
+            if table.layout is None:  # JSON and parquet
+                refuse(column.rows_where(lambda value: value[:1] in "[{"), "an end that is no text or number")
         for place, role in enumerate(roles):
             if role == "weight":
                 bad = table.columns[place].rows_where(lambda value: bool(value) and not NUMBER.fullmatch(value))
@@ -406,8 +366,9 @@ class _EdgeReader:
         names_of_columns = table.names()
         self.unused += [names_of_columns[place] for place, role in enumerate(roles) if role in ("-", "time")]
         return Edges(
-            names, sources, targets, relations, relation_names, self.directed, "weight" in roles, refused.counts,
-            self.found, [name for name in self.unused if name],
+            names, sources, targets, relations, relation_names, self.directed,
+            "weight" in roles or "weight" in table.data, refused.counts, self.found,
+            [*(name for name in self.unused if name), *(f"edge data {key}" for key in table.data if key != "weight")],
         )  # fmt: skip
 
     def _joined(self, columns: Sequence[Column], kept: np.ndarray) -> tuple[list[str], list[np.ndarray]]:

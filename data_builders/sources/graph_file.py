@@ -53,6 +53,7 @@ class GraphFileSource(GraphSource):
         third: what the third of three columns is: weight, relation, or target (triples); null to find out.
         columns: what each column of the edges is: a list of source, target, relation, weight, time or -.
         relation_column: column or attribute of the edges that holds relations.
+        id_column: column of the table of nodes that holds the ids; null to find it.
         label_column: column or attribute of the nodes that holds classes; none for no classes; null to find it.
         nodes_delimiter: `delimiter` for the table of nodes.
         nodes_header: `header` for the table of nodes.
@@ -85,6 +86,7 @@ class GraphFileSource(GraphSource):
         third: str | None = None,
         columns: Sequence[str] | str | None = None,
         relation_column: str | None = None,
+        id_column: str | None = None,
         label_column: str | None = None,
         label_level: int | None = None,
         nodes_delimiter: str | None = None,
@@ -98,8 +100,8 @@ class GraphFileSource(GraphSource):
     ) -> None:
         super().__init__(
             path, nodes=nodes, labels=labels, vocabulary=vocabulary, directed=directed, delimiter=delimiter, header=header,
-            third=third, columns=columns, relation_column=relation_column, label_column=label_column,
-            label_level=label_level, nodes_delimiter=nodes_delimiter, nodes_header=nodes_header,
+            third=third, columns=columns, relation_column=relation_column, id_column=id_column,
+            label_column=label_column, label_level=label_level, nodes_delimiter=nodes_delimiter, nodes_header=nodes_header,
             quoting=quoting, comments=comments, encoding=encoding, mask=mask, unmasked=unmasked, **shared,
         )  # fmt: skip
         if not self.existing_path().is_file():
@@ -158,7 +160,7 @@ class GraphFileSource(GraphSource):
         return EdgeOptions(columns=None if columns is None else tuple(str(role).strip() for role in columns), **own)
 
     def _node_options(self) -> NodeOptions:
-        return NodeOptions(self.options["nodes_header"], self.options["label_column"])
+        return NodeOptions(self.options["nodes_header"], self.options["label_column"], self.options["id_column"])
 
     def _tensors(self, path: Path) -> RawGraph:
         content = load_tensors(path)

@@ -45,6 +45,8 @@ class NodeOptions:
     """Whether the first line names the columns."""
     label_column: str | None = None
     """Name of the column or attribute of classes; `none` for no classes."""
+    id_column: str | None = None
+    """Name of the column of ids."""
 
 
 @dataclass(eq=False)
@@ -106,7 +108,7 @@ def nodes_of(
     nodes = Nodes([], [], refused=table.refused.counts, found=list(table.found))
     used = {place for place, name in enumerate(lower) if not name}
     if ids is None:
-        ids, table = _ids(table, lower, nodes, used)
+        ids, table = _ids(table, lower, nodes, used, options, ends)
     nodes.ids = list(ids)
     columns = table.columns
     _splits(columns, lower, nodes, used, where)
@@ -215,20 +217,37 @@ def _headed(table: Table, options: NodeOptions, ends: Collection[str]) -> Table:
     return table
 
 
-def _ids(table: Table, lower: list[str], nodes: Nodes, used: set[int]) -> tuple[list[str], Table]:
-    """The nodes' ids, and the table without rows that have none."""
+def _ids(
+    table: Table, lower: list[str], nodes: Nodes, used: set[int], options: NodeOptions, ends: Collection[str]
+) -> tuple[list[str], Table]:
+    """The nodes' ids, and the table without rows that have none. Raises SourceError if another column fits better."""
     place = next((lower.index(name) for name in ID if name in lower), None)
+    if options.id_column is not None:
+        if options.id_column.strip().lower() not in lower:
+            raise SourceError(
+                f"{table.where} has no column {options.id_column!r} (option id_column); it has {', '.join(lower)}"
+            )
+        place = lower.index(options.id_column.strip().lower())
     if place is None:
         place = next((k for k, name in enumerate(lower) if re.fullmatch(r"\w*[_ ]?id", name)), None)
     if place is None:
         place = next(k for k in range(len(lower)) if k not in used)
         nodes.found.append(f"ids from the first column, {lower[place]!r}")
+    if options.id_column is None and ends:
+        hits = [sum(name in ends for name in column.known) for column in table.columns]
+        better = [
+            k for k, name in enumerate(lower) if hits[k] > hits[place] and re.search(r"id\b|name|key|node|index", name)
+        ]
+        if better:
+            raise SourceError(
+                f"{table.where}: edges name {hits[place]} values of column {lower[place]!r} and {hits[better[0]]} of column "
+                f"{lower[better[0]]!r}: say which holds the ids with the option id_column"
+            )
     used.add(place)
     empty = table.columns[place].rows_where(lambda value: not value.strip())
     if empty.any():
         table.refused.add("an empty id", int(table.lines[int(empty.argmax())]), int(empty.sum()))
-        columns = [Column(column.values, column.codes[~empty]) for column in table.columns]
-        table = Table(table.where, table.header, None, columns, table.lines[~empty], table.refused, table.found)
+        table = table.only(~empty)
     check_refused(table.refused, len(table), table.where)
     ids = table.columns[place].strings()
     if len(set(ids)) < len(ids):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ MOST_ROWS = 2**29
 """Rows of the largest parquet file."""
 MOST_COLUMNS = 1000
 """Columns of the widest table: wider ones are matrices of features."""
+_KEY = re.compile(r"['\"](\w+)['\"]:")
+"""A key of edge data."""
 Known = Callable[[list[str]], bool]
 
 
@@ -102,6 +105,8 @@ class Table:
     """Number of the line of `first`."""
     layout: Layout | None = None
     """How the lines of a text file are read."""
+    data: tuple[str, ...] = ()
+    """Keys of the edge data at the ends of the lines."""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -114,10 +119,15 @@ class Table:
             values = column.values if value in column.values else [*column.values, value]
             columns.append(Column(values, np.insert(column.codes, 0, values.index(value))))
         lines = np.insert(self.lines, 0, self.first_line)
-        return Table(
-            self.where, None, None, columns, lines, self.refused, self.found, self.leading, self.size, self.first_line,
-            self.layout,
-        )  # fmt: skip
+        return replace(self, first=None, columns=columns, lines=lines)
+
+    def only(self, kept: np.ndarray) -> Table:
+        """The table with the rows that are kept (bool)."""
+        columns = []
+        for column in self.columns:
+            present, codes = np.unique(column.codes[kept], return_inverse=True)
+            columns.append(Column([column.values[place] for place in present.tolist()], codes.astype(np.int64)))
+        return replace(self, columns=columns, lines=self.lines[kept])
 
     def names(self) -> list[str]:
         """The names of the columns, or their numbers from 1."""
@@ -210,6 +220,9 @@ def _text(path: Path, options: TextOptions, known: Known, lacks: str) -> Table:
         numbers.append(number)
         for (place, count, add), value in zip(adding, fields, strict=False):
             add(place(value, count()))
+    data: tuple[str, ...] = ()
+    if layout.data:
+        data = tuple(sorted({key for line in lines_of(path, options.encoding) for key in _KEY.findall(line)}))
     columns = [
         Column(list(place), np.frombuffer(code, np.int64) if code else np.zeros(0, np.int64))
         for place, code in zip(places, codes, strict=True)
@@ -227,7 +240,7 @@ def _text(path: Path, options: TextOptions, known: Known, lacks: str) -> Table:
         found.append(f"{records.comments:,} comment lines")
     return Table(
         str(path), None, first, columns, np.frombuffer(numbers, np.int64) if numbers else np.zeros(0, np.int64), refused,
-        found, records.leading, size, first_line, layout,
+        found, records.leading, size, first_line, layout, data,
     )  # fmt: skip
 
 

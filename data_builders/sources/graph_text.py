@@ -35,10 +35,14 @@ CONSISTENT = 0.8
 NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 """A number, with a decimal point or comma."""
 
+_DATA = re.compile(r"[\s,;|]*\{.*\}\s*$")
+"""The edge data at the end of a line of networkx."""
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+_EXCEL = re.compile(r'"?sep=.?"?\s*')
+"""The first line by which Excel is told the delimiter."""
 _BINARY = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook: save its sheet as CSV"),
     (b"PAR1", "a parquet file: name it .parquet"),
@@ -78,6 +82,8 @@ class Layout:
     """See `TextOptions`."""
     prefix: str = ""
     """See `TextOptions`."""
+    data: bool = False
+    """Whether lines end with a dictionary of edge data, as networkx writes them. It is no field."""
 
     @property
     def name(self) -> str:
@@ -86,6 +92,8 @@ class Layout:
 
     def split(self, line: str) -> list[str]:
         """The fields of a line without quotes."""
+        if self.data and (found := _DATA.search(line)):
+            line = line[: found.start()]
         if self.delimiter:
             return [part.strip() for part in line.split(self.delimiter)]
         return [part for part in line.replace("\t", " ").split(" ") if part]
@@ -121,7 +129,10 @@ class Records:
                 return
             if not line or line.isspace():
                 continue
-            if line.lstrip(" \t").startswith(PREFIXES) and self._is_comment(number, line.strip(" \t")):
+            stripped = line.lstrip(" \t")
+            if (stripped.startswith(PREFIXES) and self._is_comment(number, line.strip(" \t"))) or (
+                number == 1 and _EXCEL.fullmatch(stripped)
+            ):
                 self.comments += 1
                 if not self._begun:
                     self.leading.append(line.strip())
@@ -262,6 +273,10 @@ def sniff(path: Path, options: TextOptions, known: Callable[[list[str]], bool], 
     """
     sample = list(islice(lines_of(path, options.encoding), SAMPLE + 1))
     cut = len(sample) > SAMPLE
+    lines = [line for line in sample if line.strip() and not line.lstrip().startswith(PREFIXES)]
+    data = not options.prefix and bool(lines) and all(_DATA.search(line) for line in lines)
+    if any(line.strip().startswith("'") and line.strip().endswith("'") for line in lines[:1]):
+        raise SourceError(f"{path}: its fields are in single quotes: write double quotes, or none")
     if options.delimiter is not None:
         sign = DELIMITERS.get(options.delimiter, options.delimiter)
         sign = {"\\t": "\t", " ": "", "space": "", "blanks": ""}.get(sign, sign)
@@ -273,7 +288,8 @@ def sniff(path: Path, options: TextOptions, known: Callable[[list[str]], bool], 
     tried = {}
     for sign in given:
         quoting = sign in (",", ";") if options.quoting is None else options.quoting
-        layout = Layout(sign, quoting, None, options.comments, options.prefix)
+        quoting = quoting and not data
+        layout = Layout(sign, quoting, None, options.comments, options.prefix, data)
         found = [fields for _, fields in Records(sample[:SAMPLE], layout, known, str(path))]
         if cut and found and isinstance(found[-1], str):
             found.pop()  # the sample ends within a record
@@ -299,7 +315,7 @@ def sniff(path: Path, options: TextOptions, known: Callable[[list[str]], bool], 
             f"{path}: every line has its fields in quotes, which can be part of the names or enclose them: set the option "
             f"{options.prefix}quoting=true (they enclose) or {options.prefix}quoting=false (they are part of the names)"
         )
-    return Layout(chosen.sign, quoting, chosen.width, options.comments, options.prefix)
+    return Layout(chosen.sign, quoting, chosen.width, options.comments, options.prefix, data)
 
 
 @dataclass(frozen=True)
