@@ -369,6 +369,16 @@ def test_relations(tmp_path: Path) -> None:
         read(tmp_path / "g.pt", paper(edge_type=kinds - 1))
 
 
+def test_an_edge_without_a_relation_is_refused() -> None:
+    from ssl4rl_plugin.graphs.divide import divide
+
+    graph = from_tensors(paper(edge_type=torch.zeros(N, dtype=torch.long)), "g")
+    assert graph.relations is not None
+    graph.relations[3] = -1
+    with pytest.raises(GraphError, match="relations are numbered -1 to 0"):
+        divide(graph)
+
+
 def test_what_nothing_used_is_said(tmp_path: Path) -> None:
     graph = read(
         tmp_path / "g.pt", paper(x=torch.zeros(N, 3), edge_weight=torch.ones(N), edge_text=["a"] * N, author="me")
@@ -513,6 +523,7 @@ def test_pandas_scipy_and_types_of_pytorch_geometric(tmp_path: Path) -> None:
         (hetero, r"HeteroData.*to_homogeneous"), (Batch.from_data_list([data]), r"torch_geometric\.data\.batch"),
         ((data, "more"), "holds no graph"), (torch.zeros(3), "got Tensor"), ("text", "got str"), ([], "holds no graph"),
         ({"x": 1}, "got the keys x"),
+        ({"arxiv": data, "cora": data}, "holds 2 graphs, under the keys arxiv, cora: save the one to use"),
     ):  # fmt: skip
         with pytest.raises(SourceError, match=message):
             read(tmp_path / "g.pt", saved)

@@ -128,9 +128,7 @@ def _refusal(error: Exception) -> str:
 def _one_graph(content: Any, data: type, path: Path) -> Mapping[str, Any]:
     """The one graph in a file's content: a dict, a `Data`, or what an `InMemoryDataset` saves."""
     if isinstance(content, tuple | list):
-        graphs = [
-            part for part in content if isinstance(part, data) or (isinstance(part, Mapping) and _has_edges(part))
-        ]
+        graphs = [part for part in content if isinstance(part, data) or (_is_dict(part) and _has_edges(part))]
         rest = [part for part in content if not any(part is graph for graph in graphs)]
         if len(graphs) > 1:
             raise SourceError(f"{path} holds {len(graphs)} graphs: save the one to use")
@@ -150,6 +148,14 @@ def _one_graph(content: Any, data: type, path: Path) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise SourceError(
             f"{path} holds no graph: expected a dict or `Data` with the key edge_index, got {type(content).__name__}"
+        )
+    within = [
+        str(key) for key, part in found.items() if isinstance(part, data) or (_is_dict(part) and _has_edges(part))
+    ]
+    if found.get("edge_index") is None and within:
+        raise SourceError(
+            f"{path} holds {len(within)} graphs, under the keys {', '.join(within[:12])}: save the one to use, for example "
+            f"`torch.save(content[{within[0]!r}], ...)`"
         )
     if found.get("edge_index") is None:
         raise SourceError(
@@ -172,6 +178,10 @@ def _fields(data: Any) -> Mapping[str, Any]:
 def _has_edges(content: Mapping[Any, Any]) -> bool:
     edges = content.get("edge_index")
     return edges is not None and len(getattr(edges, "shape", (0, 0))) != 1  # 1: the slices of an InMemoryDataset
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _types(parts: Sequence[Any]) -> str:

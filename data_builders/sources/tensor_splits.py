@@ -84,7 +84,7 @@ def roles_in(
         told.append(f"{left:,} nodes in no mask {'serve training' if unmasked == 'train' else 'in no split'}")
     if several:
         told.append("nodes in several masks are in the last of train, val, test")
-    return roles, f"{', '.join(keys)}{f', {mask} of 0 to {columns - 1}' if columns > 1 else ''}", tuple(told)
+    return roles, f"{', '.join(keys)}{f', mask {mask} of 0 to {columns - 1}' if columns > 1 else ''}", tuple(told)
 
 
 def _given(content: Mapping[str, Any], where: str, count: int) -> list[tuple[int, str, Any, bool]]:

@@ -122,11 +122,11 @@ def _check(raw: RawGraph, nodes: int) -> None:
         for place in (int(ends.argmin()), int(ends.argmax())):
             if not 0 <= int(ends[place]) < nodes:
                 raise GraphError(f"{where}: edge {place} names node {int(ends[place])}; the nodes are 0 to {nodes - 1}")
-    for what, values, names in (
-        ("relation", raw.relations, raw.relation_names),
-        ("label", raw.labels, raw.label_names),
+    for what, values, names, lowest in (
+        ("relation", raw.relations, raw.relation_names, 0),
+        ("label", raw.labels, raw.label_names, -1),
     ):
-        if values is not None and len(values) and not -1 <= int(values.min()) <= int(values.max()) < len(names):
+        if values is not None and len(values) and not lowest <= int(values.min()) <= int(values.max()) < len(names):
             raise GraphError(
                 f"{where}: {what}s are numbered {values.min()} to {values.max()}, and there are names for {len(names)}"
             )
