@@ -31,6 +31,7 @@ from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Source, SourceError, load_source
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
+from ssl4rl_plugin.data_builders.sources import hub as hub_module
 from ssl4rl_plugin.data_builders.sources import hub_download
 from ssl4rl_plugin.data_builders.sources.download import download
 from ssl4rl_plugin.data_builders.sources.hub import hub_name
@@ -387,12 +388,14 @@ def test_a_card_names_only_files_of_its_data_set(hub: Hub, pngs: list[bytes], tm
 # ---------------------------------------------------------------------------------------------------- one sentence each
 
 
-def test_data_sets_without_pictures(hub: Hub, pngs: list[bytes]) -> None:
+def test_data_sets_without_pictures(hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "FOOTER", 4096)
     text = io.BytesIO()
-    pq.write_table(pa.table({"question": ["why?"], "answer": ["so"]}), text)
+    pq.write_table(pa.table({"question": [os.urandom(20_000).hex()], "answer": ["so"]}), text)
     hub.add("org/text", {"README.md": CARD, "train.parquet": text.getvalue()})
-    with pytest.raises(SourceError, match=r"does not have a column with images; its columns are: question .*answer"):
-        list(load_source("hf", "org/text").records())
+    assert "does not have a column with images; its columns are: question (string), answer" in refused(hub, "org/text")
+    assert hub.sent["train.parquet"] == 4096  # only its end
+    assert "does not have any column 'photo'" in refused(hub, "org/text", columns="photo")
     card = b"---\ndataset_info:\n  features:\n  - name: prompt\n    dtype: string\n---\n"
     hub.add("org/lines", {"README.md": card, "train.jsonl": b'{"prompt": "x"}\n'})
     assert "no pictures in its data files (json, such as train.jsonl); its columns are: prompt" in refused(
@@ -478,11 +481,47 @@ def test_a_cache_that_another_program_made(hub: Hub, pngs: list[bytes], monkeypa
 
     hub.add("org/pets", pets(pngs))
     snapshot = Path(snapshot_download("org/pets", repo_type="dataset"))
+    commit = hub.repos["org/pets"].branches["main"]
+    with monkeypatch.context() as patch:  # a worker's machine: the commit, a shared cache, and no network
+        use(patch, "http://127.0.0.1:9")
+        assert read_all(load_source("hf", "org/pets", revision=commit)) == pngs[:10]
     go_offline(monkeypatch)
     assert read_all(load_source("hf", "org/pets")) == pngs[:10]
     monkeypatch.setenv("SSL4RL_CACHE", os.environ["SSL4RL_CACHE"] + "2")
     (snapshot / "data/train-00001-of-00002.parquet").unlink()
     assert "has 1 of the 2 files data/train-*-of-00002.parquet" in refused(hub, "org/pets")
+
+
+def test_a_part_that_another_program_left_in_the_cache(
+    hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files without numbers: the listing in the cache tells that one is missing; without it, a warning says so."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    hub.add("org/loose", {"README.md": CARD, "a.parquet": table(pngs[:2]), "b.parquet": table(pngs[2:4])})
+    snapshot = Path(snapshot_download("org/loose", repo_type="dataset"))
+    (snapshot / "b.parquet").unlink()
+    hub.add("org/one", {"README.md": CARD, "a.parquet": table(pngs[:2]), "b.parquet": table(pngs[2:4])})
+    hf_hub_download("org/one", "a.parquet", repo_type="dataset")
+    with monkeypatch.context() as patch:
+        go_offline(patch)
+        assert "files like a.parquet of org/loose are missing in the cache" in refused(hub, "org/loose")
+        assert read_all(load_source("hf", "org/one")) == pngs[:2]
+        assert "whether these are all cannot be checked" in caplog.text
+    assert read_all(load_source("hf", "org/one")) == pngs[:4]  # the part was not kept as the whole
+
+
+def test_a_folder_of_the_same_name(
+    hub: Hub, pngs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/pets", pets(pngs))
+    monkeypatch.chdir(tmp_path)
+    Path("org/pets").mkdir(parents=True)
+    assert "For the data set of the Hub, give hf://datasets/org/pets" in refused(hub, "org/pets")
+    source = load_source("hf", "hf://datasets/org/pets", split="all")
+    assert read_all(source) == read_all(load_source("hf", "datasets/org/pets")) == pngs[:10]
+    # What the manifest names is the Hub's, although there is a folder of that name.
+    assert read_all(Manifest.load(build_manifest(source, workers=1).path).source) == pngs[:10]
 
 
 # ---------------------------------------------------------------------------------------------------- downloads

@@ -139,7 +139,7 @@ class ArrowSource(TableSource):
             if self._split_column and self._split_column not in others:
                 if self._split_column not in names:
                     raise SourceError(
-                        f"{self._named(part)} has no column {self._split_column!r}; {_shown(self._schema(part))}"
+                        f"{self._named(part)} has no column {self._split_column!r}; {shown_columns(self._schema(part))}"
                     )
                 others.append(self._split_column)
             first = 0
@@ -237,28 +237,30 @@ class ArrowSource(TableSource):
     def _pictures(self, part: str) -> list[str]:
         """Names of the columns with pictures; empty if the part has none."""
         if part not in self._found:
-            self._found[part] = self._find_pictures(self._schema(part))
+            self._found[part] = picture_columns(self._schema(part), self._wanted)
         return self._found[part]
-
-    def _find_pictures(self, schema: pa.Schema) -> list[str]:
-        if self._wanted is not None:
-            return [name for name in self._wanted if name in schema.names]
-        one = {field.name: _element(field.type) for field in schema}
-        for kind in (_is_picture, _is_binary, _is_text):
-            found = [n for n, t in one.items() if kind(t) and (kind is not _is_text or IMAGE_NAME.fullmatch(n))]
-            if found:
-                return found
-        return []
 
     def _no_pictures(self, part: str) -> str:
         wanted = f"any column {' or '.join(map(repr, self._wanted))}" if self._wanted else "a column with images"
         return (
-            f"{self._named(part)} does not have {wanted}; {_shown(self._schema(part))}. "
+            f"{self._named(part)} does not have {wanted}; {shown_columns(self._schema(part))}. "
             f"Name the columns with images in the option `columns`: {self.schema}"
         )
 
     def _named(self, part: str) -> str:
         return f"source {self.name!r}: {self.path}" + (f", {part}," if len(self._parts()) > 1 else "")
+
+
+def picture_columns(schema: pa.Schema, wanted: Sequence[str] | None) -> list[str]:
+    """The columns with pictures: those of `wanted` that are there, or if it is None, those found by type and name."""
+    if wanted is not None:
+        return [name for name in wanted if name in schema.names]
+    one = {field.name: _element(field.type) for field in schema}
+    for kind in (_is_picture, _is_binary, _is_text):
+        found = [n for n, t in one.items() if kind(t) and (kind is not _is_text or IMAGE_NAME.fullmatch(n))]
+        if found:
+            return found
+    return []
 
 
 def part_name(path: bytes) -> str:
@@ -320,6 +322,6 @@ def _has_binary(kind: pa.DataType) -> bool:
     return _is_binary(kind) or any(_has_binary(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def _shown(schema: pa.Schema) -> str:
+def shown_columns(schema: pa.Schema) -> str:
     """The columns and their types, for messages."""
     return "its columns are: " + (", ".join(f"{field.name} ({field.type})" for field in schema) or "(none)")[:600]

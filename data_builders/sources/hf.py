@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ssl4rl_plugin.data.source import Record, Source, SourceError
-from ssl4rl_plugin.data_builders.sources.hub import DataFiles, hub_files, local_files, name_or_path
+from ssl4rl_plugin.data_builders.sources.hub import DataFiles, hub_files, hub_name, local_files, name_or_path
 from ssl4rl_plugin.data_builders.sources.hub_readers import reader_of
 from ssl4rl_plugin.data_builders.sources.saved import SavedSource, is_saved
 from ssl4rl_plugin.data_builders.sources.tables import TableRow, TableSource
@@ -65,9 +65,14 @@ class HfSource(TableSource):
         self._licence: str | None = None
         name, asked = name_or_path(self, path, revision)
         if name is None:
-            self._open_local(self.existing_path(), revision)
+            try:
+                self._open_local(self.existing_path(), revision)
+            except SourceError as error:
+                if self.path is None or not self.path.exists() or (on_hub := hub_name(str(path))) is None:
+                    raise
+                raise SourceError(f"{error}. For the data set of the Hub, give hf://datasets/{on_hub[0]}") from error
             return
-        files = hub_files(name, self._config, self._split, asked)
+        files = hub_files(name, self._config, self._split, asked, columns)
         assert files.repo is not None
         self._repo = files.repo
         # Not `Path.resolve`: the manifest keeps the name, and a run on another machine takes it for a name again.

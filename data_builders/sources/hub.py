@@ -18,11 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
+from functools import partial
+from glob import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from ssl4rl_plugin.core.files import cache_dir, write_text
 from ssl4rl_plugin.data.source import Source, SourceError
+from ssl4rl_plugin.data_builders.sources.arrow import picture_columns, shown_columns
 from ssl4rl_plugin.data_builders.sources.hub_download import download
 from ssl4rl_plugin.data_builders.sources.hub_errors import explained, unreachable
 
@@ -35,7 +38,10 @@ CARD = "README.md"
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps its own conversion of a public data set to parquet."""
 
-_URL = re.compile(r"(?:hf:/{1,2}|https?:/{1,2}[^/]+/)datasets/(?P<name>[^@]+?)(?:@(?P<revision>[^@]+))?/?")
+FOOTER = 2**20
+"""Bytes at the end of a parquet file that hold its columns. Files up to four times as large are simply downloaded."""
+
+_URL = re.compile(r"(?:hf:/{1,2}|https?:/{1,2}[^/]+/)?datasets/(?P<name>[^@]+?)(?:@(?P<revision>[^@]+))?/?")
 _NAME = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?", re.ASCII)
 _FILES = (".csv", ".json", ".jsonl", ".parquet", ".tar", ".tsv", ".txt", ".zip")  # a path of a file that is missing
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<rest>[^/]*)")
@@ -73,7 +79,7 @@ class DataFiles:
 
     def only(self, splits: Sequence[str] | None) -> DataFiles:
         """Only these splits; None for all. Raises SourceError for a split that is not there."""
-        if splits is None:
+        if splits is None or (list(splits) == ["all"] and "all" not in self.splits):
             return self
         for split in splits:
             if split not in self.splits:
@@ -154,7 +160,13 @@ def local_files(folder: Path, config: str | None) -> DataFiles:
         return replace(found, folder=str(folder), licence=_licence(folder / CARD))
 
 
-def hub_files(repo: str, config: str | None, splits: Sequence[str] | None, revision: str | None) -> DataFiles:
+def hub_files(
+    repo: str,
+    config: str | None,
+    splits: Sequence[str] | None,
+    revision: str | None,
+    columns: Sequence[str] | None = None,
+) -> DataFiles:
     """The data files of a data set of the Hub, downloaded into its cache where they are missing.
 
     Args:
@@ -162,11 +174,12 @@ def hub_files(repo: str, config: str | None, splits: Sequence[str] | None, revis
         config: name of the configuration; None for the only one, or the default.
         splits: the splits that are needed; None for all.
         revision: branch, tag or commit; None for `main`.
+        columns: the columns with pictures; None if they are found by type. A table without one is not downloaded.
 
     Raises:
         SourceError: the message says what is wrong, and what to do.
     """
-    return _opened(repo, config, splits, revision, _resolve_on_hub, _resolve_in_cache)
+    return _opened(repo, config, splits, revision, _resolve_on_hub, _resolve_in_cache, partial(_check_columns, columns))
 
 
 def hub_folder(repo: str, patterns: Sequence[str], revision: str | None) -> DataFiles:
@@ -217,31 +230,40 @@ def _opened(
     revision: str | None,
     on_hub: Callable[[str, str, str | None], DataFiles],
     in_cache: Callable[[str, str, str | None, str], DataFiles],
+    check: Callable[[DataFiles, str], None] = lambda files, path: None,
 ) -> DataFiles:
     """The files of a data set at a commit, downloaded where they are missing.
 
-    The two functions find the files of a commit that has no record, on the Hub and in the cache.
+    The two functions find the files of a commit that has no record, on the Hub and in the cache. `check` looks at one file
+    on the Hub before the download.
     """
     asked = revision or "main"
     reason = "HF_HUB_OFFLINE is set" if _is_offline() else None
     with explained(repo, asked):
-        if COMMIT.fullmatch(asked):
-            commit = asked
-        elif reason:
-            repo, commit = _kept_commit(repo, asked, reason)
-        else:
+        commit = asked
+        whole = _read_record(repo, commit, config) if COMMIT.fullmatch(asked) else None
+        if whole is None:
             asked_for = repo
-            repo, commit, reason = _ask_commit(repo, asked)
+            if reason:
+                repo, commit = _kept_commit(repo, asked, reason)
+            else:
+                repo, commit, reason = _ask_commit(repo, asked)
             if repo != asked_for:
                 logger.warning("source 'hf': the data set %s is now called %s: use that name", asked_for, repo)
-        whole = _read_record(repo, commit, config)
+            whole = _read_record(repo, commit, config)
+        if whole is None and reason is None:
+            try:
+                whole = on_hub(repo, commit, config)
+            except Exception as error:
+                if (reason := unreachable(error)) is None:
+                    raise
+            else:
+                _write_record(whole, config)
         if whole is None:
-            whole = in_cache(repo, commit, config, reason) if reason else on_hub(repo, commit, config)
-            if outside := [path for path in whole.paths() if path.startswith("/") or ".." in path.split("/")]:
-                raise SourceError(
-                    f"source 'hf': {repo} at commit {commit} names {outside[0]}, which lies outside of it"
-                )
-            _write_record(whole, config)
+            assert reason is not None
+            whole = in_cache(repo, commit, config, reason)  # no record: an online run may find more
+        if outside := [path for path in whole.paths() if path.startswith("/") or ".." in path.split("/")]:
+            raise SourceError(f"source 'hf': {repo} at commit {commit} names {outside[0]}, which lies outside of it")
         files = whole.only(splits)
         missing = _missing(files)
         if missing and reason:
@@ -252,6 +274,7 @@ def _opened(
         if missing:
             whole = replace(whole, sizes={**whole.sizes, **_sizes(repo, commit, missing)})
             _write_record(whole, config)
+            check(whole, missing[0])
             download(repo, commit, missing, whole.sizes)
     if not COMMIT.fullmatch(asked):
         write_text(_kept(repo) / "refs" / f"{quote(asked, safe='')}.json", json.dumps({"repo": repo, "commit": commit}))
@@ -262,11 +285,8 @@ def _is_offline() -> bool:
     from huggingface_hub import constants
 
     return constants.is_offline_mode() or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in (
-        "1",
-        "ON",
-        "YES",
-        "TRUE",
-    )
+        "1", "ON", "YES", "TRUE",
+    )  # fmt: skip
 
 
 def _ask_commit(repo: str, revision: str) -> tuple[str, str, str | None]:
@@ -290,6 +310,8 @@ def _ask_commit(repo: str, revision: str) -> tuple[str, str, str | None]:
 
 def _kept_commit(repo: str, revision: str, reason: str) -> tuple[str, str]:
     """Name and commit of what an earlier run, or another program, left in the cache. Raises SourceError."""
+    if COMMIT.fullmatch(revision):
+        return repo, revision
     try:
         kept = json.loads((_kept(repo) / "refs" / f"{quote(revision, safe='')}.json").read_text("utf-8"))
         return str(kept["repo"]), str(kept["commit"])
@@ -334,6 +356,9 @@ def _resolve_in_cache(repo: str, commit: str, config: str | None, reason: str) -
     names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
     found = _converted(names, repo, config) or _resolve(str(snapshot), config, None, f"{snapshot}/")
     files = replace(found, repo=repo, commit=commit, licence=_licence(snapshot / CARD))
+    unnumbered = [path for path in files.paths() if _SHARD.fullmatch(path) is None]
+    if unnumbered:
+        _check_tree(repo, commit, unnumbered, reason)
     for path in files.paths():
         if (shard := _SHARD.fullmatch(path)) is None:
             continue
@@ -346,15 +371,62 @@ def _resolve_in_cache(repo: str, commit: str, config: str | None, reason: str) -
     return files
 
 
+def _check_tree(repo: str, commit: str, paths: Sequence[str], reason: str) -> None:
+    """Raise SourceError if files beside these are missing in the cache, as far as the listing tells that `huggingface_hub`
+    keeps there; without the listing, warn."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    beside = sorted({escape(path.rpartition("/")[0] + "/").lstrip("/") + f"*{Path(path).suffix}" for path in paths})
+    try:
+        snapshot_download(repo, repo_type="dataset", revision=commit, local_files_only=True, allow_patterns=beside)
+    except LocalEntryNotFoundError as error:
+        raise SourceError(
+            f"source 'hf': files like {paths[0]} of {repo} are missing in the cache, and {reason}: index it once with a "
+            "network, or, if those files are not needed, give the folder "
+            f"{repo_folder(repo) / 'snapshots' / commit}"
+        ) from error
+    if not (repo_folder(repo) / "trees" / f"{commit}.json").exists():
+        logger.warning(
+            "source 'hf': the cache has %d files such as %s of %s; whether these are all cannot be checked, as %s",
+            len(paths), paths[0], repo, reason,
+        )  # fmt: skip
+
+
+def _check_columns(wanted: Sequence[str] | None, files: DataFiles, path: str) -> None:
+    """Raise SourceError if a parquet file on the Hub has no column with pictures. Only its end is fetched."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from huggingface_hub import HfFileSystem
+
+    size, name = files.sizes.get(path, 0), f"datasets/{files.repo}@{files.commit}/{path}"
+    if files.kind != "parquet" or size <= 4 * FOOTER:
+        return
+    try:
+        end = HfFileSystem().cat_file(name, start=max(0, size - FOOTER), end=size)
+        schema = pq.read_schema(pa.BufferReader(end))
+    except Exception as error:  # the footer is longer, or damaged: it is looked at after the download
+        logger.debug("the columns of %s are not looked at before the download: %s", name, error)
+        return
+    if not picture_columns(schema, wanted):
+        columns = f"any column {' or '.join(map(repr, wanted))}" if wanted else "a column with images"
+        raise SourceError(
+            f"source 'hf': {files.repo} (config {files.config!r}) does not have {columns}; {shown_columns(schema)}. Name "
+            "those with images in the option `columns`, or choose another configuration"
+        )
+
+
 def _resolve(where: str, config: str | None, revision: str | None, base: str) -> DataFiles:
     """The configuration, format and files that `datasets` finds in a repository or a folder; `base` is where paths begin."""
     from datasets import get_dataset_config_names, load_dataset_builder
 
     name = where if revision is None else f"{where} at commit {revision}"
+    # `datasets` prefers a folder of that name in the current folder, unless the address is in full.
+    place = f"hf://datasets/{where}" if revision is not None and os.path.lexists(where) else where
     try:
-        builder = load_dataset_builder(where, config, revision=revision)
+        builder = load_dataset_builder(place, config, revision=revision)
     except ValueError as error:
-        known = get_dataset_config_names(where, revision=revision)
+        known = get_dataset_config_names(place, revision=revision)
         option = "name one: --option config=NAME (in a run: ssl4rl.source.options.config=NAME)"
         if config is None and len(known) > 1:
             raise SourceError(f"source 'hf': {where} has several configurations ({_some(known)}); {option}") from error
@@ -378,7 +450,7 @@ def _resolve(where: str, config: str | None, revision: str | None, base: str) ->
     kind = module.split(".")[2]
     if kind not in READ:
         split, example = next((split, file) for split, files in splits.items() for file in files)
-        columns = list(builder.info.features or ()) or _columns(where, config, revision, split, example)
+        columns = list(builder.info.features or ()) or _columns(place, config, revision, split, example)
         raise SourceError(_not_pictures(name, kind, example, columns))
     return DataFiles(None, None, str(builder.config.name), kind, splits)
 
