@@ -431,7 +431,7 @@ def test_metrics_that_are_no_numbers_are_gaps_and_said(tmp_path):
     assert steps == list(range(1, 8)) and [math.isnan(value) for value in values] == [k in (3, 4) for k in steps]
     assert all(math.isnan(a) == math.isnan(b) for a, b in zip(values, moving_average(values), strict=True))
     html = report_html(log)
-    assert "NaN or infinite at step 3, 4, a gap in the curves: critic/score/mean." in html
+    assert "No usable number (NaN, infinite, or far too large) at step 3, 4, a gap in the curves: critic/score/mean." in html
     (svg,) = (svg for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL) if 'aria-label="Training reward"' in svg)
     (path,) = re.findall(r'<path d="(M[^"]*)"[^>]*stroke: var\(--series-1\)', svg)
     assert path.count("M") == 2, "the curve is broken where there is no number"
@@ -578,7 +578,7 @@ def test_a_curriculum_is_drawn_with_its_reasons(tmp_path):
         "30.0 %",
     ):
         assert words in text, words
-    assert "NaN or infinite" not in text, "a level that was not drawn has no accuracy"
+    assert "No usable number" not in text, "a level that was not drawn has no accuracy"
 
 
 def test_rows_of_built_data_are_read_again_with_their_pictures(images, tmp_path):

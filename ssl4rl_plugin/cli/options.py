@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.plain_yaml import check_yaml
 
 REPEATED = ("root", "fields", "columns")
 """Options of sources that may be given several times, and are then a list."""
@@ -31,6 +32,7 @@ def key_values(given: Iterable[str] | None, option: str) -> dict[str, Any]:
         if key in found and key not in REPEATED:
             raise UserError(f"{option} {key} is given twice")
         try:
+            check_yaml(value, f"{option} {key}")
             read = yaml.safe_load(value)
             found[key] = [*_listed(found[key]), *_listed(read)] if key in found else read
         except yaml.YAMLError as error:

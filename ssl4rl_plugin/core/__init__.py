@@ -13,6 +13,7 @@
     seeding                      random generators, seeded by hashes
     files, processes             atomic writing; worker processes
     safe_path                    processes that import nothing from the current folder
+    plain_yaml                   YAML that is checked before it is expanded
     spans                        finding answers in running text
 """
 

@@ -144,7 +144,7 @@ def _identity(folder: Path) -> dict[str, Any] | None:
     """The identity of the evaluation in a folder; None if there is none."""
     try:
         value = json.loads((folder / IDENTITY).read_text())["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

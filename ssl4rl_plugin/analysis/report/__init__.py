@@ -160,6 +160,11 @@ def _notes(log: RunLog, shown: Sequence[cards.QuestionCard]) -> list[str]:
     elif not any("timing_s/step" in data for data in metrics.values()):
         notes.append("The metrics hold no finished training step.")
     notes += _not_finite(log)
+    for metric, wrong in list(log.impossible.items())[:NOTED]:
+        where = ", ".join(map(str, wrong[:5])) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        notes.append(f"{metric} is outside of its range at step {where} and left out there.")
+    if len(log.impossible) > NOTED:
+        notes.append(f"{len(log.impossible) - NOTED:,} more metrics are outside of their range at some step.")
     if not log.validations:
         notes.append(
             "There are no validation dumps, so accuracies have no intervals and no levels, and no answers are shown."
@@ -178,6 +183,8 @@ def _notes(log: RunLog, shown: Sequence[cards.QuestionCard]) -> list[str]:
         notes.append(f"The run stopped at step {done} of {planned}, or is still running.")
     if not log.config_file:
         notes.append("There is no config (hydra/.hydra/config.yaml), so pictures cannot be made again.")
+    if log.config.problem:
+        notes.append(f"The config is left out: {log.config.problem}.")
     for problem in dict.fromkeys(card.no_pictures for card in shown if card.no_pictures):
         notes.append(f"Pictures are missing: {problem}")
     if log.validations:
@@ -215,10 +222,12 @@ def _not_finite(log: RunLog) -> list[str]:
     for steps, names in list(by_steps.items())[:NOTED]:
         where = ", ".join(map(str, steps[:5])) + (f" and {len(steps) - 5} more" if len(steps) > 5 else "")
         which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        notes.append(f"NaN or infinite at step {where}, a gap in the curves: {which}.")
+        notes.append(
+            f"No usable number (NaN, infinite, or far too large) at step {where}, a gap in the curves: {which}."
+        )
     if len(by_steps) > NOTED:
         notes.append(
-            f"{sum(map(len, list(by_steps.values())[NOTED:])):,} more metrics are NaN or infinite at some step."
+            f"{sum(map(len, list(by_steps.values())[NOTED:])):,} more metrics have no usable number at some step."
         )
     return notes
 

@@ -55,7 +55,8 @@ def arms_of(log: RunLog) -> list[ArmCurve]:
     for task, level in sorted(found, key=lambda arm: (_first(found, arm[0]), _rung(*arm), _first(found, *arm))):
 
         def figure(name: str, task: str = task, level: str = level) -> dict[int, float]:
-            return dict(zip(*log.curve(f"curriculum/{task}/{level}/{name}"), strict=True))
+            read = log.curve if name == "corrected" else log.possible  # the others are shares
+            return dict(zip(*read(f"curriculum/{task}/{level}/{name}"), strict=True))
 
         share, wanted = figure("share"), figure("probability")
         arms.append(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl4rl_plugin.analysis.runlog.files import RunError
+from ssl4rl_plugin.core.errors import UserError
+from ssl4rl_plugin.core.plain_yaml import read_yaml_text
 from ssl4rl_plugin.training.settings import Settings, SettingsError
 
 
@@ -24,8 +26,13 @@ class RunConfig:
 
     @cached_property
     def text(self) -> str:
-        """The config as YAML; empty if there is none."""
-        return self.file.read_text(encoding="utf-8", errors="replace") if self.file else ""
+        """The config as YAML; empty if there is none, or `problem` says why it cannot be used."""
+        return self._read[0]
+
+    @property
+    def problem(self) -> str:
+        """Why the config cannot be used; empty if it can, or there is none."""
+        return self._read[2]
 
     def value(self, key: str) -> Any:
         """The value of a dotted key, e.g. `data.train_batch_size`; None if it is missing or cannot be resolved."""
@@ -57,6 +64,8 @@ class RunConfig:
             SettingsError: it names a task or level that is not installed here.
         """
         section = self.value("ssl4rl")
+        if self.problem:
+            raise RunError(f"{self.problem}. So the pictures of {self.folder} cannot be made again")
         if not isinstance(section, dict):
             raise RunError(
                 f"{self.folder} has no hydra/.hydra/config.yaml with an `ssl4rl` section, so its pictures cannot be "
@@ -74,14 +83,28 @@ class RunConfig:
         except (KeyError, TypeError) as error:
             raise SettingsError(f"the `ssl4rl` section of {self.file} is not complete: {error!r}") from error
 
-    @cached_property
+    @property
     def _config(self) -> Any:
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[str, Any, str]:
+        """The text, the config, and why it cannot be used."""
         from omegaconf import OmegaConf
 
         from ssl4rl_plugin.training import resolvers
 
         resolvers.register()
-        return OmegaConf.create(self.text or "{}")
+        if self.file is None:
+            return "", OmegaConf.create({}), ""
+        try:
+            text = read_yaml_text(self.file)
+            return text, OmegaConf.create(text or "{}"), ""
+        except UserError as error:
+            problem = str(error)
+        except Exception as error:  # YAML and OmegaConf have many exception classes
+            problem = f"{self.file} cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return "", OmegaConf.create({}), problem
 
     def _from_start_folder(self, path: str) -> str:
         """A relative path of the config, resolved against the folder in which the run was started."""
@@ -90,7 +113,7 @@ class RunConfig:
         if self.file is None or Path(path).expanduser().is_absolute() or Path(path).exists():
             return path
         try:
-            cwd = OmegaConf.load(self.file.with_name("hydra.yaml")).hydra.runtime.cwd
+            cwd = OmegaConf.create(read_yaml_text(self.file.with_name("hydra.yaml"))).hydra.runtime.cwd
         except Exception:  # Hydra's own file may be missing or broken
             return path
         return str(Path(str(cwd)) / path)

@@ -18,6 +18,13 @@ HOW_TO_RECORD = (
 )
 """The command with which verl writes a run folder that can be read here."""
 
+LARGEST = 1e30
+"""Numbers beyond this are left out and noted: the square of a larger one, as in a variance, may be no number any more."""
+LAST_STEP = 10**12
+"""A line with a larger step counts as unreadable."""
+LONGEST_LINE = 2**26
+"""Characters of a line that is read."""
+
 _PRINTED = r"(\S.*):(?:np\.\w+\()?(-?(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf))\)?"
 """`name:0.5`, `name:np.float64(0.5)`."""
 
@@ -78,33 +85,41 @@ class RunFiles:
 
     @cached_property
     def _logged(self) -> dict[int, dict[str, float]]:
-        """Step -> verl's metrics at that step, ordered by step; NaN for a value that is no finite number.
+        """Step -> verl's metrics at that step, ordered by step; NaN for a value that is no usable number (see `is_number`).
 
         A resumed run writes a new file. Files are read in the order of their names (numbers by value). If several files
         have a step, the later file overrides each metric that it has.
         """
         merged: dict[int, dict[str, float]] = {}
+        others: dict[int, set[str]] = {}
         for path in self.metric_files:
-            for step, data in self._json_steps(path) if path.suffix == ".jsonl" else _console_steps(path):
+            for step, data, rest in self._json_steps(path) if path.suffix == ".jsonl" else _console_steps(path):
                 merged.setdefault(step, {}).update(data)
+                others.setdefault(step, set()).update(rest)
+        numeric = {name for data in merged.values() for name in data}
+        for step, names in others.items():  # a text or a list where other steps have a number
+            merged[step] |= dict.fromkeys((names & numeric) - merged[step].keys(), math.nan)
         return dict(sorted(merged.items()))
 
-    def _json_steps(self, path: Path) -> Iterator[tuple[int, dict[str, float]]]:
-        """Steps with their numbers, from verl's file logger."""
+    def _json_steps(self, path: Path) -> Iterator[tuple[int, dict[str, float], set[str]]]:
+        """Steps with their numbers, and the names of what is no number, from verl's file logger."""
         for line in self._lines(path):
             step, data = line.get("step"), line.get("data")
-            if isinstance(step, int) and isinstance(data, dict):
+            if isinstance(step, int) and 0 <= step <= LAST_STEP and isinstance(data, dict):
                 values: dict[str, float] = {}
+                others: set[str] = set()
                 for name, value in data.items():
                     if is_number(value):
                         values[name] = float(value)
-                    elif value is None or isinstance(value, float):  # verl writes NaN as null
-                        values[name] = math.nan
-                yield step, values
+                    elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+                        values[name] = math.nan  # verl writes NaN as null
+                    else:
+                        others.add(name)
+                yield step, values, others
 
     @cached_property
     def metrics(self) -> dict[int, dict[str, float]]:
-        """Step -> verl's metrics at that step, ordered by step; values that are no finite numbers are left out."""
+        """Step -> verl's metrics at that step, ordered by step; values that are no usable numbers are left out."""
         return {
             step: {name: value for name, value in data.items() if math.isfinite(value)}
             for step, data in self._logged.items()
@@ -112,7 +127,7 @@ class RunFiles:
 
     @cached_property
     def gaps(self) -> dict[str, list[int]]:
-        """Metric -> steps at which verl logged a value that is no finite number."""
+        """Metric -> steps at which verl logged a value that is no usable number."""
         found: dict[str, list[int]] = {}
         for step, data in self._logged.items():
             for name, value in data.items():
@@ -123,7 +138,7 @@ class RunFiles:
     def curve(self, name: str, gaps: bool = False) -> tuple[list[int], list[float]]:
         """Steps and values of one of verl's metrics; both empty if it was never logged.
 
-        A step whose value is no finite number has NaN with `gaps`, and is left out otherwise.
+        A step whose value is no usable number has NaN with `gaps`, and is left out otherwise.
         """
         source = self._logged if gaps else self.metrics
         points = [(step, data[name]) for step, data in source.items() if name in data]
@@ -144,7 +159,7 @@ class RunFiles:
         """The JSON objects of a file; torn lines are counted and skipped."""
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
-                for number, line in enumerate(file):
+                for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), "")):
                     try:
                         value = json.loads(line)
                     except (ValueError, RecursionError):
@@ -158,8 +173,8 @@ class RunFiles:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a JSON value is a number that can be computed with: not NaN, not infinite, not beyond `LARGEST`."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
 def _steps(folder: Path) -> dict[int, Path]:
@@ -174,15 +189,15 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
-def _console_steps(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+def _console_steps(path: Path) -> Iterator[tuple[int, dict[str, float], set[str]]]:
     """Steps with their numbers, from the output of verl's console logger: `step:12 - name:value - ...`."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
+            for line in iter(lambda: file.readline(LONGEST_LINE), ""):
                 # Ray puts the worker's name in front.
-                if match := re.search(r"(?:^|\s)step:(\d+) - (\S.*)", line):
+                if match := re.search(r"(?:^|\s)step:(\d{1,12}) - (\S.*)", line):
                     numbers = (re.fullmatch(_PRINTED, part) for part in match[2].strip().split(" - "))
                     values = {found[1]: float(found[2]) for found in numbers if found}
-                    yield int(match[1]), {name: v if math.isfinite(v) else math.nan for name, v in values.items()}
+                    yield int(match[1]), {name: v if is_number(v) else math.nan for name, v in values.items()}, set()
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from error

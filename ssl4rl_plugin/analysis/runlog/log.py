@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from ssl4rl_plugin.data.rows import Row
 
 
+MOST_QUESTIONS = 10**9
+"""Largest number of questions of a benchmark's category that is believed."""
+
+
 class RunLog(RunFiles):
     """A run, opened for reading. Files are read on demand, and not kept open.
 
@@ -134,10 +138,25 @@ class RunLog(RunFiles):
     def _validated(self, data_source: str, name: str) -> dict[tuple[str, ...], tuple[list[int], list[float]]]:
         """Curves of a validation figure, by the groups that the pattern of data sources captures."""
         pattern = re.compile(rf"val-(?:core|aux)/{data_source}/{re.escape(name)}/mean@\d+")
-        found = {
-            match.groups(): self.curve(metric) for metric in self.names("val-") if (match := pattern.fullmatch(metric))
-        }
-        return {key: curve for key, curve in found.items() if curve[0]}
+        found: dict[tuple[str, ...], tuple[list[int], list[float]]] = {}
+        for metric in self.names("val-"):
+            if match := pattern.fullmatch(metric):
+                curve = self.possible(metric, most=MOST_QUESTIONS if name == "questions" else 1.0)
+                found |= {match.groups(): curve} if curve[0] else {}
+        return found
+
+    def possible(self, metric: str, most: float = 1.0) -> tuple[list[int], list[float]]:
+        """`curve` of a share or a count, without values outside of [0, most]: `impossible` lists their steps."""
+        points = list(zip(*self.curve(metric), strict=True))
+        if wrong := [step for step, value in points if not 0 <= value <= most]:
+            self.impossible[metric] = wrong
+        points = [(step, value) for step, value in points if 0 <= value <= most]
+        return [step for step, _ in points], [value for _, value in points]
+
+    @cached_property
+    def impossible(self) -> dict[str, list[int]]:
+        """Metric -> steps at which it was outside of its range, so far as it was asked for with `possible`."""
+        return {}
 
     def _dumped(self, name: str) -> dict[str, tuple[list[int], list[float]]]:
         found: dict[str, tuple[list[int], list[float]]] = {}
