@@ -137,6 +137,7 @@ class VideoSource(FolderSource):
                 kind = "a whole number" if whole else "a number"
                 raise SourceError(f"source {self.name!r}: {name} must be {kind} from {low} to {high}, got {value!r}")
         super().__init__(path, root)
+        self._in_no_series = 0
         self.options |= {
             "frames": frames, "trim": float(trim), "max_side": max_side, "frame_rate": float(frame_rate),
             "max_seconds": float(max_seconds), "max_gigabytes": float(max_gigabytes),
@@ -145,6 +146,7 @@ class VideoSource(FolderSource):
     def records(self) -> Iterator[Record]:
         """Video files and folders of pictures, in the order of the folder source."""
         found = False
+        self._in_no_series = 0
         for parent, listed in itertools.groupby(super().records(), key=lambda record: _parent(record.ref)):
             pictures = []
             for record in listed:
@@ -155,6 +157,7 @@ class VideoSource(FolderSource):
                 else:
                     pictures.append(record.ref)
             series = _series(pictures)
+            self._in_no_series += len(pictures) - sum(map(len, series))
             if len(series) > 1:
                 logger.warning("%s%s holds several series of numbered pictures: skipped", self.path, f"/{parent}")
             elif series:
@@ -165,6 +168,11 @@ class VideoSource(FolderSource):
                 f"source 'video': no video files below {self.path}, and no folder with at least {LEAST_PICTURES} "
                 "numbered pictures (frame_0001.jpg, ...)"
             )
+
+    def notes(self) -> list[str]:
+        count = self._in_no_series
+        pictures = f"{count} picture{'s are' if count > 1 else ' is'} in no series of numbered frames: not read"
+        return super().notes() + ([f"{self.path}: {pictures}"] if count else [])
 
     def stamp(self, ref: str) -> tuple[int, int]:
         """Sums over all files of the item, so that a change of any file is noticed."""
