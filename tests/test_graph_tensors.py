@@ -100,6 +100,7 @@ def test_nodes_in_no_split_are_in_no_items(tmp_path: Path) -> None:
         {"train_idx": torch.tensor([0, 1]), "valid_idx": torch.tensor([2]), "test_idx": torch.tensor([3, 4])},
         {"splits": {"train": torch.tensor([0, 1]), "valid": torch.tensor([2]), "test": torch.tensor([3, 4])}},
         {"split": {"train": mask(0, 1), "val": mask(2), "test": mask(3, 4)}},
+        {"splits": [{"train": [0, 1], "val": [2], "test": [3, 4]}, {"train": [5], "val": [6], "test": [7]}]},
         {"split": ["train", "train", "valid", "test", "test", *["none"] * 7]},
         {"train_mask": mask(0, 1).float(), "val_mask": mask(2).int(), "test_mask": mask(3, 4)[:, None]},
     ],
@@ -130,6 +131,10 @@ def test_a_node_in_several_masks_is_held_out_and_counted(tmp_path: Path) -> None
         ({"train_id": [0, 1.5]}, "whole numbers, got 1.5"),
         ({"train_id": [-1]}, "names nodes -1"),
         ({"split": ["train"]}, "split has 1 entries for 12 nodes"),
+        ({"train_id": [[0], [1], [2]]}, "one split or 3 alternatives"),
+        ({"train_nodes_0": [0, 1]}, "train_nodes_0 looks like a split of the nodes"),
+        ({"split0": {"a": [0, 1]}}, "split0 looks like a split of the nodes"),
+        ({"splits": [1, 2]}, "splits looks like a split"),
     ],
 )
 def test_splits_that_are_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:
@@ -271,6 +276,8 @@ def test_missing_labels(tmp_path: Path) -> None:
         ({"y": Y + 1}, "y has classes up to 3, and label_names has 3 names"),
         ({"y": Y + 2**32}, "classes up to 4294967298, and label_names has 3 names"),
         ({"y": Y + 2**40}, "classes up to 1099511627778"),
+        ({"y": [2**70] * N}, "numbers below 2.64"),
+        ({"y": torch.nn.functional.one_hot(Y, 5)}, "a column for each of 5 classes, and label_names has 3 names"),
         ({"y": torch.zeros(N, 3, 2)}, r"shape \(12, 3, 2\)"),
         ({"y": {"a": 1}}, "must be a tensor"),
         ({"y": torch.complex(Y.float(), Y.float())}, "must hold numbers"),
@@ -369,10 +376,15 @@ def test_relations(tmp_path: Path) -> None:
         read(tmp_path / "g.pt", paper(edge_type=kinds - 1))
 
 
+def test_one_relation_without_a_name_is_none() -> None:
+    graph = from_tensors(paper(edge_types=torch.zeros(N, dtype=torch.long)), "g")
+    assert graph.relations is None and graph.relation_names == ()
+
+
 def test_an_edge_without_a_relation_is_refused() -> None:
     from ssl4rl_plugin.graphs.divide import divide
 
-    graph = from_tensors(paper(edge_type=torch.zeros(N, dtype=torch.long)), "g")
+    graph = from_tensors(paper(edge_type=torch.zeros(N, dtype=torch.long), relation_names=["cites"]), "g")
     assert graph.relations is not None
     graph.relations[3] = -1
     with pytest.raises(GraphError, match="relations are numbered -1 to 0"):

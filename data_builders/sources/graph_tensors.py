@@ -341,6 +341,8 @@ def _relations(
     named = first_of(content, RELATION_NAMES)
     if named is None:
         kinds, relations = np.unique(numbers, return_inverse=True)
+        if len(kinds) < 2:
+            return None, ()  # all edges are of one kind, which has no name: nothing to tell
         return relations.astype(np.int32), tuple(f"relation {kind}" for kind in kinds.tolist())
     used.add(named)
     names = list_of_texts(content[named], f"{where}: {named}")

@@ -304,10 +304,10 @@ def _dense(value: Any, what: str) -> np.ndarray:
 def _numbers(array: np.ndarray, what: str) -> np.ndarray:
     """An array of truth values or real numbers; objects that are numbers are converted. Raises SourceError."""
     if array.dtype.kind == "O" and array.ndim <= 2:
-        return _numbers(
-            np.array([_number(entry, what) for entry in array.ravel().tolist()] or np.zeros(0)).reshape(array.shape),
-            what,
-        )
+        entries = [_number(entry, what) for entry in array.ravel().tolist()]
+        array = np.array(entries or np.zeros(0)).reshape(array.shape)
+        if array.dtype.kind == "O":  # whole numbers that no dtype holds
+            raise SourceError(f"{what} must hold numbers below 2^64, got {max(map(abs, entries))}")
     if array.dtype.kind not in "biuf":
         raise SourceError(f"{what} must hold numbers, got {array.dtype}")
     return array

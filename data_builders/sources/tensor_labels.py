@@ -53,10 +53,15 @@ def labels_in(
     if for_classes is None:
         assert for_nodes is not None
         key, names = for_nodes
-        return *_named_by_node(labels, names, f"{where}: {key}"), f"y and {key}"
+        found, classes = _named_by_node(labels, names, f"{where}: {key}")
+        counted["labels_without_names"] += int(np.count_nonzero((labels >= 0) & (found < 0)))
+        return found, classes, f"y and {key}"
     key, names = for_classes
     if highest >= len(names):
         raise SourceError(f"{where}: y has classes up to {highest}, and {key} has {len(names)} names")
+    shape = shape_of(y, f"{where}: y")
+    if len(shape) == 2 and min(shape) > 1 and shape[1] != len(names):
+        raise SourceError(f"{where}: y has a column for each of {shape[1]} classes, and {key} has {len(names)} names")
     if for_nodes is not None:
         _agree(labels, names, for_nodes[1], where, key, for_nodes[0])
     return labels.astype(np.int32), tuple(names), f"y and {key}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -20,10 +21,17 @@ _NODE_ENDS = ("id", "ids", "idx", "index", "indices", "nodes")
 MASKS = tuple(f"{name}_{end}" for names in NAMES for name in names for end in _MASK_ENDS)
 """Keys of masks: one entry for each node."""
 _DICTS = ("splits", "split", "split_idx", "split_index")
+_SPLIT = re.compile(r"(train|val|valid|validation|dev|test|split)s?(_|\d|$)", re.IGNORECASE)
+_NO_NODES = re.compile(r"edge|pos|neg|link|label|acc|loss|pred", re.IGNORECASE)
+"""Words in keys about splits of edges or results of a training."""
 NO_SPLIT = len(SPLITS)
 """The role of a node that is in no split."""
 UNMASKED = ("train", "none")
 """Values of the option `unmasked`."""
+
+
+class _Alternatives(tuple[Any, ...]):
+    """Masks or lists of nodes of which one is to be chosen."""
 
 
 def roles_in(
@@ -101,6 +109,8 @@ def _given(content: Mapping[str, Any], where: str, count: int) -> list[tuple[int
         return found
     for key in _DICTS:
         value = content.get(key)
+        if isinstance(value, list | tuple) and value and all(isinstance(part, Mapping) for part in value):
+            value = {name: _Alternatives(part.get(name, []) for part in value) for name in value[0]}  # alternatives
         if isinstance(value, Mapping):
             for role, names in enumerate(NAMES):
                 name = next((name for name in names if value.get(name) is not None), None)
@@ -115,6 +125,12 @@ def _given(content: Mapping[str, Any], where: str, count: int) -> list[tuple[int
             ]
         if found:
             return found
+    for key, value in content.items():
+        if _SPLIT.match(key) and not _NO_NODES.search(key) and (isinstance(value, Mapping) or _is_part(value)):
+            raise SourceError(
+                f"{where}: {key} looks like a split of the nodes, in a form that is not known: save train_mask, val_mask "
+                f"and test_mask, or leave {key} out to divide the nodes by a hash"
+            )
     return found
 
 
@@ -143,6 +159,14 @@ def _chosen(value: Any, what: str, count: int, mask: int, by_mask: bool) -> tupl
     if parts and by_mask and len(value) == count != shape_of(value, what)[1]:
         value, parts = array_of(value, what), False  # a row for each node
     if parts:
+        if (
+            not (by_mask or isinstance(value, _Alternatives))
+            and len(value) > 1
+            and all(_length(part) == 1 for part in value)
+        ):
+            raise SourceError(
+                f"{what} is a list of lists of one node: it can be one split or {len(value)} alternatives"
+            )
         if by_mask:
             for place, part in enumerate(value):
                 shape = shape_of(part, what)
@@ -162,6 +186,10 @@ def _chosen(value: Any, what: str, count: int, mask: int, by_mask: bool) -> tupl
         )
     return (value[:, _number(what, mask, shape[1])], shape[1]) if shape[0] == count else (
         value[_number(what, mask, shape[0])], shape[0])  # fmt: skip
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list | tuple) else int(value.shape[0])
 
 
 def _is_part(value: Any) -> bool:
