@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from graph_layouts import CASES, NODES, PLAIN, Case, edges, labels, read, texts
+from graphs import raw_graph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ssl4rl_plugin.core import GraphNode, Item, Sample
 from ssl4rl_plugin.core.files import JsonError, read_json
-from ssl4rl_plugin.core.graph import RawGraph, Texts
+from ssl4rl_plugin.core.graph import GraphError, RawGraph, Texts
+from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.graphs import GraphManifest, GraphSource
 from ssl4rl_plugin.data.source import SourceError, load_source
 from ssl4rl_plugin.graphs.divide import divide
+from ssl4rl_plugin.tasks import get_task
 
 DOCS = Path(__file__).parents[1] / "docs" / "graph_files.md"
 
@@ -82,6 +87,35 @@ def test_two_classes_with_one_name_are_no_answers() -> None:
     graph = divide(raw)
     assert graph.labels is None and not graph.label_names  # one class is left, and nothing to choose
     assert graph.counted["labels_without_a_name_of_their_own"] == 20
+
+
+def test_relations_without_a_name_are_refused_and_equal_ones_merged() -> None:
+    ends = np.arange(30)
+    raw = RawGraph(
+        "made", ends, (ends + 1) % 30, Texts.of(f"text {k}" for k in ends), directed=True,
+        relations=(ends % 3).astype(np.int32), relation_names=("likes", "likes ", "sees", "never used", ""),
+    )  # fmt: skip
+    graph = divide(raw)
+    assert graph.relation_names == ("likes", "sees", "never used", "")
+    with pytest.raises(GraphError, match="relation 2 of edge 2 has no name"):
+        divide(replace(raw, relation_names=("likes", "knows", "nan")))
+
+
+@pytest.mark.parametrize("task", ["kg_completion", "masked_attribute", "neighbour_prediction"])
+def test_an_option_always_has_a_text(task: str) -> None:
+    raw = raw_graph(3)
+    some = [raw.texts.start(node, 9999) if node % 2 else "" for node in range(len(raw.texts))]
+    graph = divide(replace(raw, texts=Texts.of(some)))
+    nodes = graph.nodes_of("train").tolist()
+    asked = get_task(task)
+    made = [
+        asked.generate(Item(f"node {node}", GraphNode(graph, node, "train")), level, rng_for(task, name, node))
+        for name, level in asked.levels.items()
+        for node in nodes[:60]
+    ]
+    samples = [one for one in made if isinstance(one, Sample)]
+    assert len(samples) > 5
+    assert not any(option.strip() in ("", "(no text)") for one in samples for option in map(str, one.options or ()))
 
 
 # ------------------------------------------------------------------------------------------------ the line

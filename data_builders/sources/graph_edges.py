@@ -109,20 +109,20 @@ class _EdgeReader:
 
     def _header(self) -> None:
         """Decide whether the first record names the columns."""
-        table = self.table
-        if table.first is None:
+        table, first = self.table, self.table.first
+        if first is None:
             return
-        if ends_in(table.first) is not None and self.options.header is not False:
+        if ends_in(first) is not None and self.options.header is not False:
             again = np.ones(len(table), bool)
-            for column, value in zip(table.columns, table.first, strict=True):
+            for column, value in zip(table.columns, first, strict=True):
                 again &= column.rows_where(value.__eq__)
             rest = table.only(~again) if again.any() else table
-            if again.any() and not any({*table.first[:2]} & {*column.values} for column in rest.columns):
+            if again.any() and not any({*first[:2]} & {*column.values} for column in rest.columns):
                 # Files that were joined: the header stands before each part.
                 table.refused.add("the header again", int(table.lines[int(again.argmax())]), int(again.sum()))
                 self.table = table = rest
-        if self._names_columns(table.first):
-            table.header = [name.strip("\"' ") for name in table.first]
+        if self._names_columns(first):
+            table.header = [name.strip("\"' ") for name in first]
             self.found.append(f"header {' '.join(table.header)}")
         else:
             self.table = table.with_first()

@@ -64,6 +64,7 @@ def divide(
             f"{ask_fraction} and {edge_fraction}"
         )
     counted = Counter(raw.counted)
+    raw = _named_relations(raw)
     typed = raw.directed or raw.relations is not None
     kinds = 2 * max(1, len(raw.relation_names)) if typed else 1
     keys = _arc_keys(raw, nodes, kinds, counted)
@@ -192,6 +193,26 @@ def _hashed(values: Ints, what: str, seed: int) -> Ints:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return (x ^ (x >> np.uint64(31))) >> np.uint64(32)
+
+
+def _named_relations(raw: RawGraph) -> RawGraph:
+    """The graph with one relation for each name as prompts show it. Raises GraphError if a used relation has no name."""
+    if raw.relations is None:
+        return raw
+    shown = [plain(name) for name in raw.relation_names]
+    for number in np.unique(raw.relations).tolist():
+        if shown[number].casefold() in NO_NAME:
+            edge = int((raw.relations == number).argmax())
+            raise GraphError(
+                f"graph {raw.name!r}: relation {number} of edge {edge} has no name ({raw.relation_names[number]!r}): name "
+                "it, or leave its edges out"
+            )
+    place: dict[str, int] = {}
+    merged = np.array([place.setdefault(name, len(place)) for name in shown], np.int32)
+    if len(place) == len(shown):
+        return raw
+    names = [raw.relation_names[shown.index(name)] for name in place]
+    return replace(raw, relations=merged[raw.relations], relation_names=tuple(names))
 
 
 def _named_labels(raw: RawGraph, counted: Counter[str]) -> tuple[Ints | None, tuple[str, ...]]:

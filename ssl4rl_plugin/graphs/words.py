@@ -22,6 +22,8 @@ from ssl4rl_plugin.core.graph import TextGraph
 from ssl4rl_plugin.core.hub import ask_hub
 
 NOTATIONS = ("edges", "sentences", "json")
+NO_TEXT = "(no text)"
+"""What prompts show for an empty text."""
 BYTES_PER_TOKEN = 16
 """Bytes of a text that are read for each token that may be shown."""
 
@@ -91,7 +93,7 @@ def cut(graph: TextGraph, node: int, tokens: int) -> str:
             end = word.end()
         kept = text[:end]
     if not kept:
-        return "(no text)"
+        return NO_TEXT
     return kept if whole and len(kept) == len(text) else f"{kept} ..."
 
 

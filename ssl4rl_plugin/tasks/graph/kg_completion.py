@@ -7,7 +7,8 @@ The fact is an asked edge: no prompt shows it or any other edge between the same
 facts of the same relation, at the same end, and no edge of any split links them to the known one; the wrong relations do
 not hold between the two entities. The letter is uniform and drawn last. Refused: graphs with fewer than three named
 relations (`few_relations`), entities without such an asked edge (`few_asked_edges`) or without other facts to show
-(`isolated`), facts without enough wrong entities (`no_alternatives`), and options with equal texts (`same_text`).
+(`isolated`), facts without enough wrong entities (`no_alternatives`), and options with equal texts (`same_text`) or
+without a text (`no_text`).
 
 Link prediction in knowledge graphs as in TransE (Bordes et al., NeurIPS 2013).
 """
@@ -21,7 +22,7 @@ from ssl4rl_plugin.core import GraphNode, Item, Rejection, Sample, Task
 from ssl4rl_plugin.core.graph import SCANNED
 from ssl4rl_plugin.grading import Choice, letters
 from ssl4rl_plugin.graphs.sampling import around, piece_of
-from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered, opening, plain
+from ssl4rl_plugin.graphs.words import NO_TEXT, GraphLevel, graph_text, notation, numbered, opening, plain
 from ssl4rl_plugin.tasks.graph.options import listed, texts_of
 
 ASKED = ("tail", "head", "relation")
@@ -89,6 +90,8 @@ class KgCompletion(Task[KgCompletionLevel]):
             return Rejection("isolated")
         share = level.share(len(nodes) + len(entities))
         texts = texts_of(place, entities, share)
+        if NO_TEXT in texts:
+            return Rejection("no_text")
         options = options or texts
         if len({option.casefold() for option in options}) < len(options):
             return Rejection("same_text")

@@ -24,7 +24,7 @@ from typing import Any
 from ssl4rl_plugin.core import Grader, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import Choice, OpenWord, letters
 from ssl4rl_plugin.graphs.sampling import around, piece_of
-from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered, opening
+from ssl4rl_plugin.graphs.words import NO_TEXT, GraphLevel, graph_text, notation, numbered, opening
 from ssl4rl_plugin.tasks.graph.options import listed, texts_of, told_elsewhere
 
 HIDDEN = "[hidden]"
@@ -92,6 +92,8 @@ class MaskedAttribute(Task[MaskedAttributeLevel]):
             )
             return Sample(question, (), word.casefold(), params)
         options = [own, *texts_of(place, others, share)]
+        if NO_TEXT in options:
+            return Rejection("no_text")
         if len({option.casefold() for option in options}) < len(options) or told_elsewhere(own, shown):
             return Rejection("text_elsewhere")
         order = rng.sample(range(level.candidates), level.candidates)

@@ -7,7 +7,7 @@ The correct candidates are ends of asked edges, which no prompt shows. Each wron
 number of shown neighbours and in the length of its text, is drawn in proportion to its asked edges, and no edge of any
 split links it to the node. No candidate is in the neighbourhood shown, and the letters are drawn last. Refused: nodes with
 too few asked edges (`few_asked_edges`), without neighbours to show (`isolated`) or without enough wrong candidates
-(`no_alternatives`), and candidates with equal texts (`same_text`).
+(`no_alternatives`), and candidates with equal texts (`same_text`) or without a text (`no_text`).
 
 SSL4RL's second graph task (arXiv 2510.16416); after context prediction (Hu et al., arXiv 1905.12265).
 """
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ssl4rl_plugin.core import GraphNode, Item, Rejection, Sample, Task
 from ssl4rl_plugin.grading import LabelSet, letters
 from ssl4rl_plugin.graphs.sampling import around, piece_of
-from ssl4rl_plugin.graphs.words import GraphLevel, graph_text, notation, numbered, opening
+from ssl4rl_plugin.graphs.words import NO_TEXT, GraphLevel, graph_text, notation, numbered, opening
 from ssl4rl_plugin.tasks.graph.options import listed, texts_of
 
 
@@ -68,6 +68,8 @@ class NeighbourPrediction(Task[NeighbourPredictionLevel]):
             return Rejection("isolated")
         share = level.share(len(nodes) + level.candidates)
         options = texts_of(place, [*right, *wrong], share)
+        if NO_TEXT in options:
+            return Rejection("no_text")
         if len({option.casefold() for option in options}) < len(options):
             return Rejection("same_text")
         names = numbered(len(nodes), rng)
