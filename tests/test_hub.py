@@ -31,8 +31,7 @@ from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Source, SourceError, load_source
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
-from ssl4rl_plugin.data_builders.sources import hub as hub_module
-from ssl4rl_plugin.data_builders.sources import hub_download
+from ssl4rl_plugin.data_builders.sources import hub_download, hub_layout
 from ssl4rl_plugin.data_builders.sources.download import download
 from ssl4rl_plugin.data_builders.sources.hub import hub_name
 
@@ -389,7 +388,7 @@ def test_a_card_names_only_files_of_its_data_set(hub: Hub, pngs: list[bytes], tm
 
 
 def test_data_sets_without_pictures(hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "FOOTER", 4096)
+    monkeypatch.setattr(hub_layout, "FOOTER", 4096)
     text = io.BytesIO()
     pq.write_table(pa.table({"question": [os.urandom(20_000).hex()], "answer": ["so"]}), text)
     hub.add("org/text", {"README.md": CARD, "train.parquet": text.getvalue()})
@@ -407,7 +406,9 @@ def test_data_sets_without_pictures(hub: Hub, pngs: list[bytes], monkeypatch: py
     assert "no data files" in refused(hub, "org/empty")
 
 
-def test_what_the_hub_refuses(hub: Hub, pngs: list[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_hub_refuses(
+    hub: Hub, pngs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     hub.add("org/pets", pets(pngs))
     assert "there is no folder org/nothing, and no data set org/nothing on the Hub, or it is private" in refused(
         hub, "org/nothing"
@@ -429,6 +430,9 @@ def test_what_the_hub_refuses(hub: Hub, pngs: list[bytes], tmp_path: Path, caplo
     for old in ("old/name", "single"):
         source = load_source("hf", old)
         assert str(source.path) == "org/pets" and f"{old} is now called org/pets" in caplog.text
+    with monkeypatch.context() as patch:
+        go_offline(patch)
+        assert load_source("hf", "old/name").options == source.options
     hub.status = 503
     assert "answers with HTTP 503" in refused(hub, "org/new")
     assert "the revision v, and the option w" in refused(hub, "hf://datasets/org/pets@v", revision="w")

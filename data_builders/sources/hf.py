@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ssl4rl_plugin.data.source import Record, Source, SourceError
-from ssl4rl_plugin.data_builders.sources.hub import DataFiles, hub_files, hub_name, local_files, name_or_path
+from ssl4rl_plugin.data_builders.sources.hub import hub_files, hub_name, name_or_path
+from ssl4rl_plugin.data_builders.sources.hub_layout import DataFiles, local_files
 from ssl4rl_plugin.data_builders.sources.hub_readers import reader_of
 from ssl4rl_plugin.data_builders.sources.saved import SavedSource, is_saved
 from ssl4rl_plugin.data_builders.sources.tables import TableRow, TableSource
