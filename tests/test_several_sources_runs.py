@@ -32,7 +32,7 @@ from ssl4rl_plugin.data_builders.build.planning import make_plan
 from ssl4rl_plugin.training import preflight
 from ssl4rl_plugin.training.curriculum.evidence import CurriculumArm, Evidence
 from ssl4rl_plugin.training.curriculum.step_metrics import source_figures
-from ssl4rl_plugin.training.settings import Settings
+from ssl4rl_plugin.training.settings import Settings, SettingsError
 from ssl4rl_plugin.training.stored_rows import StoredRows
 
 SMALL = (
@@ -84,6 +84,16 @@ def test_the_check_before_a_run_says_what_each_source_holds(
         check(f"[{{path: {one}}}, {{source: les_miserables, name: novel}}]", "ssl4rl.transductive=true")
     with pytest.raises(preflight.PreflightError, match=r"`inductive: true` in the options of source 'novel'"):
         check(f"[{{path: {one}}}, {{source: les_miserables, name: novel}}]")
+
+
+def test_a_recipe_whose_benchmark_is_its_source_asks_for_the_benchmarks_path(folders: tuple[Path, Path]) -> None:
+    sources = f"ssl4rl.sources=[{{path: {folders[0]}}}]"
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides=["+plugin=ssl4rl", "recipe=mmbench_rotation", sources])
+    with pytest.raises(
+        SettingsError, match=r"ssl4rl.benchmarks\[0\].path takes its value from ssl4rl.source.path, which is"
+    ):
+        preflight.check(config, start=False)
 
 
 def test_doctor_checks_each_source(folders: tuple[Path, Path]) -> None:

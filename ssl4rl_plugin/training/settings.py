@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError
 from pydantic import Field, field_validator
 
 from ssl4rl_plugin.core.errors import UserError
@@ -197,7 +198,13 @@ class Settings(StreamSettings):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
         """Read the section (a plain mapping or an OmegaConf node). Raises SettingsError or PolicyError."""
-        plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else dict(config)
+        try:
+            plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else dict(config)
+        except InterpolationToMissingValueError as error:
+            reason = str(error).splitlines()[0].rpartition(": ")[2]
+            raise SettingsError(
+                f"{error.full_key} takes its value from {reason}, which is not set: set one of them"
+            ) from error
         section = Section.read(plain, "ssl4rl", SettingsError)
         source = SourceSection.read(section.source, "ssl4rl.source", SettingsError)
         curriculum = CurriculumSettings.from_config(section.curriculum)
