@@ -242,3 +242,39 @@ def test_pictures_of_a_build_become_smaller_only_in_another_build() -> None:
     over = PromptLength("c:d", 300, (256,), pixels=200_704, side=448)
     message = too_long([over], 100, PixelLimits(28, 3136, 12_845_056), built=True)
     assert message is not None and message.endswith("(`ssl4rl build ... --set options.side=198`)")
+
+
+def test_a_benchmark_with_its_own_limit_is_advised_to_change_that(tmp_path: Path, photo_folder: Path) -> None:
+    """`ssl4rl.benchmark_max_pixels` has no effect on it."""
+    path = benchmark(tmp_path / "b.tsv", [""] * 4, ["kind"] * 4, [(1200, 900)])
+    given = section(photo_folder, path, entry={"max_pixels": 900_000})
+    with pytest.raises(SettingsError, match=r"max_pixels: \d+ in its entry of ssl4rl.benchmarks") as error:
+        check(Settings.from_config(given), limit=600).fitting(benchmark_rows(Settings.from_config(given)))
+    assert "benchmark_max_pixels" not in str(error.value)
+    size = int(str(error.value).split("max_pixels: ")[1].split()[0])
+    smaller = Settings.from_config(section(photo_folder, path, entry={"max_pixels": size}))
+    assert check(smaller, limit=600).fitting(benchmark_rows(smaller))[1] == []
+
+
+def test_advice_about_the_system_prompt_and_about_graphs_works() -> None:
+    found = qwen.tokenizer("qwen2")
+    source = {**BASE_SECTION["source"], "name": "communities", "options": {"nodes": 200}}
+    given = {**BASE_SECTION, "tasks": ["masked_attribute"], "source": source}
+
+    def measured(limit: int, **keys: Any) -> PromptCheck:
+        settings = Settings.from_config({**given, **keys})
+        train = OnlineRows(SampleStream(settings, load_manifest(settings), "train"))
+        one = PromptCheck(settings, None, found, OmegaConf.create({"max_prompt_length": limit}), False)
+        groups = samples_of(train, train, 40)
+        one.refuse_long([prompt.length for group in one.measure([train], groups) for prompt in group])
+        return one
+
+    wordy = "Answer with care, and think about every edge of the graph. " * 30
+    with pytest.raises(SettingsError, match=r"or shorten ssl4rl.system_prompt, which has 3\d\d tokens"):
+        measured(500, system_prompt=wordy)
+    measured(500)
+    with pytest.raises(
+        SettingsError, match=r"set data.max_prompt_length=\d+, or show less of the graph: lower `nodes`"
+    ):
+        measured(220)
+    measured(220, options={"nodes": 3})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from ssl4rl_plugin import __version__
 from ssl4rl_plugin.core.files import WriteError, cache_dir, write_text
 from ssl4rl_plugin.core.seeding import digest
 from ssl4rl_plugin.data.rows import Row, Rows
+from ssl4rl_plugin.graphs.words import GraphLevel
 from ssl4rl_plugin.training.left_out import TOO_LONG, FittingRows, LeftOut, place_of
 from ssl4rl_plugin.training.prompt_lengths import PixelLimits, PromptLength, too_long
 from ssl4rl_plugin.training.prompt_sample import Group, Wanted, all_of, forms
@@ -142,9 +144,31 @@ class PromptCheck:
             raise SettingsError(message)
 
     def _advice(self, lengths: Sequence[PromptLength]) -> str | None:
+        """What to do about prompts that are too long; None if all fit."""
         pixels = PixelLimits.of(self.processor, self.config.get("mm_processor_kwargs"))
-        built = self.settings.data is not None
-        return too_long(lengths, int(self.config["max_prompt_length"]), pixels, built)
+        limit, built = int(self.config["max_prompt_length"]), self.settings.data is not None
+        message = too_long(lengths, limit, pixels, built)
+        if message is None:
+            return None
+        over = [length for length in lengths if length.tokens > limit]
+        bounded = {
+            benchmark.source.name
+            for benchmark in self.settings.benchmarks
+            if benchmark.source.max_pixels != self.settings.benchmark_max_pixels
+        }
+        if any(length.kind in bounded for length in over):  # the common key has no effect on them
+            message = re.sub(
+                r"ssl4rl\.benchmark_max_pixels=(\d+)", r"max_pixels: \1 in its entry of ssl4rl.benchmarks", message
+            )
+        graphs = {arm.key for arm in self.settings.arms if isinstance(arm.level, GraphLevel)}
+        if all(length.kind in graphs for length in over):  # how much that saves depends on the texts
+            message += ", or show less of the graph: lower `nodes`, `tokens` or `budget` of the level"
+            message += " (+ssl4rl.options.nodes=...)"
+        if prompt := self.settings.system_prompt:
+            system = len(self.tokenizer(prompt)["input_ids"])
+            if system > max(length.tokens for length in over) - limit:
+                message += f", or shorten ssl4rl.system_prompt, which has {system} tokens"
+        return message
 
     def fitting(
         self, parts: Sequence[Rows], progress: bool = False
