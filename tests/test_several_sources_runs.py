@@ -90,9 +90,7 @@ def test_a_recipe_whose_benchmark_is_its_source_asks_for_the_benchmarks_path(fol
     sources = f"ssl4rl.sources=[{{path: {folders[0]}}}]"
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=["+plugin=ssl4rl", "recipe=mmbench_rotation", sources])
-    with pytest.raises(
-        SettingsError, match=r"ssl4rl.benchmarks\[0\].path takes its value from ssl4rl.source.path, which is"
-    ):
+    with pytest.raises(SettingsError, match=r"ssl4rl.benchmarks\[0\].path takes its value from ssl4rl.source.path"):
         preflight.check(config, start=False)
 
 
