@@ -17,9 +17,9 @@ from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.data_builders.sources.graph_columns import (
     DATE,
     DIRECTIONS,
+    FILLERS,
     RELATIONS,
     ROLES,
-    THIRDS,
     TIMES,
     WEIGHTS,
     WHOLE,
@@ -144,7 +144,7 @@ class _EdgeReader:
                 )
             return True
         if not len(self.table):
-            return False
+            return ends_in(first) is not None
         if any(NUMBER.fullmatch(value) for value in first):
             if not self.options.columns:
                 check_counts(self.table, first)
@@ -232,7 +232,7 @@ class _EdgeReader:
         free = [place for place, role in enumerate(roles) if role == "-"]
         if len(roles) == 3 and free and self.options.third in ("weight", "relation"):
             roles[free[0]] = self.options.third
-        elif len(roles) == 3 and free and table.columns[free[0]].numeric and table.header[free[0]]:
+        elif len(roles) == 3 and free and table.columns[free[0]].numeric and words[free[0]] not in (*FILLERS, ""):
             roles[free[0]] = "weight"
 
     def _direction(self, column: Column) -> None:
@@ -281,19 +281,17 @@ class _EdgeReader:
                 )
             roles[start + 3] = "time"
         kind = self.options.third or self._third(columns[start], columns[start + 1], third)
-        if kind not in (*THIRDS, "time"):
-            raise SourceError(f"option third={kind!r}: it is one of {', '.join(THIRDS)}")
         if kind == "target":
             roles[start + 1], roles[start + 2] = "relation", "target"
             self.found.append("triples: second column is the relation")
         else:
             roles[start + 1], roles[start + 2] = "target", kind
-            self.found.append(f"third column is a {kind}")
+            self.found.append("third column is empty" if kind == "-" else f"third column is a {kind}")
 
     def _third(self, start: Column, second: Column, third: Column) -> str:
         """What the third column is: `weight`, `time`, `relation`, or `target` of a triple."""
         if not third.known:
-            return "time"
+            return "-"
         if all(DATE.fullmatch(value) for value in third.known):
             return "time"
         if all(_QUANTITY.fullmatch(value) and not NUMBER.fullmatch(value) for value in third.known):

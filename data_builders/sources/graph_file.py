@@ -12,7 +12,7 @@ import numpy as np
 from ssl4rl_plugin.core.graph import RawGraph, Reading, Texts
 from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_columns import is_header
+from ssl4rl_plugin.data_builders.sources.graph_columns import THIRDS, is_header
 from ssl4rl_plugin.data_builders.sources.graph_edges import EdgeOptions, Edges, edges_of
 from ssl4rl_plugin.data_builders.sources.graph_networkx import ENDINGS, node_link, read_networkx
 from ssl4rl_plugin.data_builders.sources.graph_nodes import (
@@ -104,6 +104,13 @@ class GraphFileSource(GraphSource):
             label_column=label_column, label_level=label_level, nodes_delimiter=nodes_delimiter, nodes_header=nodes_header,
             quoting=quoting, comments=comments, encoding=encoding, mask=mask, unmasked=unmasked, **shared,
         )  # fmt: skip
+        for name in ("directed", "header", "nodes_header", "quoting", "comments"):
+            if not isinstance(self.options[name], bool | None):
+                raise SourceError(f"source 'graph': option {name} is true, false or null, got {self.options[name]!r}")
+        if third not in (None, *THIRDS):
+            raise SourceError(f"source 'graph': option third is one of {', '.join(THIRDS)}, got {third!r}")
+        if columns is not None and not (isinstance(columns, str | Sequence)):
+            raise SourceError(f"source 'graph': option columns is a list like [source,target,weight], got {columns!r}")
         if not self.existing_path().is_file():
             raise SourceError(f"source 'graph': {self.path} is a folder; name a file in it")
 

@@ -89,6 +89,8 @@ def from_networkx(
         for node in graph
         if declared is None or str(node) in declared
     ]
+    if not ids:
+        raise SourceError(f"{where} holds no nodes")
     nodes = nodes_of(_table(attributes, where), node_options or NodeOptions(), ids=ids)
     options = edge_options or EdgeOptions()
     relation = options.relation_column or "relation"
