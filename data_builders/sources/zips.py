@@ -108,8 +108,8 @@ class ZipSource(Source):
         if member.flag_bits & _ENCRYPTED:
             raise ImageError("encrypted", f"{ref} needs a password: unpack the archive, and give the folder")
         if member.compress_type not in _METHODS:
-            method = zipfile.compressor_names.get(member.compress_type, str(member.compress_type))
-            raise ImageError("unsupported_compression", f"{ref} is packed with {method}: pack it again as a usual ZIP")
+            method = f"method {member.compress_type} of the ZIP format"
+            raise ImageError("unsupported_compression", f"{ref} is packed with {method}: pack it again with Deflate")
         if member.file_size >= BOMB_BYTES and member.file_size > BOMB_RATIO * member.compress_size:
             raise ImageError("too_large", f"{ref} would grow from {member.compress_size} to {member.file_size} bytes")
         try:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 
 from ssl4rl_plugin.core.first_word import PROGRAMS
+from ssl4rl_plugin.training.config_model import ConfigModel
 
 SECTION = "ssl4rl"
 
@@ -126,7 +127,7 @@ def _keys_below(path: Sequence[str]) -> list[str] | None:
     """The keys of a mapping in the section; None where any key may be, or there is no mapping."""
     from ssl4rl_plugin.training.settings import BenchmarkSection, SourceSection, TaskSection
 
-    lists = dict(zip(_LISTS, (TaskSection, BenchmarkSection), strict=True))
+    lists: dict[str, type[ConfigModel]] = dict(zip(_LISTS, (TaskSection, BenchmarkSection), strict=True))
     if len(path) == 1 and path[0] in _LISTS:
         return []  # numbers of entries
     if list(path) == ["source"]:
