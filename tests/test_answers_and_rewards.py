@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
 import time
@@ -177,8 +178,12 @@ def has_one_valid_answer(response: str, fmt_name: str, grader) -> bool:
     return len(values) == 1 and values != {"None"}
 
 
+HOSTILE = 500 * int(os.environ.get("SSL4RL_TEST_SAMPLES", "100"))
+"""50,000 on a push, 250,000 in `make test-full`."""
+
+
 @pytest.mark.slow
-def test_200_000_hostile_strings_through_every_task() -> None:
+def test_hostile_strings_through_every_task() -> None:
     """No exception, values in range, and no reward without one valid answer."""
     rng = random.Random(0)
     tasks = [get_task(name) for name in registry.names()]
@@ -187,7 +192,7 @@ def test_200_000_hostile_strings_through_every_task() -> None:
         grader = task.grader(task.level())
         truths.append((encode_truth(task.name, task.default_level, {}, next(iter(grader.values())), "t:0"), grader))
     paid = 0
-    for number in range(200_000):
+    for number in range(HOSTILE):
         truth, grader = truths[number % len(truths)]
         response = hostile(rng, grader.render(grader.draw(rng)))
         fmt = list(FORMATS)[number % 3]
@@ -196,7 +201,7 @@ def test_200_000_hostile_strings_through_every_task() -> None:
         if result["score"] > 0:
             paid += 1
             assert has_one_valid_answer(response, fmt, grader), response[:200]
-    assert paid > 2000, "the generator must reach the paid branch for the check to mean anything"
+    assert paid > HOSTILE // 100, "the generator must reach the paid branch for the check to mean anything"
 
 
 @settings(max_examples=300, deadline=None)
