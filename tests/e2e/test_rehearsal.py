@@ -105,12 +105,19 @@ def test_lora_through_the_whole_cycle(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("rehearsal 1")
-def test_qwen3_vl_with_packed_rows(tmp_path: Path) -> None:
-    found = rehearsed(tmp_path / "run", "images_qwen3_vl_2b")
+def test_qwen3_vl_with_packed_rows_and_dapo(tmp_path: Path) -> None:
+    found = rehearsed(tmp_path / "run", "images_qwen3_vl_2b", "ssl4rl/algorithm=dapo")
     log = check(found, {f"ssl4rl/{task}" for task in TASKS})
     assert log.setting("actor_rollout_ref.model.use_remove_padding") is True
     assert log.setting("data.image_patch_size") == 16
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["model_type"] == "qwen3_vl"
+    assert log.setting("algorithm.filter_groups.enable") is True
+    for step in (1, 2):
+        rows = [json.loads(line) for line in (tmp_path / "run" / "rollouts" / f"{step}.jsonl").open()]
+        groups: dict[str, set[float]] = {}
+        for row in rows:
+            groups.setdefault(row["gts"], set()).add(row["score"])
+        assert all(len(scores) > 1 for scores in groups.values()), "groups of equal rewards were replaced"
 
 
 @pytest.mark.xdist_group("rehearsal 2")
@@ -136,19 +143,6 @@ def test_sixteen_tiles_and_a_benchmark(tmp_path: Path) -> None:
     found = rehearsed(tmp_path / "run", "mmbench_jigsaw_4x4")
     check(found, {"ssl4rl/jigsaw", *(f"bench/mmbench/{name}" for name in CATEGORY_NAMES)})
     assert max(metric(tmp_path / "run", "prompt_length/max").values()) > 700, "the tiles have their real size"
-
-
-@pytest.mark.xdist_group("rehearsal 1")
-def test_dapo(tmp_path: Path) -> None:
-    found = rehearsed(tmp_path / "run", "images", "ssl4rl/algorithm=dapo")
-    log = check(found, {f"ssl4rl/{task}" for task in TASKS})
-    assert log.setting("algorithm.filter_groups.enable") is True
-    for step in (1, 2):
-        rows = [json.loads(line) for line in (tmp_path / "run" / "rollouts" / f"{step}.jsonl").open()]
-        groups: dict[str, set[float]] = {}
-        for row in rows:
-            groups.setdefault(row["gts"], set()).add(row["score"])
-        assert all(len(scores) > 1 for scores in groups.values()), "groups of equal rewards were replaced"
 
 
 @pytest.mark.xdist_group("rehearsal 2")
