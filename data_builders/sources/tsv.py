@@ -80,8 +80,8 @@ class TsvSource(TableSource):
         for needed in ("index", "image", *named):
             if needed not in columns:
                 raise SourceError(
-                    f"source 'tsv': {place} has no column {needed!r}; its columns are: {', '.join(columns)[:300]}. A list of "
-                    "image files is read by source list"
+                    f"source 'tsv': {place} has no column {needed!r}; its columns are: {', '.join(columns)[:300]}. A list "
+                    "of image files is read by source list"
                 )
         self._columns = columns
         self._index, self._image = columns.index("index"), columns.index("image")
