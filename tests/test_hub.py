@@ -28,12 +28,14 @@ from pictures import photo
 from test_samples_and_dataset import dataset
 
 from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Source, SourceError, load_source
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources import hub_download, hub_layout
 from ssl4rl_plugin.data_builders.sources.download import download
 from ssl4rl_plugin.data_builders.sources.hub import hub_name
+from ssl4rl_plugin.training.source_notes import source_notes
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(Path(sys.executable).with_name("ssl4rl"))
@@ -207,6 +209,10 @@ def test_the_first_batch_of_a_run(hub: Hub, pngs: list[bytes]) -> None:
     source = {**BASE_SECTION["source"], "name": "hf", "path": "org/pets", "options": {"split": "train"}}
     section = {**BASE_SECTION, "source": source, "options": {"side": 56}}
     rows = dataset(section)
+    (note,) = source_notes(load_manifest(rows.settings))
+    assert note == (
+        f"data set org/pets, commit {hub.repos['org/pets'].branches['main']}, config default, licence cc-by-4.0"
+    )
     sent = dict(hub.sent)
     loader = StatefulDataLoader(rows, batch_size=4, num_workers=2, drop_last=True, collate_fn=collate_fn)
     batch = next(iter(loader))

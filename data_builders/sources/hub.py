@@ -252,7 +252,8 @@ def _kept_commit(repo: str, revision: str, reason: str) -> tuple[str, str]:
     except OSError:
         raise SourceError(
             f"source 'hf': there is no folder {repo}, the data set {repo} (revision {revision}) is not in the cache "
-            f"{repo_folder(repo).parent}, and {reason}: index it once with a network, set HF_HOME to a cache that has it, or give a local folder"
+            f"{repo_folder(repo).parent}, and {reason}: index it once with a network, set HF_HOME to a cache that has it, "
+            "or give a local folder"
         ) from None
 
 

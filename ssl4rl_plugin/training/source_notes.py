@@ -19,6 +19,8 @@ def source_notes(loaded: Manifest | GraphManifest | Mixture) -> Iterator[str]:
         if label:
             counts = ", ".join(f"{split} {len(manifest.items(split)):,}" for split in ("train", "val"))
             yield f"{of}{manifest.source.name}, items of kind {manifest.source.kind}: {counts}"
+        if about := manifest.source.about():
+            yield of + ", ".join(f"{key} {value}" for key, value in about.items())
         if manifest.rejected:
             counts = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.rejected.items()))
             yield f"{of}{sum(manifest.rejected.values())} images are left out: {counts}"
