@@ -142,6 +142,15 @@ def test_a_wrong_scale_is_told_with_the_likely_ones(tmp_path: Path, made, scale:
         assert said is not None and "option depth_scale" in said and f"{scale:g} (median" in said, (wrong, said)
 
 
+def test_a_run_warns_when_it_indexes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i in range(3):
+        scene(tmp_path, i, room(i), scale=5000)
+    build_manifest(RgbdSource(tmp_path, depth_scale=5000), tmp_path / "right.parquet")
+    assert "depth" not in caplog.text
+    build_manifest(RgbdSource(tmp_path), tmp_path / "wrong.parquet")
+    assert "neither a room nor a street" in caplog.text and "depth_scale=" in caplog.text
+
+
 def test_the_command_prints_the_depths_and_warns(tmp_path: Path) -> None:
     for i in range(4):
         depth = room(i)

@@ -90,6 +90,8 @@ REFUSED = {
     "an open quote below": ('path,label\nimages/0.jpg,1\nimages/1.jpg,"cat\nimages/2.jpg,dog\n', "never closed"),
     "text": ("hello\nworld\n", "does not look like a list of image files: its first line is 'hello'"),
     "edges of a graph": ("u,v\n1,2\n3,4\n", "--source graph"),
+    "pictures in base64": ("index,image\n1," + "A" * 200_000 + "\n", r"base64 belong into a \.tsv file"),
+    "short ones in base64": ("index,image\n1," + "A" * 5000 + "\n", "too long for a path, perhaps base64 1"),
     "nothing": ("\n\n", "is empty"),
     "only a header": ("path,label\n", "list"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -30,12 +31,15 @@ from ssl4rl_plugin.data.manifest import (
 )
 from ssl4rl_plugin.data.source import Source, SourceError
 from ssl4rl_plugin.data_builders.index.checkpoints import BuildCheckpoints
+from ssl4rl_plugin.data_builders.index.depths import depth_figures
 from ssl4rl_plugin.data_builders.index.groups import SIDES, Groups, IntArray, group_and_split, near_pairs
 from ssl4rl_plugin.data_builders.index.parallel import default_workers
 from ssl4rl_plugin.data_builders.index.records import Listing, Progress, complete, list_records, still_valid
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+logger = logging.getLogger(__name__)
 
 _LISTING_KEY = b"ssl4rl.listing"
 _MEASUREMENT_SETTINGS = ("version", "source", "path", "options", "max_source_pixels")
@@ -52,6 +56,7 @@ def build_manifest(
     max_source_pixels: int = MAX_SOURCE_PIXELS,
     workers: int | None = None,
     progress: bool = False,
+    depth_warning: bool = True,
 ) -> Manifest:
     """Index a source, or update its manifest. An update reads only what changed.
 
@@ -81,6 +86,7 @@ def build_manifest(
         workers: number of pictures measured at a time; None for one per available core, at most 8. Workers are threads,
             and processes if the work takes long. 1 stays in the caller's thread.
         progress: show a progress bar for work of more than a second.
+        depth_warning: warn if the depths of a new or changed RGB-D manifest are neither those of a room nor of a street.
 
     Raises:
         SourceError: no picture is usable (the message counts the reasons), `out` is something else, or a split is
@@ -133,7 +139,11 @@ def build_manifest(
     if not (current and _equal(previous, _rows(measured, row_of, groups))):
         _write(target, metadata, _rows(measured, row_of, groups))
     checkpoints.clear()
-    return Manifest(target, source)
+    manifest = Manifest(target, source)
+    figures = depth_figures(manifest) if depth_warning and source.kind == "rgbd" else None
+    if figures and (warning := figures.warning(source.options.get("depth_scale"))):
+        logger.warning("%s: %s: %s", source.path or source.name, figures, warning)
+    return manifest
 
 
 def _measurements_of(previous: pa.Table | None) -> pa.Table:

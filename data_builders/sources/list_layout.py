@@ -23,6 +23,9 @@ PATH, CELL = "path", "label"
 DELIMITERS = ("\t", ",", ";", "|")
 """Characters between columns, in the order in which they are tried."""
 
+LONGEST_CELL = 100_000
+"""Characters. The module `csv` refuses a cell from 131,072 on."""
+
 _ENDINGS = tuple(ending.decode() for ending in IMAGES)
 _NAMES = re.compile(
     r"(?:full|rel|relative|abs|absolute|local)?_?paths?|f_?names?|(?:image|img|picture|photo|file) ?index|(?:image|img)_?id|"
@@ -72,6 +75,11 @@ def layout_of(lines: Sequence[str], delimiter: str | None, wanted: Sequence[str]
         raise ValueError(f"can be read as {shown}: choose one with the option delimiter")
     if tables:
         return tables[0]
+    if any(len(text) > LONGEST_CELL for text in texts):
+        raise ValueError(
+            f"has a line of more than {LONGEST_CELL:,} characters: pictures in base64 belong into a .tsv file (source tsv) "
+            "or parquet"
+        )
     open_quote = next((text for text in texts if text.count('"') % 2), None)
     quote = f", and {open_quote[:100]!r} has a quote that does not close" if open_quote else ""
     raise ValueError(f"does not look like a list of image files: its first line is {texts[0][:100]!r}{quote}")

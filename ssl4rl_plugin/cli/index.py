@@ -70,7 +70,7 @@ def run_index(
         return
     manifest = build_manifest(
         opened, out, val_fraction=val_fraction, seed=seed, workers=workers,
-        progress=console.is_terminal,
+        progress=console.is_terminal, depth_warning=False,  # `_show` prints it, also where nothing has changed
     )  # fmt: skip
     found = summary(manifest)
     if as_json:
