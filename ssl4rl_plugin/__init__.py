@@ -1,6 +1,6 @@
 """Self-supervised pretext tasks as verifiable rewards for reinforcement learning: a plugin for verl.
 
-Keep this module light: torch and verl load it in every process (see `plugin` and `cpu.torchvision_ops`).
+Keep this module light: verl loads it in every process (see `plugin`).
 """
 
 import importlib

@@ -164,6 +164,7 @@ class FakeEnvironment:
         self.calls: list[tuple[str, ...]] = []
         monkeypatch.setattr(setup, "_version", self.versions.get)
         monkeypatch.setattr(setup, "_pip", self.pip)
+        monkeypatch.setattr(setup, "_has_ops", lambda: "vllm" in self.versions)
         monkeypatch.setattr(setup.metadata, "files", lambda name: [metadata.PackagePath(file) for file in files])
 
     def pip(self, *arguments: str) -> None:
@@ -206,10 +207,11 @@ def test_setup_refuses_beside_a_real_vllm(monkeypatch, capsys):
     assert not environment.calls
 
 
-def test_the_wheel_is_metadata_only(tmp_path):
+def test_the_wheel_holds_metadata_and_the_module_for_torch(tmp_path):
     path = setup.write_wheel(tmp_path, "0.27.0+cpu")
     with zipfile.ZipFile(path) as wheel:
-        assert all(name.startswith("vllm-0.27.0+cpu.dist-info/") for name in wheel.namelist())
+        others = [name for name in wheel.namelist() if not name.startswith("vllm-0.27.0+cpu.dist-info/")]
+        assert others == ["_ssl4rl_torchvision_ops.py"]
         assert "Version: 0.27.0+cpu\n" in wheel.read("vllm-0.27.0+cpu.dist-info/METADATA").decode()
     assert [found.version for found in metadata.distributions(path=[str(path)])] == ["0.27.0+cpu"]
 

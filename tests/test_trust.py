@@ -279,3 +279,20 @@ def test_a_wrong_setting_of_the_reward_stops_the_run_at_its_start(name: str, val
         return check_reward(config, "think_answer")
     with pytest.raises(PreflightError, match=f"{key}.{name} must"):
         check_reward(config, "think_answer")
+
+
+def test_doctor_names_the_files_that_python_m_would_run(tmp_path: Path) -> None:
+    """`python -m verl.trainer.main_ppo` is the user's own command, and Python puts the current folder first."""
+    from ssl4rl_plugin.cli.checks import check_folder
+
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "my_tasks.py").write_text("")
+    assert check_folder(tmp_path).status == "ok"
+    for path in ("json.py", "torch/__init__.py", "hydra_plugins/evil.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("")
+    found = check_folder(tmp_path)
+    assert (
+        found.status == "warn" and "json.py, torch, hydra_plugins" in found.detail and "another folder" in found.remedy
+    )
+    assert check_folder(Path(__file__).parents[1]).status == "ok", "the checkout holds the package itself"

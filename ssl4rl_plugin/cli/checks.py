@@ -5,6 +5,7 @@ Checks that need torch, verl or vLLM run in separate processes, side by side. A 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -84,6 +85,7 @@ def run_checks(model: str | None = None) -> list[Check]:
         *checks,
         check_entries("tasks", task_entries()),
         check_entries("sources", source_entries()),
+        check_folder(Path.cwd()),
         check_cores(cores()),
         check_shared_memory(Path("/dev/shm")),
         check_disk(Path.cwd(), "disk for checkpoints", 20),
@@ -302,6 +304,31 @@ def check_entries(kind: str, entries: Iterable[dict[str, Any]]) -> Check:
     if not entries:
         return Check(kind, "fail", "none registered", REINSTALL)
     return Check(kind, "ok", ", ".join(entry["name"] for entry in entries))
+
+
+def check_folder(folder: Path) -> Check:
+    """Nothing in the current folder has the name of a module: `python -m` and Ray's workers look there first."""
+    files = [*folder.glob("*.py"), *(path.parent for path in folder.glob("*/__init__.py"))]
+    shadowing = sorted(path.name for path in files if _is_installed(path.stem, folder))
+    shadowing += ["hydra_plugins"] if (folder / "hydra_plugins").is_dir() else []
+    if not shadowing:
+        return Check("current folder", "ok", str(folder))
+    shown = ", ".join(shadowing[:5]) + (f" and {len(shadowing) - 5} more" if len(shadowing) > 5 else "")
+    detail = (
+        f"{folder} holds {shown}: `python -m verl.trainer.main_ppo`, started here, runs them instead of the real ones"
+    )
+    return Check("current folder", "warn", detail, "start the training from another folder")
+
+
+def _is_installed(name: str, folder: Path) -> bool:
+    """Whether a module of that name is found outside of the folder. Imports nothing."""
+    try:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    return spec.origin is None or folder not in Path(spec.origin).parents
 
 
 def check_cores(count: int) -> Check:

@@ -1,7 +1,7 @@
 """One line on stderr early in a run, before verl's imports and checks, which take 6 to 20 s.
 
-torch loads this package at the end of `import torch` (entry-point group `torch.backends`), verl at the end of `import
-verl`. Both call `say`. Keep this module light: it is imported in every process.
+verl loads this package at the end of `import verl`, and calls `say`. Where `cpu.setup` has run, torch calls it before, at
+the end of `import torch`. Keep this module light: it is imported in every process.
 """
 
 from __future__ import annotations

@@ -6,5 +6,5 @@ vllm_worker     the extension of vLLM's worker that receives the actor's weights
 torchvision_ops lets the torchvision wheel from PyPI import next to a CPU build of torch
 setup           `python -m ssl4rl_plugin.cpu.setup` finishes an installation in ways that pip cannot express
 
-Keep this module empty of imports: `import torch` loads it.
+Keep this module empty of imports: `import verl` loads it.
 """

