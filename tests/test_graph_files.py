@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections import Counter
@@ -23,6 +24,7 @@ from ssl4rl_plugin.data.graphs import GraphManifest, GraphSource
 from ssl4rl_plugin.data.source import SourceError, load_source
 from ssl4rl_plugin.graphs.divide import divide
 from ssl4rl_plugin.tasks import get_task
+from ssl4rl_plugin.training.source_notes import source_notes
 
 DOCS = Path(__file__).parents[1] / "docs" / "graph_files.md"
 
@@ -137,6 +139,7 @@ def test_the_summary_is_one_line_and_survives_the_cache(tmp_path: Path, monkeypa
                      "too few fields 1", "unknown ends 1", "nodes: colour", "header u v w", "delimiter comma"):  # fmt: skip
             assert part in line, (part, line)
         assert json.loads(json.dumps(manifest.facts()))["lines_used"] == 40
+        assert list(source_notes(manifest)) == [line]  # what the check before a run prints
 
 
 def test_index_and_preview_print_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +164,14 @@ def test_index_and_preview_print_the_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert "20 nodes; 20 edges from 20 lines" in CliRunner().invoke(app, preview).stderr
     as_json = CliRunner().invoke(app, ["index", "graph", "--path", str(tmp_path / "e.tsv"), "--json"])
     assert json.loads(as_json.output)["relations"] == ["links"]
+
+
+def test_a_gzipped_file_expands_by_a_bounded_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("e.csv.gz", gzip.compress(b"a,b\nb,c\nc,a\n" * 50_000))
+    assert read(tmp_path, case).reading.lines_used == 150_000
+    monkeypatch.setattr("ssl4rl_plugin.data_builders.sources.graph_text.EXPANDED", 2**18)
+    with pytest.raises(SourceError, match="expands to more than"):
+        read(tmp_path, case)
 
 
 def test_json_of_users(tmp_path: Path) -> None:

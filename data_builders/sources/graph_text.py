@@ -28,6 +28,10 @@ SAMPLE = 1000
 """Lines that the sniffer looks at."""
 LONGEST = 2**24
 """Most characters of a line, and of a record with line breaks in quotes."""
+EXPANDED = 2**30
+"""Bytes up to which a gzipped file may expand by any factor."""
+RATIO = 200
+"""Largest factor by which a larger gzipped file may expand. Lists of edges expand by 3 to 20."""
 JOINED = 10_000
 """Most lines of a record with line breaks in quotes."""
 CONSISTENT = 0.8
@@ -227,6 +231,10 @@ def lines_of(path: Path, encoding: str | None = None) -> Iterator[str]:
                     if not line.endswith("\n") and len(line) >= LONGEST:
                         raise SourceError(
                             f"{path}, line {number} has more than {LONGEST:,} characters: no table of text"
+                        )
+                    if packed and number % 4096 == 0 and plain.tell() > max(EXPANDED, RATIO * path.stat().st_size):
+                        raise SourceError(
+                            f"{path} expands to more than {plain.tell():,} bytes: unpack it, if that is meant"
                         )
                     line = line.removesuffix("\n")
                     yield line.removeprefix("\ufeff") if number == 1 else line
