@@ -230,6 +230,14 @@ def test_every_source_with_paths_has_root(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(ImageError, match=f"option root={blobs}"):
         ParquetSource(tmp_path / "t").read(ref)
     assert ParquetSource(tmp_path / "t", root=blobs).read(ref)[:2] == b"\xff\xd8"
+    import datasets
+
+    # With the paths in the table, as `cast_column` leaves them before the data set is saved.
+    table = datasets.Dataset.from_dict({"image_path": [f"{blobs}/{i}.jpg" for i in range(2)]})
+    table.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ImageError, match=f"option root={blobs}"):
+        load_source("hf", tmp_path / "saved").read("all#0/image_path")
+    assert load_source("hf", tmp_path / "saved", root=blobs).read("all#0/image_path")[:2] == b"\xff\xd8"
     pair = rgbd(1)
     pair.image.save(f"{blobs}/rgb.png")
     np.save(f"{blobs}/rgb.npy", pair.depth)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ssl4rl_plugin.data.files import allowed_folders
 from ssl4rl_plugin.data.source import Record, Source, SourceError
 from ssl4rl_plugin.data_builders.sources.hub import hub_files, hub_name, name_or_path
 from ssl4rl_plugin.data_builders.sources.hub_layout import DataFiles, local_files
@@ -31,6 +32,7 @@ class HfSource(TableSource):
         config: name of the configuration; None for the only one or the default.
         split: the split, or a list of splits, to read; None for all.
         revision: branch, tag or commit of a data set of the Hub; None for `main`.
+        root: folders outside that paths of pictures in tables may lead to: a path or a list.
     """
 
     name: ClassVar[str] = "hf"
@@ -54,9 +56,12 @@ class HfSource(TableSource):
         config: str | None = None,
         split: str | Sequence[str] | None = None,
         revision: str | None = None,
+        root: str | Sequence[str] | None = None,
     ) -> None:
         columns = [columns] if isinstance(columns, str) else columns and list(columns)
         options: dict[str, Any] = {"columns": columns, "split_column": split_column, "use_splits": use_splits}
+        if allowed := allowed_folders(self.name, root):  # left out where it is not given, as in `ArrowSource`
+            options["root"] = allowed
         super().__init__(path, **options)
         self._reading = options
         self._reader: Source | None = None

@@ -25,7 +25,11 @@ LFS_POINTER = b"version https://git-lfs"
 
 
 def reader_of(
-    files: DataFiles, columns: Sequence[str] | None, split_column: str | None, use_splits: bool | None
+    files: DataFiles,
+    columns: Sequence[str] | None,
+    split_column: str | None,
+    use_splits: bool | None,
+    root: Sequence[str] | None = None,
 ) -> Source:
     """The source that reads the files. Its refs begin with a file's path in the data set.
 
@@ -34,10 +38,10 @@ def reader_of(
     _check_fetched(files)
     if files.kind in ("parquet", "arrow"):
         if files.kind == "parquet":
-            return ParquetFiles(files, columns, split_column, use_splits)
-        return SavedSource(files.root, columns, split_column, use_splits, files.splits)
-    for option, value in (("columns", columns), ("split_column", split_column)):
-        if value is not None and (files.kind != "webdataset" or option == "split_column"):
+            return ParquetFiles(files, columns, split_column, use_splits, root)
+        return SavedSource(files.root, columns, split_column, use_splits, files.splits, root)
+    for option, value in (("columns", columns), ("split_column", split_column), ("root", root)):
+        if value is not None and (files.kind != "webdataset" or option != "columns"):
             raise SourceError(
                 f"source 'hf': {files.repo or files.folder} holds {files.kind} files, not tables: leave out the option "
                 f"{option}"
@@ -62,10 +66,15 @@ class ParquetFiles(ParquetSource):
     name: ClassVar[str] = "hf"
 
     def __init__(
-        self, files: DataFiles, columns: Sequence[str] | None, split_column: str | None, use_splits: bool | None
+        self,
+        files: DataFiles,
+        columns: Sequence[str] | None,
+        split_column: str | None,
+        use_splits: bool | None,
+        root: Sequence[str] | None,
     ) -> None:
         self._data = files
-        super().__init__(files.root, columns, split_column, use_splits)
+        super().__init__(files.root, columns, split_column, use_splits, root)
 
     def _open(self, place: Path) -> None:
         named = [(part_name(os.fsencode(p)), p, split) for split, paths in self._data.splits.items() for p in paths]

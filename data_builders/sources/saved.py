@@ -24,7 +24,7 @@ class SavedSource(ArrowSource):
 
     Args:
         path: the folder.
-        columns, split_column, use_splits: see `ArrowSource`.
+        columns, split_column, use_splits, root: see `ArrowSource`.
         files: single Arrow files below the folder instead, by split. The parts are then the files.
     """
 
@@ -44,11 +44,12 @@ class SavedSource(ArrowSource):
         split_column: str | None = None,
         use_splits: bool | None = None,
         files: Mapping[str, Sequence[str]] | None = None,
+        root: Sequence[str] | None = None,
     ) -> None:
         self._files = None if files is None else {
             part_name(name.encode()): (name, split) for split, names in files.items() for name in names
         }  # fmt: skip
-        super().__init__(path, columns, split_column, use_splits)
+        super().__init__(path, columns, split_column, use_splits, root)
 
     def _open(self, place: Path) -> None:
         if self._files is None and not is_saved(place):
