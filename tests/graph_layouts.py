@@ -263,7 +263,8 @@ CASES: dict[str, list[Case]] = {
     ],
     "bad lines": [
         Case("e.csv", "1,2\n2\n2,3\n,3\n3,4,5,6\n3,4\n1,\n1,2\n2,3\n", nodes=NODES,
-             check=lambda g: g.reading.refused == {"too few fields": 1, "too many fields": 1, "an empty end": 2}),
+             check=lambda g: g.reading.refused == {"too few fields": 1, "too many fields": 1, "an empty end": 2}
+             and "first an empty end in line 4" in g.reading.found),
         Case("e.csv", "1,2\n2,3\n3,4\n4,9\n", nodes=NODES, check=lambda g: g.counted == {"unknown_ends": 1}),
         Case("e.csv", "1,2\n,3\n2,\n,4\n3,4\n", refused=r"3 of 5 lines.*an empty end \(first: line 2\)", nodes=NODES),
     ],

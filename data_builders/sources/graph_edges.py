@@ -348,6 +348,7 @@ class _EdgeReader:
             refuse(kind.rows_where(lambda value: not value.strip()), "an empty relation")
         used = int(kept.sum())
         check_refused(refused, used, table.where)
+        self.found += refused.places()
         if not used:
             raise SourceError(f"{table.where} has no edges: there is nothing to ask about")
         names, (sources, targets) = self._joined([start, end], kept)

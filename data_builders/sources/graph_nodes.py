@@ -249,6 +249,7 @@ def _ids(
         table.refused.add("an empty id", int(table.lines[int(empty.argmax())]), int(empty.sum()))
         table = table.only(~empty)
     check_refused(table.refused, len(table), table.where)
+    nodes.found += table.refused.places()
     ids = table.columns[place].strings()
     if len(set(ids)) < len(ids):
         twice = next(node for node, count in Counter(ids).items() if count > 1)

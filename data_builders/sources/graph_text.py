@@ -209,6 +209,10 @@ class Refused:
             self.counts[reason] += count
             self.first.setdefault(reason, line)
 
+    def places(self) -> list[str]:
+        """`first too few fields in line 7` for each reason."""
+        return [f"first {reason} in line {line}" for reason, line in self.first.items()]
+
     def told(self) -> str:
         """`3 lines with too few fields (first: line 7)` for each reason."""
         return ", ".join(f"{count} with {reason} (first: line {self.first[reason]})" for reason, count in
