@@ -486,6 +486,27 @@ def test_a_file_that_unpacks_to_more_than_it_holds(tmp_path: Path, monkeypatch: 
 # ------------------------------------------------------------------------------------------------ types and files
 
 
+class Makes:
+    """What it is when it is unpickled."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_of_a_declared_size_are_refused(tmp_path: Path, zipped: bool) -> None:
+    for value, message in (
+        (Makes(torch.Tensor, 10**9), r"a tensor in it takes 3\.7 GiB"), (Makes(bytearray, 10**13), "type bytearray"),
+        (Makes(np.ndarray, (10**9,)), "array made by its class"), ([[Makes(torch.Tensor, 10**9)]], r"takes 3\.7 GiB"),
+    ):  # fmt: skip
+        torch.save(paper(extra=value), tmp_path / "g.pt", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(SourceError, match=message):
+            read(tmp_path / "g.pt")
+
+
 class Own:
     """A class of the user's."""
 

@@ -78,6 +78,9 @@ class PlainArray(np.ndarray):
 class _ArrayName:
     """What the name `numpy.ndarray` stands for in a pickle: a word in the arguments of `_reconstruct`."""
 
+    def __new__(cls, *arguments: Any) -> _ArrayName:
+        raise Refused("an array made by its class")  # of any size, with whatever the memory holds
+
 
 class PlainFields:
     """Stands for an object whose state is a dict, for example a sparse matrix. Only the state is kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,11 +24,16 @@ _REMEDIES = (
     (r"hetero", "a graph with several types of nodes; save one of them, or the result of its `to_homogeneous()` with texts"),
     (r"Sparse|scipy", "a sparse adjacency or matrix; save edge_index as a tensor of shape (2, edges), for example "
      "`torch.stack(adj.coo()[:2])`"),
+    (r"bytearray", "bytes of any declared size; save them as a tensor"),
     (r"pandas", "a table; save its columns as lists, for example `frame['text'].tolist()`"),
     (r"pathlib", "a path; save it as text, `str(path)`"),
     (r"dgl", "a graph of DGL; save `torch.stack(graph.edges())` as edge_index, and the texts as a list"),
     (r"networkx", "a graph of networkx; save it as GraphML, or its edges as a tensor"),
 )  # fmt: skip
+
+
+_NAMES = re.compile(rb"c([A-Za-z_][A-Za-z0-9_.]{0,80})\n([A-Za-z_][A-Za-z0-9_]{0,80})\n")
+"""Names of classes and functions in a pickle as torch writes them."""
 
 
 class _Named:
@@ -48,7 +54,7 @@ def load_tensors(path: Path) -> Mapping[str, Any]:
 
     import torch
 
-    _check_kind(path)
+    size = _checked_size(path)
     data = type("Data", (PlainFields,), {})
     store = type("Storage", (PlainFields,), {})
     names = {
@@ -66,6 +72,7 @@ def load_tensors(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # damaged files raise nearly anything
         what = str(error).partition("\n")[0][:200]
         raise SourceError(f"{path} cannot be read as a file of torch.save: {type(error).__name__}: {what}") from error
+    _check_held(content, size, path)
     return _one_graph(content, data, path)
 
 
@@ -84,8 +91,8 @@ def _only_allowed(names: Mapping[str, Any]) -> Iterator[None]:
         torch.serialization.add_safe_globals(before)
 
 
-def _check_kind(path: Path) -> None:
-    """Raise SourceError if a file's first bytes or its zip directory show that it is no `.pt` file that fits in memory."""
+def _checked_size(path: Path) -> int:
+    """Bytes in a file, unpacked. Raises SourceError if it is no `.pt` file, or unpacks or expands to more than it holds."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(16)
@@ -97,10 +104,53 @@ def _check_kind(path: Path) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
                 declared = sum(entry.file_size for entry in archive.infolist())
+                if declared > size + LARGEST:  # torch.save does not compress
+                    raise SourceError(
+                        f"{path} has {shown_bytes(size)} and unpacks to {shown_bytes(declared)}: it is not read"
+                    )
+                pickles = [archive.read(entry) for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise SourceError(f"{path} is a damaged or incomplete zip file ({error}): copy or save it again") from error
-        if declared > size + LARGEST:  # torch.save does not compress
-            raise SourceError(f"{path} has {shown_bytes(size)} and unpacks to {shown_bytes(declared)}: it is not read")
+        size = declared
+        _check_names(b"\n".join(pickles), path)
+    else:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _check_names(content, path)
+    return size
+
+
+def _check_names(content: bytes | mmap.mmap, path: Path) -> None:
+    """Raise SourceError if a pickle makes a bytearray, which torch allows with any number as its size."""
+    if content.find(b"bytearray\n") < 0:
+        return
+    names = [b".".join(name).decode() for name in _NAMES.findall(content)]
+    if "builtins.bytearray" in names or "__builtin__.bytearray" in names:
+        # Tables of pandas hold some: then their type says more.
+        known = ("torch", "collections", "builtins", "__builtin__", "_codecs", "numpy", "scipy", "torch_geometric")
+        name = next((name for name in names if name.partition(".")[0] not in known), "bytearray")
+        raise SourceError(f"{path} {_of_type(name)}")
+
+
+def _check_held(content: Any, size: int, path: Path) -> None:
+    """Raise SourceError if a tensor takes more memory than the whole file: made by its size, not from the file."""
+    seen: set[int] = set()
+    left = [content]
+    while left:
+        part = left.pop()
+        if isinstance(part, str) or id(part) in seen:
+            continue
+        if isinstance(part, Mapping | PlainFields):
+            seen.add(id(part))
+            left += (part.fields if isinstance(part, PlainFields) else part).values()
+        elif isinstance(part, list | tuple | set):
+            seen.add(id(part))
+            left += part
+        elif is_tensor(part) and "strided" in str(part.layout) and part.device.type == "cpu" and not part.is_nested:
+            held = part.untyped_storage().nbytes()
+            if held > size:
+                raise SourceError(
+                    f"{path} has {shown_bytes(size)}, and a tensor in it takes {shown_bytes(held)}: not read"
+                )
 
 
 def _refusal(error: Exception) -> str:
@@ -110,18 +160,23 @@ def _refusal(error: Exception) -> str:
     name = found[1] if found else ""
     if isinstance(error, Refused):
         return f"holds {text}, which is not read: save tensors, or NumPy arrays of numbers or strings"
-    remedy = next((told for pattern, told in _REMEDIES if re.search(pattern, name)), None)
     if name:
-        return (
-            f"holds a pickled object of type {name}, which could run code and is not read"
-            f"{f' ({remedy})' if remedy else ''}: with torch.save, save a dict of tensors, lists and strings, or a "
-            "torch_geometric `Data` of them"
-        )
+        return _of_type(name)
     if "operand" in text:
-        return "cannot be read: torch.save has not written it, or it is damaged"
+        return "cannot be read: torch.save with its default protocol has not written it, or it is damaged"
     return (
         "holds a pickled object, which could run code and is not read: with torch.save, save a dict of tensors, lists and "
         "strings, or a torch_geometric `Data` of them"
+    )
+
+
+def _of_type(name: str) -> str:
+    """That an object of a type is not read, and the remedy."""
+    remedy = next((told for pattern, told in _REMEDIES if re.search(pattern, name)), None)
+    return (
+        f"holds a pickled object of type {name}, which could run code and is not read"
+        f"{f' ({remedy})' if remedy else ''}: with torch.save, save a dict of tensors, lists and strings, or a "
+        "torch_geometric `Data` of them"
     )
 
 
