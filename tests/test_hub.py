@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from huggingface_hub import constants
 from pictures import photo
 from test_samples_and_dataset import dataset
 
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.manifest import Manifest
@@ -35,6 +38,7 @@ from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources import hub_download, hub_layout
 from ssl4rl_plugin.data_builders.sources.download import download
 from ssl4rl_plugin.data_builders.sources.hub import hub_name
+from ssl4rl_plugin.data_builders.sources.hub_errors import explained
 from ssl4rl_plugin.training.source_notes import source_notes
 
 ROOT = Path(__file__).parent.parent
@@ -390,6 +394,20 @@ def test_a_card_names_only_files_of_its_data_set(hub: Hub, pngs: list[bytes], tm
         load_source("mmbench", "lmms-lab/MMBench")
 
 
+@pytest.mark.parametrize("use", ["license: *a11", "configs: [{config_name: x, data_files: *a11}]"])
+def test_a_card_that_would_grow_is_refused(hub: Hub, pngs: list[bytes], tmp_path: Path, use: str) -> None:
+    """Aliases of aliases: a few hundred bytes that stand for 9^12 values, which a message would write out."""
+    layers = "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    bomb = f"a0: &a0 [{','.join('x' * 9)}]\n{layers}{use}\n"
+    hub.add("org/bomb", {"README.md": f"---\n{bomb}---\n".encode(), "a.png": pngs[0]})
+    hub.add("org/bomb2", {".huggingface.yaml": bomb.encode(), "README.md": CARD, "a.png": pngs[0]})
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone/README.md").write_text(f"---\n{bomb}---\n")
+    for path in ("org/bomb", "org/bomb2", tmp_path / "clone"):
+        with pytest.raises(UserError, match="stands for more than"):
+            load_source("hf", path)
+
+
 # ---------------------------------------------------------------------------------------------------- one sentence each
 
 
@@ -608,10 +626,15 @@ def test_progress_of_xet_downloads() -> None:
 
 
 def test_a_full_disk(hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the download, and in the middle of it, when another program has filled the disk."""
     hub.add("org/pets", pets(pngs))
-    monkeypatch.setattr(hub_download.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    assert "3 files of org/pets have" in (said := refused(hub, "org/pets")) and "set HF_HOME" in said
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+        assert "3 files of org/pets have" in (said := refused(hub, "org/pets")) and "set HF_HOME" in said
+    assert fetched(hub) == []
+    for number, message in ((errno.ENOSPC, "finished files are kept"), (errno.EROFS, "a folder that you may write")):
+        with pytest.raises(SourceError, match=message), explained("org/pets", "main"):
+            raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.slow

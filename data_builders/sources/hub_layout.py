@@ -8,10 +8,12 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path
 
+from ssl4rl_plugin.core.plain_yaml import check_yaml
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.data_builders.sources.arrow import picture_columns, shown_columns
 from ssl4rl_plugin.data_builders.sources.hub_errors import explained
@@ -20,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 CARD = "README.md"
 """The data set's card."""
+SETTINGS = ".huggingface.yaml"
+"""Settings beside the card that `datasets` also reads."""
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps its own conversion of a public data set to parquet."""
 FOOTER = 2**20
@@ -91,6 +95,7 @@ def repo_folder(repo: str) -> Path:
 def local_files(folder: Path, config: str | None) -> DataFiles:
     """The data files of a local folder in the Hub's layout. Raises SourceError."""
     with explained(str(folder)):
+        _check_yaml_of(folder / CARD, folder / SETTINGS)
         found = _resolve(str(folder), config, None, f"{folder}/")
         return replace(found, folder=str(folder), licence=_licence(folder / CARD))
 
@@ -108,7 +113,10 @@ def files_on_hub(repo: str, commit: str, config: str | None) -> DataFiles:
         if converted := _converted(names, repo, config):
             return replace(converted, repo=repo, commit=commit)
     else:
+        _check_yaml_of(Path(card))
         licence = _licence(Path(card))
+    with suppress(EntryNotFoundError):
+        _check_yaml_of(Path(hf_hub_download(repo, SETTINGS, repo_type="dataset", revision=commit)))
     found = _resolve(repo, config, commit, f"hf://datasets/{repo}@{commit}/")
     return replace(found, repo=repo, commit=commit, licence=licence)
 
@@ -122,6 +130,7 @@ def files_in_cache(repo: str, commit: str, config: str | None, reason: str) -> D
             f"source 'hf': commit {commit} of {repo} is not in the cache {repo_folder(repo)}, and {reason}: index it once "
             "with a network, or copy the cache"
         )
+    _check_yaml_of(snapshot / CARD, snapshot / SETTINGS)
     names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
     found = _converted(names, repo, config) or _resolve(str(snapshot), config, None, f"{snapshot}/")
     files = replace(found, repo=repo, commit=commit, licence=_licence(snapshot / CARD))
@@ -285,6 +294,16 @@ def _converted(names: Sequence[str], repo: str, config: str | None) -> DataFiles
             logger.warning("source 'hf': the Hub converted only the first part of the split %s of %s", split, repo)
         splits[split] = tuple(files)
     return DataFiles(None, None, chosen, "parquet", splits)
+
+
+def _check_yaml_of(*files: Path) -> None:
+    """Raise UserError for a card whose YAML would grow without bounds. `datasets` and messages write its values out."""
+    for file in files:
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            head = text.lstrip().removeprefix("---").partition("\n---")[0] if file.name == CARD else text
+            if "&" in head and "*" in head:  # without aliases nothing grows, and cards with many classes are long
+                check_yaml(head, file)
 
 
 def _licence(card: Path) -> str | None:
