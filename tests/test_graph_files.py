@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 from graph_layouts import CASES, NODES, PLAIN, Case, edges, labels, read, texts
@@ -162,6 +163,8 @@ def test_index_and_preview_print_the_line(tmp_path: Path, monkeypatch: pytest.Mo
         str(tmp_path / "p.html"),
     ]
     assert "20 nodes; 20 edges from 20 lines" in CliRunner().invoke(app, preview).stderr
+    nx.write_gexf(nx.cycle_graph(["ann", "bob", "cy", "di"]), tmp_path / "g.gexf")  # chosen by its ending
+    assert "4 nodes; 4 edges" in CliRunner().invoke(app, ["index", str(tmp_path / "g.gexf")]).output
     as_json = CliRunner().invoke(app, ["index", "graph", "--path", str(tmp_path / "e.tsv"), "--json"])
     assert json.loads(as_json.output)["relations"] == ["links"]
 

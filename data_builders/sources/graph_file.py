@@ -69,10 +69,11 @@ class GraphFileSource(GraphSource):
     summary: ClassVar[str] = "a graph with texts: saved tensors, tables of edges and nodes, triples, networkx files"
     schema: ClassVar[str] = (
         ".pt with edge_index, raw_texts, optionally y, label_name, masks (no code in it is run); CSV, TSV, parquet "
-        "or JSON edges with a node table (option nodes); triples; GML, GraphML, GEXF, node-link JSON"
+        "or JSON edges with a node table (option nodes); triples; Matrix Market, GML, GraphML, GEXF, Pajek, node-link JSON"
     )
     licence: ClassVar[str] = "that of your files"
     where: ClassVar[str] = "your own files"
+    endings: ClassVar[tuple[str, ...]] = (".pt", ".pth", *ENDINGS, ".mtx", ".edges", ".edgelist")
 
     def __init__(
         self,
