@@ -37,6 +37,17 @@ WRONG = {
     "recipe=imags": "no recipe 'imags': did you mean images?",
     "recipe=mmbench_rotatoin": "did you mean mmbench_rotation?",
 }
+OPTIONS = [
+    (["ssl4rl.source.options.root=/x"], "write +ssl4rl.source.options.root=/x"),
+    (
+        ["ssl4rl.source.name=zip", "+ssl4rl.source.options.use_split=true"],
+        "did you mean ssl4rl.source.options.use_splits=true?",
+    ),
+    (["ssl4rl/source=rgbd", "+ssl4rl.source.options.qqq=1"], "has no option qqq; known: depth_scale, max_depth, root"),
+    (["ssl4rl.source.options.questions=20"], None),  # some recipes have this key
+    (["ssl4rl.source.name=gone", "+ssl4rl.source.options.x=1"], None),  # the source itself is refused later
+    (["ssl4rl.source.name=rgbd", "+ssl4rl.source.options.depth_scale=5000"], None),
+]
 RIGHT = [
     "ssl4rl.source.path=/x", "+ssl4rl.source.options.root=/x", "ssl4rl.tasks=[rotation]", "ssl4rl/task=jigsaw",
     "recipe=mmbench_rotation", "ssl4rl/source=mmbench", "ssl4rl/benchmark=mmbench", "ssl4rl.source=null", "plugin=ssl4rl",
@@ -50,6 +61,12 @@ RIGHT = [
 def test_what_was_meant_is_named(override: str) -> None:
     (hint,) = hints([override], known_configs())
     assert hint.startswith(f"{override}: ") and WRONG[override] in hint
+
+
+@pytest.mark.parametrize(("arguments", "expected"), OPTIONS)
+def test_options_of_sources(arguments: list[str], expected: str | None) -> None:
+    found = hints(arguments, known_configs())
+    assert (expected in found[0] and len(found) == 1) if expected else not found, found
 
 
 def test_right_overrides_are_left_alone() -> None:

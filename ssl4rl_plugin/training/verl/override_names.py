@@ -7,9 +7,14 @@ composes the config. Overrides of verl's own keys are left to Hydra.
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+import yaml
 
 from ssl4rl_plugin.core.first_word import PROGRAMS
 from ssl4rl_plugin.training.config_model import ConfigModel
@@ -63,7 +68,7 @@ def hints(arguments: Iterable[str], configs: Collection[str]) -> list[str]:
         if group in ("recipe", "/recipe") or "/" in group:
             hint = _group_hint(group.strip("/"), value, configs, own)
         else:
-            hint = _key_hint(key, value, configs)
+            hint = _key_hint(key, value, configs) or _option_hint(key, value, match["sign"], arguments, own)
         if hint:
             found.append(f"{word}: {hint}")
     return found
@@ -115,6 +120,57 @@ def _key_hint(key: str, value: str, configs: Collection[str]) -> str | None:
         way = f"ssl4rl/source={value}, or ssl4rl.source.name={value}" if name else f"ssl4rl.source.path={value}"
         return f"ssl4rl.source is a mapping: write {way}"
     return None
+
+
+def _option_hint(key: str, value: str, sign: str | None, arguments: Sequence[str], own: bool) -> str | None:
+    """What is wrong with `ssl4rl.source.options.NAME`: the source has no such option, or a new key needs a plus."""
+    if not key.startswith(f"{SECTION}.source.options."):
+        return None
+    option = key.split(".")[3]
+    named = [word for word in arguments if re.fullmatch(r"(\+|\+\+)?ssl4rl(\.source\.name|/source)=\w+", word)]
+    if named and (accepted := _options_of(named[-1].partition("=")[2])) is not None and option not in accepted:
+        close = _alike(option, accepted)
+        meant = close and f"{SECTION}.source.options.{close}"
+        return f"the source has no option {option}{_meant(meant, f'={value}', accepted)}"
+    if sign is None and not own and option not in _declared_options():
+        return f"the recipe has no such key yet: write +{key}={value}"
+    return None
+
+
+def _options_of(source: str) -> list[str] | None:
+    """The options of a source; None if there is no such source."""
+    from ssl4rl_plugin.core.registry import RegistryError
+    from ssl4rl_plugin.data.source import registry
+
+    try:
+        return [name for name in inspect.signature(registry.get(source)).parameters if name != "path"]
+    except RegistryError:
+        return None
+
+
+def _declared_options() -> set[str]:
+    """Options of sources that some recipe sets, so that Hydra may know the key."""
+
+    def below(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            source = value.get("source")
+            if isinstance(source, dict) and isinstance(source.get("options"), dict):
+                yield from source["options"]
+            for inner in value.values():
+                yield from below(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from below(inner)
+
+    pending = [resources.files("ssl4rl_plugin.recipes")]
+    found: set[str] = set()
+    while pending:
+        for entry in pending.pop().iterdir():
+            if entry.is_dir():
+                pending.append(entry)
+            elif entry.name.endswith(".yaml"):
+                found.update(below(yaml.safe_load(entry.read_text(encoding="utf-8"))))
+    return found
 
 
 def _section_keys() -> list[str]:
