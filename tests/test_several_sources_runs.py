@@ -20,6 +20,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from typer.testing import CliRunner
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from ssl4rl_plugin.analysis.runlog.accuracy import task_outcomes
+from ssl4rl_plugin.analysis.runlog.responses import parse_response
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.data.build_plan import PlanError, manifest_names
 from ssl4rl_plugin.data.indexing import load_manifest
@@ -245,3 +247,17 @@ def test_a_step_has_metrics_of_each_source() -> None:
     assert found["ssl4rl/source/a/accuracy"] == 4.5 / 6 and found["ssl4rl/source/a/effective"] == 3 / 6
     assert found["ssl4rl/source/b/corrected"] == pytest.approx((0.75 - 0.25) / 0.75)
     assert source_figures(arms, {}) == {}
+
+
+def test_a_report_divides_answers_by_source() -> None:
+    def answer(number: int, source: str | None, acc: float) -> Any:
+        truth = {"task": "rotation", "level": "pair_90", "options": {}, "truth": 90, "sample": f"val:{number}"}
+        named = truth | ({"source": source} if source else {})
+        return parse_response({"gts": json.dumps(named), "acc": acc, "score": acc}, step=0)
+
+    rows = [answer(0, "a", 1.0), answer(1, "a", 0.0), answer(2, "b", 1.0), answer(3, None, 0.0)]
+    assert [row.source for row in rows] == ["a", "a", "b", ""]
+    (all_of_it,) = task_outcomes(rows).values()
+    assert len(all_of_it) == 4
+    of = {arm.source: sorted(found.values()) for arm, found in task_outcomes(rows, by_source=True).items()}
+    assert of == {"a": [0.0, 1.0], "b": [1.0]}
