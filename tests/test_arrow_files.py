@@ -31,6 +31,10 @@ for _ in range(100):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         threading.Thread(target=lambda: [sum(range(100)) for _ in iter(int, 1)], daemon=True).start()  # wants the GIL
         read_manifest(Path(sys.argv[1]), manifest_schema().names)
+        for thread in os.listdir("/proc/self/task"):
+            if int(thread) != os.getpid():
+                os.setpriority(os.PRIO_PROCESS, int(thread), 19)  # Arrow's thread is late, as under load
+        read_manifest(Path(sys.argv[1]), ["ref"])
         break  # to the end of the program, as after a command
     running += 1
     if running - codes.total() >= 6:
@@ -50,7 +54,8 @@ def manifest(photo_folder: Path) -> Path:
 
 
 def test_no_thread_of_arrow_calls_into_python(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a file of Python's, one of Arrow's own threads read it, and was still at it when `ssl4rl index` ended."""
+    """With a file of Python's, one of Arrow's own threads read it, and could still be at it when `ssl4rl index` ended.
+    In the test below that ended 1 of 300 processes with SIGABRT."""
     callers: set[str] = set()
 
     class Told(io.FileIO):

@@ -34,6 +34,7 @@ COMMANDS = {
     "audit": ["rotation", "--path", ".", "-n", "80", "--workers", "2"],
     "score": ["rotation", "--truth", "90", "90"],
     "build": [".", "-t", "rotation", "--set", "val_samples=4", "--out", "../built", "--workers", "2"],
+    "build --engine ray": [".", "-t", "rotation", "--set", "val_samples=4", "--out", "../on-ray"],
     "overlap": [".", "../others"],
     "report": ["metrics.jsonl"],
     "attention": ["../model", "0.png", "Which quadrant?", "--answer", "<answer>left</answer>"],
@@ -82,7 +83,8 @@ def trapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_runs_nothing_of_the_folder_that_it_is_started_in(trapped: tuple[Path, Path], name: str) -> None:
     folder, marks = trapped
-    arguments = [PROGRAM, *name.split(), *COMMANDS[name]]
+    command, *options = name.split(" --")
+    arguments = [PROGRAM, *command.split(), *(word for of in options for word in f"--{of}".split()), *COMMANDS[name]]
     done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300)
     assert sprung(marks) == []
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr, done.stdout + done.stderr

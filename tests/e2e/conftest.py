@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from shared_run import GREEDY, SMALL, STEPS, left_running, mmbench
+from traps import set_traps, sprung
 
 from ssl4rl_plugin.demo import run as demo
 
@@ -35,9 +36,16 @@ def _nothing_left_running(_our_orphans: None) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
-    """A finished run of five steps with greedy validations, whose validation has questions in MMBench's layout too."""
+    """A finished run of five steps with greedy validations, whose validation has questions in MMBench's layout too.
+
+    It is started in a folder of traps: neither the trainer, nor Ray's workers, nor vLLM run any of them.
+    """
     folder = tmp_path_factory.mktemp("runs")
+    traps, marks = set_traps(folder / "traps", folder / "marks"), folder / "marks"
     questions = mmbench(folder / "mmbench.tsv")
     extra = (*SMALL, *GREEDY, f"ssl4rl.benchmarks=[{{name: mmbench, path: {questions}}}]")
-    assert demo.main(folder / "undisturbed", steps=STEPS, extra=extra) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(traps)
+        assert demo.main(folder / "undisturbed", steps=STEPS, extra=extra) == 0
+    assert sprung(marks) == []
     return folder / "undisturbed"

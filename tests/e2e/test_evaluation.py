@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from shared_run import ASKED, QUESTIONS
+from traps import set_traps, sprung
 
 from ssl4rl_plugin.analysis.evaluation import predictions
 from ssl4rl_plugin.analysis.runlog import RunLog
@@ -38,9 +39,9 @@ def command(*arguments: object) -> list[str]:
     return [str(Path(sys.executable).with_name("ssl4rl")), "evaluate", *map(str, arguments)]
 
 
-def finish(*arguments: object) -> str:
+def finish(*arguments: object, folder: Path | None = None) -> str:
     """Evaluate to the end; returns what was said."""
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
@@ -64,7 +65,11 @@ def evaluated(run: Path) -> Path:
     # However late the kill came, some answers are missing now, and the last one is torn.
     lines = file.read_bytes().splitlines(keepends=True)[:20]
     file.write_bytes(b"".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])
-    said = finish(*arguments)
+    # In a folder of traps: neither the merger nor the engine runs any of them.
+    marks = run.parent / "evaluation-marks"
+    traps = set_traps(run.parent / "evaluation-traps", marks)
+    said = finish(*arguments, folder=traps)
+    assert sprung(marks) == []
     assert f"{len(lines) - 1} of {ROWS} questions were answered before" in said
     return out
 

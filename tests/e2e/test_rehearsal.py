@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from shared_run import K3, left_running, metric
+from traps import set_traps, sprung
 
 from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.demo.rehearsal_settings import CATEGORIES
@@ -31,10 +32,12 @@ TASKS = ("rotation", "jigsaw", "position", "contrastive")
 def rehearsed(out: Path, recipe: str, *overrides: str, until: str = "checkpoint") -> dict[str, Any]:
     """Rehearse a recipe with the command that a user types, and return its JSON."""
     program = str(Path(sys.executable).with_name("ssl4rl"))
+    traps, marks = set_traps(out.with_name("traps"), out.with_name("marks")), out.with_name("marks")
     done = subprocess.run(
         [program, "doctor", "--recipe", recipe, "--rehearse", "--until", until, "--out", str(out), "--json", *overrides],
-        capture_output=True, text=True, timeout=LIMIT,
+        cwd=traps, capture_output=True, text=True, timeout=LIMIT,
     )  # fmt: skip
+    assert sprung(marks) == [], "files of the folder in which the rehearsal was started ran"
     assert done.returncode == 0, f"{done.stdout[-5000:]}\n{done.stderr[-3000:]}"
     found: dict[str, Any] = json.loads(done.stdout)
     assert found == json.loads((out / "rehearsal.json").read_text())
