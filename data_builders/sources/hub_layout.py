@@ -205,7 +205,7 @@ def _resolve(where: str, config: str | None, revision: str | None, base: str) ->
         builder = load_dataset_builder(place, config, revision=revision)
     except ValueError as error:
         known = get_dataset_config_names(place, revision=revision)
-        option = "name one: --option config=NAME (in a run: ssl4rl.source.options.config=NAME)"
+        option = "name one: --option config=NAME (in a run: +ssl4rl.source.options.config=NAME)"
         if config is None and len(known) > 1:
             raise SourceError(f"source 'hf': {where} has several configurations ({_some(known)}); {option}") from error
         if config is not None and config not in known:
