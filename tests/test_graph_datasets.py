@@ -180,6 +180,19 @@ def test_plain_data_of_a_pickle(tmp_path: Path) -> None:
             assert np.array_equal(load_plain(file).matrix().toarray(), dense)
 
 
+def test_a_pickle_that_only_declares_a_size_takes_no_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    size = (2**34).to_bytes(8, "little")
+    for code in (b"\x80\x05\x96" + size, b"\x80\x05\x8e" + size, b"\x80\x04\x8d" + size, b"\x80\x04\x95" + size):
+        (tmp_path / "x").write_bytes(code + b"few.")
+        tracemalloc.start()
+        with pytest.raises(SourceError):
+            load_plain(tmp_path / "x")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("part", "content", "message"),
     [

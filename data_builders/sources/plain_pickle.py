@@ -226,6 +226,7 @@ class _Unpickler(pickle._Unpickler):  # in Python: its steps can be overridden, 
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
+    read: Callable[[int], bytes]
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name. Raises Refused."""
@@ -240,10 +241,19 @@ class _Unpickler(pickle._Unpickler):  # in Python: its steps can be overridden, 
             raise Refused(f"a state for {type(self.stack[-2]).__name__}")
         _SET_STATE(self)
 
+    def _bytearray(self) -> None:
+        # Python makes the array first, of any declared size.
+        size = int.from_bytes(self.read(8), "little")
+        data = self.read(size) if size < 2**48 else b""
+        if len(data) != size:
+            raise Refused(f"a bytearray that declares {size} bytes and has fewer")
+        self.stack.append(bytearray(data))
+
     def _no(self) -> None:
         raise Refused("a reference to something outside of the file")
 
     dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray
     for _code in (
         pickle.PERSID, pickle.BINPERSID, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER,
     ):  # fmt: skip
