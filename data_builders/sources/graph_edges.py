@@ -90,7 +90,8 @@ class _EdgeReader:
         self.found = list(table.found)
         self.unused: list[str] = []
         self.directed: bool | None = None
-        self.weights = False
+        self.guessed = False
+        """Whether the column of relations was chosen by its content."""
 
     def edges(self) -> Edges:
         """Decide on the header and the columns, and read the edges."""
@@ -280,6 +281,7 @@ class _EdgeReader:
                     "columns=[source,relation,target,-]"
                 )
             roles[start + 3] = "time"
+        self.guessed = self.options.third is None
         kind = self.options.third or self._third(columns[start], columns[start + 1], third)
         if kind == "target":
             roles[start + 1], roles[start + 2] = "relation", "target"
@@ -356,10 +358,11 @@ class _EdgeReader:
         if kind is not None:
             present, relations = np.unique(kind.codes[kept], return_inverse=True)
             relation_names = [kind.values[place] for place in present.tolist()]
-            if used >= 20 and 2 * len(relation_names) > used:
+            if self.guessed and used >= 20 and 2 * len(relation_names) > used:
                 raise SourceError(
                     f"{table.where}: the column of relations has {len(relation_names)} different values in {used} lines, so "
-                    "they are hardly relations: leave the column out with the option columns, e.g. columns=[source,target,-]"
+                    "they are hardly relations: say what the columns are with third=target (triples) or third=relation, or "
+                    "leave the column out with columns=[source,target,-]"
                 )
             relations = relations.astype(np.int32)
         names_of_columns = table.names()
