@@ -29,8 +29,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from ssl4rl_plugin.training import resolvers
-from ssl4rl_plugin.training.verl import override_names
 from ssl4rl_plugin.training.override_hints import print_hints
+from ssl4rl_plugin.training.verl import override_names
 
 RECIPES = "pkg://ssl4rl_plugin.recipes"
 """Search path of the files."""
