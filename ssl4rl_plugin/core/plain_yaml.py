@@ -45,11 +45,12 @@ def check_yaml(text: str, where: object) -> None:
         YamlError: it is no YAML, nests too deeply, or its aliases stand for too many values.
     """
     counts = [0]  # values in each open mapping or sequence
-    names: list[str | None] = []  # their anchors
+    names: list[str] = []  # their anchors, or ""
     sizes: dict[str, int] = {}
     try:
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            anchor = getattr(event, "anchor", None)
+            anchor: str = getattr(event, "anchor", None) or ""
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.AliasEvent):
                 if anchor in names:
                     raise YamlError(f"{where}: alias *{anchor} stands inside of its own anchor")
@@ -61,14 +62,12 @@ def check_yaml(text: str, where: object) -> None:
                 counts.append(1)
                 names.append(anchor)
                 if len(names) > DEEPEST:
-                    line = event.start_mark.line + 1
                     raise YamlError(f"{where} nests more than {DEEPEST} levels deep at line {line}: it is no config")
             elif isinstance(event, yaml.CollectionEndEvent):
                 size, name = counts.pop(), names.pop()
                 counts[-1] += size
                 sizes |= {name: size} if name else {}
             if sum(counts) > MOST_VALUES:
-                line = event.start_mark.line + 1
                 raise YamlError(
                     f"{where} stands for more than {MOST_VALUES:,} values at line {line}, with its aliases expanded: it "
                     "is no config"

@@ -161,7 +161,7 @@ def _describe(entry: EntryPoint) -> str:
     """`'name = module:attribute' of package 1.0`."""
     package = "an unknown package"
     if entry.dist:
-        name = entry.dist.metadata.get("Name")  # None without a METADATA file
+        (name, *_) = entry.dist.metadata.get_all("Name") or [None]  # without a METADATA file
         package = (
             f"{name} {entry.dist.version}" if name else f"{getattr(entry.dist, '_path', 'a package')}, without metadata"
         )

@@ -137,7 +137,7 @@ def compute_score(
 
 def _share(name: str, value: Any) -> float:
     """A setting of the reward as a number. Raises ValueError, where the check before a run was left out."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= float(value) <= 1.0:
         raise ValueError(f"{name} must be a number in [0, 1], got {value!r}")
     return float(value)
 
