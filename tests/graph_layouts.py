@@ -149,7 +149,7 @@ CASES: dict[str, list[Case]] = {
         *(Case("e.txt", f"{head}\n" + PLAIN.replace(",", sign), nodes=NODES) for head, sign in (
             ("u,v", ","), ("source_id,target_id", ","), ("Source;Target", ";"), ("# From To", " "),
             ("from_node to_node", " "), ("node1 node2", " "),
-            ("src\tdst", "\t"), ("FromNodeId\tToNodeId", "\t"), ("kunde;produkt", ";"), ("i|j", "|"),
+            ("src\tdst", "\t"), ("FromNodeId\tToNodeId", "\t"), ("eins;zwei", ";"), ("i|j", "|"),
             ('"source","target"', ","), ("citing_paper,cited_paper", ","),
         )),
         Case("e.csv", ",source,target\n0,1,2\n1,2,3\n2,3,4\n", nodes=NODES),
@@ -158,6 +158,8 @@ CASES: dict[str, list[Case]] = {
         Case("e.csv", "u,v\n1,2\n2,3\nu,v\n3,4\n", nodes=NODES,
              check=lambda graph: graph.reading.refused == {"the header again": 1}),
         Case("e.csv", "u,v\n", refused="has no edges", nodes=NODES),
+        Case("e.csv", "user_id,item_id,rating\n1,2,5\n2,3,4\n3,4,4\n", refused="two kinds of nodes", nodes=NODES),
+        Case("e.csv", "user_id,item_id,rating\n1,2,5\n2,3,4\n3,4,4\n", nodes=NODES, options={"columns": "source,target"}),
         Case("e.csv", PLAIN, refused="option header is true, false or null", options={"header": "maybe"}),
         Case("e.csv", "id,from,to\n7,1,2\n8,2,3\n9,3,4\n", nodes=NODES, check=lambda graph: not graph.reading.weights),
         Case("e.csv", "u,v\nv,w\nu,v\nw,u\n", {("u", "v"), ("v", "w"), ("w", "u")}),

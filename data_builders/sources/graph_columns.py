@@ -32,6 +32,10 @@ FILLERS = frozenset(
      "person", "author", "item", "page", "article", "account", "protein", "gene", "interactor", "uri", "iri"),
 )  # fmt: skip
 """Words that a name of a column may have beside the one that counts."""
+PEOPLE = frozenset(("user", "customer", "author", "actor", "reviewer", "member", "reader", "client", "buyer", "kunde"))
+"""Words for nodes that do something to `THINGS`: two kinds of nodes, whose numbers are not the same nodes."""
+THINGS = frozenset(("item", "product", "movie", "film", "book", "paper", "song", "artist", "group", "venue", "produkt"))
+"""See `PEOPLE`."""
 DIRECTIONS = {"directed": True, "undirected": False, "mutual": False}
 """What Gephi writes into the column Type."""
 ROLES = ("source", "target", "relation", "weight", "time", "-")
@@ -50,6 +54,12 @@ def word(name: str) -> str:
     apart = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name.strip("\"' #%:/\t"))
     parts = re.findall(r"[^\W\d_]+|\d+", apart.lower())
     return "".join([part for part in parts if part not in FILLERS] or parts)
+
+
+def two_kinds(one: str, other: str) -> bool:
+    """Whether the names of two columns tell of two kinds of nodes, like `user_id` and `item_id`."""
+    first, second = ({*re.findall(r"[^\W\d_]+", name.lower())} for name in (one, other))
+    return bool(first & PEOPLE and second & THINGS) or bool(first & THINGS and second & PEOPLE)
 
 
 def ends_in(names: Sequence[str]) -> tuple[int, int] | None:

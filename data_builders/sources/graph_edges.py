@@ -26,6 +26,7 @@ from ssl4rl_plugin.data_builders.sources.graph_columns import (
     ends_in,
     is_header,
     missing_words,
+    two_kinds,
     whole_numbers,
     word,
 )
@@ -261,6 +262,12 @@ class _EdgeReader:
                 )
             start = 1
             self.found.append("first column counts the rows")
+        names = table.names()
+        if columns[start].numeric and columns[start + 1].numeric and two_kinds(names[start], names[start + 1]):
+            self._two(
+                f"numbers in {names[start]} and {names[start + 1]} are the same nodes", "they are two kinds of nodes",
+                "columns=[source,target] (the same), or write them apart, like u1 and i1",
+            )  # fmt: skip
         width = len(columns) - start
         if width > 4:
             raise SourceError(
