@@ -164,6 +164,32 @@ def test_a_folder_without_pictures_says_what_it_holds(tmp_path: Path) -> None:
         FolderSource(os.devnull)
 
 
+def test_columns_of_masks_are_no_photographs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As in data sets of segmentation and of ControlNet on the Hub."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def cells(first: int) -> list[dict[str, bytes | None]]:
+        files = [io.BytesIO() for _ in range(3)]
+        for i, file in enumerate(files):
+            photo(first + i).save(file, "PNG")
+        return [{"bytes": file.getvalue(), "path": None} for file in files]
+
+    names = ["image", "annotation", "depth_map", "conditioning_image", "label2"]
+    table = pa.table({name: cells(10 * k) for k, name in enumerate(names)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    source = ParquetSource(tmp_path / "x.parquet")
+    assert [record.ref for record in source.records()] == [f"x.parquet#{i}/image" for i in range(3)]
+    build_manifest(source, tmp_path / "m.parquet")
+    assert (
+        "taken: image; left out, as masks or the like: annotation, depth_map, conditioning_image, label2" in caplog.text
+    )
+    chosen = ParquetSource(tmp_path / "x.parquet", columns=["image", "annotation"])
+    assert len(list(chosen.records())) == 6 and not chosen.notes()
+    pq.write_table(table.select(["annotation"]), tmp_path / "y.parquet")
+    assert len(list(ParquetSource(tmp_path / "y.parquet").records())) == 3, "there is nothing else in it"
+
+
 # ---------------------------------------------------------------------------------------------------- links out
 
 

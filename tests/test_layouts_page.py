@@ -274,6 +274,10 @@ def _(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [{"bytes": data, "path": None}, None]}), tmp_path / "x.parquet")
     manifest = index(tmp_path / "x.parquet")
     assert len(used(manifest)) == 1 and manifest.rejected == {"no_image": 1}
+    cell = [{"bytes": data, "path": None}]
+    pq.write_table(pa.table({"image": cell, "mask": cell}), tmp_path / "m.parquet")
+    manifest = index(tmp_path / "m.parquet")
+    assert len(used(manifest)) == 1 and "left out, as masks or the like: mask" in manifest.source.notes()[0]
     pq.write_table(pa.table({"image_path": ["a.jpg", "/elsewhere/b.jpg"]}), tmp_path / "in/y.parquet")
     assert index(tmp_path / "in/y.parquet").rejected == {"outside_root": 1}
     (tmp_path / "z.parquet").write_bytes(b"none")

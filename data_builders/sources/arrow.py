@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from ssl4rl_plugin.data.files import allowed_folders, encoded, file_stamp, inside, read_file
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.source import Record, SourceError, splits_used
+from ssl4rl_plugin.data_builders.sources.endings import is_photograph
 from ssl4rl_plugin.data_builders.sources.tables import IMAGE_NAME, LONGEST_NAME, TableRow, TableSource, from_base64
 
 # pyarrow is imported where it is used: data-loader workers import this module.
@@ -50,7 +51,8 @@ class ArrowSource(TableSource):
     Args:
         path: the files.
         columns: names of the columns with pictures; None finds them: structs with `bytes`, else binary columns, else
-            text columns with a name like `image` or `image_path`.
+            text columns with a name like `image` or `image_path`. Columns whose names stand for masks, depth maps and the
+            like are left out beside others, and named in a warning.
         split_column: the column that names a row's split.
         use_splits: whether to use the splits that the parts state; None: if there is a `train` split and another.
         root: folders outside that paths of pictures may lead to: a path or a list.
@@ -169,6 +171,21 @@ class ArrowSource(TableSource):
                 refs = [f"{part}#{first + i}/{names[pictures[0]]}" + (".0" if lists[pictures[0]] else "")]
             yield tuple(refs)
 
+    def notes(self) -> list[str]:
+        taken = dict.fromkeys(name for part in self._parts() for name in self._pictures(part))
+        masks = dict.fromkeys(name for part in self._parts() for name in self._masks(part))
+        if not masks:
+            return []
+        left_out = f"left out, as masks or the like: {', '.join(masks)} (option columns)"
+        return [f"{self.path}: columns of pictures taken: {', '.join(taken)}; {left_out}"]
+
+    def _masks(self, part: str) -> list[str]:
+        """The columns of pictures that are left out for their names."""
+        if self._wanted is not None:
+            return []
+        taken = self._pictures(part)
+        return [f.name for f in self._schema(part) if f.name not in taken and _is_picture(_element(f.type))]
+
     def stamp(self, ref: str) -> tuple[int, int]:
         """Embedded pictures have their average size: Parquet does not store the size of each."""
         cell = self._place(ref)
@@ -226,7 +243,7 @@ class ArrowSource(TableSource):
         try:
             if match and match[1] in self._parts() and int(match[2]) < self._length(match[1]):
                 part, row, column, position = match[1], int(match[2]), unquote(match[3]), match[4]
-                if column in self._pictures(part):
+                if column in self._pictures(part) or column in self._masks(part):  # masks: in older manifests
                     listed = _is_list(self._schema(part).field(column).type)
                     if listed == (position is not None):
                         return Cell(part, row, column, None if position is None else int(position))
@@ -259,7 +276,7 @@ def picture_columns(schema: pa.Schema, wanted: Sequence[str] | None) -> list[str
     for kind in (_is_picture, _is_binary, _is_text):
         found = [n for n, t in one.items() if kind(t) and (kind is not _is_text or IMAGE_NAME.fullmatch(n))]
         if found:
-            return found
+            return [name for name in found if is_photograph(name)] or found
     return []
 
 

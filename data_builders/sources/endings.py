@@ -46,9 +46,9 @@ _NO_PHOTOGRAPHS = """
 seg segs segm segmentation semantic semseg sem instance instances inst panoptic parsing mask masks msk matte matting
 alpha trimap depth depths disp disparity disparities normal normals flow edge edges canny hed lineart scribble sketch
 contour contours boundary boundaries label labels labelmap labelids annotation annotations annot anno ann gt
-groundtruth target targets pred prediction predictions heatmap heatmaps saliency sal attention pose openpose keypoints
+groundtruth target targets pred prediction predictions heatmap heatmaps saliency sal attention openpose keypoints
 densepose skeleton albedo shading specular roughness metallic reflectance lidar thermal infrared ir nir confidence
-conf uncertainty overlay vis visualization viz layout cam control cond conditioning hint palette bbox bboxes boxes sam
+conf uncertainty overlay vis visualization viz cond conditioning palette bbox bboxes boxes sam
 """
 NO_PHOTOGRAPHS = frozenset(_NO_PHOTOGRAPHS.split())
 """Words in the names of pictures that show no photograph: masks, labels, depth maps, drawings made of another picture."""
@@ -64,9 +64,9 @@ def ending_of(name: str) -> str:
     return packed or (f".{last}" if dot and stem else "")
 
 
-def is_photograph(field: str) -> bool:
-    """Whether no word of a field (`left.jpg`, `seg.png`, `depth_map.png`) stands for a mask, a depth map or the like."""
-    *inner, _ = field.lower().split(".")
+def is_photograph(name: str) -> bool:
+    """Whether no word of a field or column (`seg.png`, `depth_map`, `left.jpg`) stands for a mask, a depth map, ..."""
+    inner = [part for part in name.lower().split(".") if f".{part}".encode() not in IMAGES]
     words = {word.rstrip("0123456789") for part in inner for word in [part, *re.split(r"[_\-\s]+", part)]}
     return not words & NO_PHOTOGRAPHS
 

@@ -115,7 +115,7 @@ class ZipSource(Source):
         try:
             # Reads at most `file_size` bytes, and checks the checksum.
             with self._opened(file).open(member) as content:
-                return content.read()
+                data: bytes = content.read()
         except EOFError as error:
             raise ImageError("truncated", f"{file.name} ends before {ref} does") from error
         except OSError as error:
@@ -125,6 +125,9 @@ class ZipSource(Source):
             raise ImageError("broken", f"{ref}: {error}") from error
         except Exception as error:
             raise ImageError("broken", f"{ref}: {type(error).__name__}: {error}") from error
+        if len(data) != member.file_size:
+            raise ImageError("broken", f"{ref} has {len(data)} bytes, and the archive declares {member.file_size}")
+        return data
 
     def _is_picture(self, name: str, member: zipfile.ZipInfo) -> bool:
         """Whether a member is listed. Counts the others."""
