@@ -18,6 +18,7 @@ from pictures import photo
 from traps import set_traps, sprung
 
 from ssl4rl_plugin.cli import app
+from ssl4rl_plugin.core.processes import Process
 from ssl4rl_plugin.core.safe_path import environment, run_code, run_module
 from ssl4rl_plugin.data.ground_truth import encode_truth
 from ssl4rl_plugin.tasks import get_task
@@ -298,3 +299,13 @@ def test_doctor_names_the_files_that_python_m_would_run(tmp_path: Path) -> None:
         found.status == "warn" and "json.py, torch, hydra_plugins" in found.detail and "another folder" in found.remedy
     )
     assert check_folder(Path(__file__).parents[1]).status == "ok", "the checkout holds the package itself"
+
+
+def test_a_job_that_exits_is_an_error_and_no_dead_worker() -> None:
+    process: Process[int, None] = Process(sys.exit)
+    try:
+        for code in (0, 3):
+            with pytest.raises(RuntimeError, match=f"SystemExit: {code}"):
+                process(code)
+    finally:
+        process.end()

@@ -116,6 +116,8 @@ def serve() -> None:
             reply = pickle.dumps((True, answer))
         except Exception as error:
             reply = _failure(error)
+        except BaseException as error:  # `sys.exit` in another package's code: no reason to end, here or in the caller
+            reply = _failure(RuntimeError(f"{type(error).__name__}: {error}"))
         answers.write(reply)
         answers.flush()
 
