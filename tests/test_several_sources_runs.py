@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from ssl4rl_plugin.analysis.runlog.accuracy import task_outcomes
+from ssl4rl_plugin.analysis.runlog.config import RunConfig
 from ssl4rl_plugin.analysis.runlog.responses import parse_response
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.data.build_plan import PlanError, manifest_names
@@ -247,6 +248,17 @@ def test_a_step_has_metrics_of_each_source() -> None:
     assert found["ssl4rl/source/a/accuracy"] == 4.5 / 6 and found["ssl4rl/source/a/effective"] == 3 / 6
     assert found["ssl4rl/source/b/corrected"] == pytest.approx((0.75 - 0.25) / 0.75)
     assert source_figures(arms, {}) == {}
+
+
+def test_a_report_finds_the_sources_of_a_run_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Relative paths are those of the folder where the run was started, and an unset path stays unset."""
+    given = section([{"path": "a"}, {"path": str(folders[1])}], ["rotation"])
+    given["source"]["path"] = "???"
+    (tmp_path / "config.yaml").write_text(json.dumps({"ssl4rl": given}))
+    (tmp_path / "hydra.yaml").write_text(json.dumps({"hydra": {"runtime": {"cwd": str(folders[0].parent)}}}))
+    found = RunConfig(tmp_path / "config.yaml", tmp_path).settings
+    assert [source.path for source in found.sources] == [str(folder) for folder in folders]
+    assert len(load_manifest(found).items("train")) > 0
 
 
 def test_a_report_divides_answers_by_source() -> None:

@@ -23,6 +23,7 @@ EXTRA = (
     "ssl4rl.sources=[{source: sample_photos, val_fraction: 0.2}, {source: sample_videos, name: clips}, "
     "{source: les_miserables, name: novel, val_fraction: 0.2, options: {questions: 4}}]",
     f"ssl4rl.tasks=[{','.join(SOURCES.values())}]",
+    "ssl4rl.source.path=???",  # as a recipe for the user's own images leaves it
     "ssl4rl.options.side=56",
     "ssl4rl.transductive=true",
     "ssl4rl.videos_as=video",
@@ -61,6 +62,7 @@ def test_the_resumed_run_goes_on_with_the_samples_that_come_next(run: Path) -> N
     for step in range(1, STEPS + 1):
         planned = sorted(stream[index].truth_json for index in range((step - 1) * BATCH, step * BATCH))
         assert sorted({row["gts"] for row in rollouts(run, step)}) == planned
+        assert {RunLog(run).sample_of(row).source for row in RunLog(run).rollout(step)} == set(SOURCES)
 
 
 def test_metrics_and_report_name_the_sources(run: Path) -> None:

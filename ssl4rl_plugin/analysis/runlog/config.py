@@ -110,6 +110,8 @@ class RunConfig:
         """A relative path of the config, resolved against the folder in which the run was started."""
         from omegaconf import OmegaConf
 
+        if path == "???":  # not set, as `ssl4rl.source.path` in a run with several sources
+            return path
         if self.file is None or Path(path).expanduser().is_absolute() or Path(path).exists():
             return path
         try:
