@@ -211,6 +211,9 @@ CASES: dict[str, list[Case]] = {
              options={"third": "target"}, check=lambda graph: len(graph.relation_names) == 30),
         Case("e.csv", "a,r,c\nc,s,f\nf,r,a\n", {("a", "c"), ("c", "f"), ("f", "a")}),
         Case("e.csv", "a,r,b\nr,b,a\nb,a,r\n", refused=r"two ways.*third=target \(triples\), third=relation"),
+        Case("e.txt", "ann -> bob\nbob -> cy\ncy -> ann\n", refused=r"two ways.*\(->\).*columns=\[source,-,target\]"),
+        Case("e.txt", "ann -> bob\nbob -> cy\ncy -> ann\n", {("ann", "bob"), ("bob", "cy"), ("cy", "ann")},
+             options={"columns": ["source", "-", "target"]}),
     ],
     "times": [
         Case("e.txt", "a b 3 1082008561\nb c 1 1082008562\nc a 1 1082008563\n", WORDS, check=weighted),

@@ -312,6 +312,9 @@ class _EdgeReader:
             return "time" if stamps and len(third.known) > 1 else "weight"
         if share >= 0.9 and not (set(third.values) & set(start.values)):
             return "weight"
+        if second.known and not any(re.search(r"\w", value) for value in second.known):
+            self._two(f"its second column ({second.known[0]}) joins the ends and says nothing", "it is the relation",
+                      "columns=[source,-,target] or columns=[source,relation,target]")  # fmt: skip
         one, two, three = (set(column.known) for column in (start, second, third))
         triple, typed = len(one & three), len(one & two)
         if triple > 10 * typed and not two & (one | three):
