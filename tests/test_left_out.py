@@ -122,6 +122,8 @@ def test_questions_that_do_not_fit_are_left_out_and_counted_everywhere(
     text = html[html.index("Questions left out") :]
     assert "<td>poems</td><td>prompt too long (data.max_prompt_length)</td>" in text
     assert '<td class="number">1</td><td class="number">none</td>' in text
+    write_lines(tmp_path / "bare" / "metrics.jsonl", [{"step": 1, "data": logged}])  # without a validation
+    assert '<td class="number">1</td><td class="number">not recorded</td>' in report_html(RunLog(tmp_path / "bare"))
 
 
 def test_more_than_the_allowed_share_stops_the_run(few_long: Path, photo_folder: Path) -> None:

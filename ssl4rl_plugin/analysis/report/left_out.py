@@ -20,6 +20,7 @@ def lines(log: RunLog) -> list[dict[str, Any]]:
         for row in log.benchmark_headline()
         if row.kind.scope == CATEGORY and row.after and not row.kind.circular
     }
+    recorded = {benchmark for benchmark, _ in asked}
     found = []
     for name in log.names(PREFIX):
         benchmark, _, rest = name.removeprefix(PREFIX).partition("/")
@@ -32,7 +33,8 @@ def lines(log: RunLog) -> list[dict[str, Any]]:
                     "category": readable(category, 80),
                     "reason": REASONS.get(reason, readable(reason.replace("_", " "), 80)),
                     "count": round(counts[-1]),
-                    "asked": asked.get((benchmark, category), 0),
+                    # A category that is missing beside others of its benchmark was left out as a whole.
+                    "asked": str(asked.get((benchmark, category), "none")) if benchmark in recorded else "not recorded",
                 }
             )
     return sorted(found, key=lambda line: (-line["count"], line["benchmark"], line["category"]))
