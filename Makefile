@@ -36,7 +36,7 @@ $(VENV)/.made-venv:
 	@touch $@
 
 $(VENV)/.made-install: $(VENV)/.made-venv $(PACKAGING)
-	$(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable ".[cpu,video,graph,eval,dev]"
+	$(PIP) install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable ".[cpu,video,graph,eval,heif,dev]"
 	$(BIN)/python -m ssl4rl_plugin.cpu.setup
 	@touch $@
 

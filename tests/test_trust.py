@@ -6,6 +6,8 @@ import json
 import math
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from omegaconf import OmegaConf
 from pictures import photo
 from traps import set_traps, sprung
 
+import ssl4rl_plugin
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.core.processes import Process
 from ssl4rl_plugin.core.safe_path import environment, run_code, run_module
@@ -116,6 +119,28 @@ def test_python_programs_import_nothing_from_their_folder(
         sys.version_info < (3, 11)
     )
     assert sprung(tmp_path / "marks") == []
+
+
+def test_a_package_that_is_installed_in_place_can_be_imported_from_its_own_folder(tmp_path: Path) -> None:
+    """Ray workers of a command that its author starts there load it by the path that the installation's .pth names."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    (site_packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    mine, code = (
+        tmp_path / "mine",
+        "from ssl4rl_plugin.core.safe_path import refuse_current_folder as f; f(); import my_task",
+    )
+    mine.mkdir()
+    (mine / "my_task.py").write_text("")
+    places = [sysconfig.get_path("purelib"), str(Path(ssl4rl_plugin.__file__).parents[1])]
+
+    def imported() -> int:
+        python = tmp_path / "venv/bin/python"
+        return subprocess.run([python, "-c", code], cwd=mine, env=environment(), capture_output=True).returncode
+
+    (site_packages / "mine.pth").write_text("\n".join(places))
+    assert imported() != 0
+    (site_packages / "mine.pth").write_text("\n".join([*places, str(mine)]))
+    assert imported() == 0
 
 
 BROKEN = {

@@ -8,10 +8,12 @@ removes the folder itself, before the first import.
 from __future__ import annotations
 
 import os
+import site
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -55,9 +57,9 @@ class _Refusing(MetaPathFinder):
     """Finds nothing. Removes folders from the path before others search it."""
 
     def __init__(self, folders: set[str]) -> None:
-        # A folder that the user put on PYTHONPATH is meant.
+        # What the user put on PYTHONPATH or installed in place (`pip install --editable .`) is meant.
         named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        self._refused = folders - {os.path.abspath(place) for place in named if place}
+        self._refused = folders - {os.path.abspath(place) for place in named if place} - _installed_in_place()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -65,3 +67,16 @@ class _Refusing(MetaPathFinder):
         if not self._refused.isdisjoint(sys.path):
             sys.path[:] = [place for place in sys.path if place not in self._refused]
         return None
+
+
+def _installed_in_place() -> set[str]:
+    """The folders that the installation's own .pth files name."""
+    found = set()
+    for folder in [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]:
+        for file in Path(folder).glob("*.pth"):
+            try:
+                lines = file.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError):
+                continue
+            found.update(os.path.join(folder, line.strip()) for line in lines if line.strip() and line[0] != "#")
+    return {os.path.abspath(place) for place in found}
