@@ -71,7 +71,7 @@ class _Refusing(MetaPathFinder):
 
 def _installed_in_place() -> set[str]:
     """The folders that the installation's own .pth files name."""
-    found = set()
+    found: set[str] = set()
     for folder in [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]:
         for file in Path(folder).glob("*.pth"):
             try:
