@@ -1,4 +1,4 @@
-"""Pictures in archives, as people have them: shards of WebDataset with masks beside the photographs, and all sorts of ZIP."""
+"""Pictures in archives as people have them: shards of WebDataset with masks beside photographs, and all sorts of ZIP."""
 
 from __future__ import annotations
 

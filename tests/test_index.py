@@ -19,8 +19,8 @@ from test_manifest import Listed, bomb, jpeg
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
-from ssl4rl_plugin.data.choose_source import source_of
 from ssl4rl_plugin.core.files import WriteError
+from ssl4rl_plugin.data.choose_source import source_of
 from ssl4rl_plugin.data.manifest import MEASUREMENTS, Manifest
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.data_builders.index import checkpoints, parallel

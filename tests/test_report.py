@@ -431,7 +431,10 @@ def test_metrics_that_are_no_numbers_are_gaps_and_said(tmp_path):
     assert steps == list(range(1, 8)) and [math.isnan(value) for value in values] == [k in (3, 4) for k in steps]
     assert all(math.isnan(a) == math.isnan(b) for a, b in zip(values, moving_average(values), strict=True))
     html = report_html(log)
-    assert "No usable number (NaN, infinite, or far too large) at step 3, 4, a gap in the curves: critic/score/mean." in html
+    assert (
+        "No usable number (NaN, infinite, or far too large) at step 3, 4, a gap in the curves: critic/score/mean."
+        in html
+    )
     (svg,) = (svg for svg in re.findall(r"<svg.*?</svg>", html, re.DOTALL) if 'aria-label="Training reward"' in svg)
     (path,) = re.findall(r'<path d="(M[^"]*)"[^>]*stroke: var\(--series-1\)', svg)
     assert path.count("M") == 2, "the curve is broken where there is no number"
