@@ -29,6 +29,9 @@ MOVED = {
     "data_builders.source": "data.source",
     "data_builders.manifest": "data.manifest",
     "data_builders.folder": "data_builders.sources.folder",
+    "data_builders.sources.graph_file": "data_builders.sources.graphs.graph_file",
+    "data_builders.sources.sample_graphs": "data_builders.sources.graphs.sample_graphs",
+    "data_builders.sources.hf": "data_builders.sources.hub.hf",
     "graphs.graph": "core.graph",
     "graphs.source": "data.graphs",
 }

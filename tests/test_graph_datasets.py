@@ -21,8 +21,8 @@ import torch
 from ssl4rl_plugin.core.graph import RawGraph
 from ssl4rl_plugin.data.graphs import GraphManifest, GraphSource
 from ssl4rl_plugin.data.source import SourceError, load_source
-from ssl4rl_plugin.data_builders.sources.plain_pickle import load_plain
-from ssl4rl_plugin.data_builders.sources.planetoid import assembled
+from ssl4rl_plugin.data_builders.sources.graphs.plain_pickle import load_plain
+from ssl4rl_plugin.data_builders.sources.graphs.planetoid import assembled
 
 
 def read(name: str, path: Path, **options: Any) -> RawGraph:

@@ -172,7 +172,7 @@ def test_index_and_preview_print_the_line(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_gzipped_file_expands_by_a_bounded_factor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("e.csv.gz", gzip.compress(b"a,b\nb,c\nc,a\n" * 50_000))
     assert read(tmp_path, case).reading.lines_used == 150_000
-    monkeypatch.setattr("ssl4rl_plugin.data_builders.sources.graph_text.EXPANDED", 2**18)
+    monkeypatch.setattr("ssl4rl_plugin.data_builders.sources.graphs.text.EXPANDED", 2**18)
     with pytest.raises(SourceError, match="expands to more than"):
         read(tmp_path, case)
 

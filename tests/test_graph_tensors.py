@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ssl4rl_plugin.core.graph import GraphError, RawGraph
 from ssl4rl_plugin.data.graphs import GraphManifest, GraphSource
 from ssl4rl_plugin.data.source import SourceError, load_source
-from ssl4rl_plugin.data_builders.sources.graph_tensors import from_tensors
+from ssl4rl_plugin.data_builders.sources.graphs.tensors import from_tensors
 
 N = 12
 EDGES = torch.tensor([[k, (k + 1) % N] for k in range(N)]).T
@@ -470,7 +470,7 @@ def test_nested_and_repeated_lists(tmp_path: Path) -> None:
 
 
 def test_a_file_that_unpacks_to_more_than_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl4rl_plugin.data_builders.sources.tensor_file.LARGEST", 2**20)
+    monkeypatch.setattr("ssl4rl_plugin.data_builders.sources.graphs.tensor_file.LARGEST", 2**20)
     torch.save(paper(), tmp_path / "g.pt")
     with (
         zipfile.ZipFile(tmp_path / "g.pt") as old,

@@ -35,10 +35,11 @@ from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Source, SourceError, load_source
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
-from ssl4rl_plugin.data_builders.sources import hub_download, hub_layout
 from ssl4rl_plugin.data_builders.sources.download import download
-from ssl4rl_plugin.data_builders.sources.hub import hub_name
-from ssl4rl_plugin.data_builders.sources.hub_errors import explained
+from ssl4rl_plugin.data_builders.sources.hub import download as hub_download
+from ssl4rl_plugin.data_builders.sources.hub import layout
+from ssl4rl_plugin.data_builders.sources.hub.errors import explained
+from ssl4rl_plugin.data_builders.sources.hub.repository import hub_name
 from ssl4rl_plugin.training.source_notes import source_notes
 
 ROOT = Path(__file__).parent.parent
@@ -412,7 +413,7 @@ def test_a_card_that_would_grow_is_refused(hub: Hub, pngs: list[bytes], tmp_path
 
 
 def test_data_sets_without_pictures(hub: Hub, pngs: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_layout, "FOOTER", 4096)
+    monkeypatch.setattr(layout, "FOOTER", 4096)
     text = io.BytesIO()
     pq.write_table(pa.table({"question": [os.urandom(20_000).hex()], "answer": ["so"]}), text)
     hub.add("org/text", {"README.md": CARD, "train.parquet": text.getvalue()})

@@ -23,7 +23,7 @@ from ssl4rl_plugin.data.manifest import Manifest
 from ssl4rl_plugin.data.source import Source, SourceError, load_source
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources import parquet, webdataset
-from ssl4rl_plugin.data_builders.sources.hf import HfSource
+from ssl4rl_plugin.data_builders.sources.hub.hf import HfSource
 from ssl4rl_plugin.data_builders.sources.imagefolder import ImageFolderSource
 from ssl4rl_plugin.data_builders.sources.jsonl import JsonSource
 from ssl4rl_plugin.data_builders.sources.parquet import ParquetSource

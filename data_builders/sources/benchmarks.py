@@ -18,8 +18,8 @@ from ssl4rl_plugin.data.source import Hub, Question, Record, Source, SourceError
 from ssl4rl_plugin.data_builders.sources.arrow import ArrowSource
 from ssl4rl_plugin.data_builders.sources.class_names import names_in, names_near, solution_near
 from ssl4rl_plugin.data_builders.sources.folder import FolderSource
-from ssl4rl_plugin.data_builders.sources.hub import hub_folder, name_or_path
-from ssl4rl_plugin.data_builders.sources.hub_layout import DataFiles, repo_folder
+from ssl4rl_plugin.data_builders.sources.hub.layout import DataFiles, repo_folder
+from ssl4rl_plugin.data_builders.sources.hub.repository import hub_folder, name_or_path
 from ssl4rl_plugin.data_builders.sources.imagefolder import ImageFolderSource
 from ssl4rl_plugin.data_builders.sources.jsonl import JsonSource
 from ssl4rl_plugin.data_builders.sources.parquet import ParquetSource, parquet_files

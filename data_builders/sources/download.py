@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssl4rl_plugin.data.source import SourceError, registry
 from ssl4rl_plugin.data_builders.sources.benchmarks import Benchmark
-from ssl4rl_plugin.data_builders.sources.hub_errors import explained, hub_page
+from ssl4rl_plugin.data_builders.sources.hub.errors import explained, hub_page
 
 
 def download(name: str, folder: Path | None) -> Path:

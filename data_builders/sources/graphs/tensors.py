@@ -16,8 +16,8 @@ import numpy as np
 
 from ssl4rl_plugin.core.graph import MAX_NODES, RawGraph, Reading, Texts
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.plain_pickle import PlainSparse
-from ssl4rl_plugin.data_builders.sources.tensor_file import (
+from ssl4rl_plugin.data_builders.sources.graphs.plain_pickle import PlainSparse
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_file import (
     LARGEST,
     array_of,
     is_tensor,
@@ -25,8 +25,8 @@ from ssl4rl_plugin.data_builders.sources.tensor_file import (
     shown_bytes,
     whole_numbers,
 )
-from ssl4rl_plugin.data_builders.sources.tensor_labels import labels_in
-from ssl4rl_plugin.data_builders.sources.tensor_splits import MASKS, roles_in
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_labels import labels_in
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_splits import MASKS, roles_in
 
 TEXTS = ("raw_texts", "raw_text", "texts", "text", "node_texts", "node_text")
 TITLES = ("title", "titles")

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from ssl4rl_plugin.data.files import allowed_folders
 from ssl4rl_plugin.data.source import Record, Source, SourceError
-from ssl4rl_plugin.data_builders.sources.hub import hub_files, hub_name, name_or_path
-from ssl4rl_plugin.data_builders.sources.hub_layout import DataFiles, local_files
-from ssl4rl_plugin.data_builders.sources.hub_readers import reader_of
+from ssl4rl_plugin.data_builders.sources.hub.layout import DataFiles, local_files
+from ssl4rl_plugin.data_builders.sources.hub.readers import reader_of
+from ssl4rl_plugin.data_builders.sources.hub.repository import hub_files, hub_name, name_or_path
 from ssl4rl_plugin.data_builders.sources.saved import SavedSource, is_saved
 from ssl4rl_plugin.data_builders.sources.tables import TableRow, TableSource
 

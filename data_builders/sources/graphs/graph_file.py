@@ -12,10 +12,10 @@ import numpy as np
 from ssl4rl_plugin.core.graph import RawGraph, Reading, Texts
 from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_columns import THIRDS, is_header
-from ssl4rl_plugin.data_builders.sources.graph_edges import EdgeOptions, Edges, edges_of
-from ssl4rl_plugin.data_builders.sources.graph_networkx import ENDINGS, node_link, read_networkx
-from ssl4rl_plugin.data_builders.sources.graph_nodes import (
+from ssl4rl_plugin.data_builders.sources.graphs.columns import THIRDS, is_header
+from ssl4rl_plugin.data_builders.sources.graphs.edges import EdgeOptions, Edges, edges_of
+from ssl4rl_plugin.data_builders.sources.graphs.networkx_files import ENDINGS, node_link, read_networkx
+from ssl4rl_plugin.data_builders.sources.graphs.nodes import (
     NodeOptions,
     Nodes,
     described,
@@ -23,10 +23,10 @@ from ssl4rl_plugin.data_builders.sources.graph_nodes import (
     nodes_of,
     texts_of_ids,
 )
-from ssl4rl_plugin.data_builders.sources.graph_tables import names_of, read_json, read_table, table_of
-from ssl4rl_plugin.data_builders.sources.graph_tensors import from_tensors
-from ssl4rl_plugin.data_builders.sources.graph_text import TextOptions
-from ssl4rl_plugin.data_builders.sources.tensor_file import load_tensors
+from ssl4rl_plugin.data_builders.sources.graphs.tables import names_of, read_json, read_table, table_of
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_file import load_tensors
+from ssl4rl_plugin.data_builders.sources.graphs.tensors import from_tensors
+from ssl4rl_plugin.data_builders.sources.graphs.text import TextOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

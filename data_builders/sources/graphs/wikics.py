@@ -12,10 +12,10 @@ import numpy as np
 from ssl4rl_plugin.core.graph import RawGraph, Reading, Texts
 from ssl4rl_plugin.data.graphs import SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_folder import GraphInFolder
-from ssl4rl_plugin.data_builders.sources.graph_tables import read_json
-from ssl4rl_plugin.data_builders.sources.tensor_labels import class_numbers
-from ssl4rl_plugin.data_builders.sources.tensor_splits import roles_in
+from ssl4rl_plugin.data_builders.sources.graphs.folder import GraphInFolder
+from ssl4rl_plugin.data_builders.sources.graphs.tables import read_json
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_labels import class_numbers
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_splits import roles_in
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -19,12 +19,12 @@ import numpy as np
 from ssl4rl_plugin.core.graph import RawGraph, Reading
 from ssl4rl_plugin.data.graphs import SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_folder import GraphInFolder
-from ssl4rl_plugin.data_builders.sources.graph_tables import names_of
-from ssl4rl_plugin.data_builders.sources.graph_tensors import featured, from_tensors
-from ssl4rl_plugin.data_builders.sources.plain_pickle import PlainSparse, load_plain
-from ssl4rl_plugin.data_builders.sources.tensor_file import load_tensors
-from ssl4rl_plugin.data_builders.sources.tensor_splits import roles_in
+from ssl4rl_plugin.data_builders.sources.graphs.folder import GraphInFolder
+from ssl4rl_plugin.data_builders.sources.graphs.plain_pickle import PlainSparse, load_plain
+from ssl4rl_plugin.data_builders.sources.graphs.tables import names_of
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_file import load_tensors
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_splits import roles_in
+from ssl4rl_plugin.data_builders.sources.graphs.tensors import featured, from_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.tensor_file import array_of, shape_of, whole_numbers
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_file import array_of, shape_of, whole_numbers
 
 CLASS_NAMES = ("label_name", "label_names", "label_text", "label_texts", "class_name", "class_names", "category_names",
                "category_name")  # fmt: skip

@@ -15,8 +15,8 @@ import numpy as np
 from ssl4rl_plugin.core.graph import RawGraph, Reading, Texts
 from ssl4rl_plugin.data.graphs import SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_folder import GraphInFolder
-from ssl4rl_plugin.data_builders.sources.ogb_tables import (
+from ssl4rl_plugin.data_builders.sources.graphs.folder import GraphInFolder
+from ssl4rl_plugin.data_builders.sources.graphs.ogb_tables import (
     MISSING,
     Table,
     is_number,
@@ -25,7 +25,7 @@ from ssl4rl_plugin.data_builders.sources.ogb_tables import (
     read_labels,
     read_rows,
 )
-from ssl4rl_plugin.data_builders.sources.tensor_splits import roles_in
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_splits import roles_in
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

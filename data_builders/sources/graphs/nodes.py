@@ -16,9 +16,9 @@ import numpy as np
 
 from ssl4rl_plugin.core.graph import SPLITS
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_columns import whole_numbers
-from ssl4rl_plugin.data_builders.sources.graph_tables import Column, Table, check_refused
-from ssl4rl_plugin.data_builders.sources.graph_text import NUMBER
+from ssl4rl_plugin.data_builders.sources.graphs.columns import whole_numbers
+from ssl4rl_plugin.data_builders.sources.graphs.tables import Column, Table, check_refused
+from ssl4rl_plugin.data_builders.sources.graphs.text import NUMBER
 from ssl4rl_plugin.graphs.divide import NO_NAME
 
 ID = ("id", "node_id", "nodeid", "node id", "node", "key", "name")

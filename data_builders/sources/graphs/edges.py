@@ -14,7 +14,7 @@ from typing import NoReturn
 import numpy as np
 
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_columns import (
+from ssl4rl_plugin.data_builders.sources.graphs.columns import (
     DATE,
     DIRECTIONS,
     FILLERS,
@@ -30,9 +30,9 @@ from ssl4rl_plugin.data_builders.sources.graph_columns import (
     whole_numbers,
     word,
 )
-from ssl4rl_plugin.data_builders.sources.graph_statements import check_counts, stated_in, two_readings
-from ssl4rl_plugin.data_builders.sources.graph_tables import Column, Table, check_refused
-from ssl4rl_plugin.data_builders.sources.graph_text import NUMBER, Refused
+from ssl4rl_plugin.data_builders.sources.graphs.statements import check_counts, stated_in, two_readings
+from ssl4rl_plugin.data_builders.sources.graphs.tables import Column, Table, check_refused
+from ssl4rl_plugin.data_builders.sources.graphs.text import NUMBER, Refused
 
 _QUANTITY = re.compile(r"[^\w\s]{0,2}\s?[+-]?\d[\d.,]*\s?[^\W\d]{0,3}[^\w\s]?")
 """A number with a unit: 50 %, $5, 3 km."""

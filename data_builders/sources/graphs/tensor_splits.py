@@ -11,8 +11,8 @@ import numpy as np
 
 from ssl4rl_plugin.core.graph import SPLITS
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.tensor_file import array_of, shape_of, whole_numbers
-from ssl4rl_plugin.data_builders.sources.tensor_labels import is_words
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_file import array_of, shape_of, whole_numbers
+from ssl4rl_plugin.data_builders.sources.graphs.tensor_labels import is_words
 
 NAMES = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
 """The names of each split, in the order of `SPLITS`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from ssl4rl_plugin.core.plain_yaml import check_yaml
 from ssl4rl_plugin.data.source import SourceError
 from ssl4rl_plugin.data_builders.sources.arrow import picture_columns, shown_columns
-from ssl4rl_plugin.data_builders.sources.hub_errors import explained
+from ssl4rl_plugin.data_builders.sources.hub.errors import explained
 
 logger = logging.getLogger(__name__)
 

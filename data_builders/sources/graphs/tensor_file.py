@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.plain_pickle import ARRAYS, SPARSE, PlainArray, PlainFields, Refused
+from ssl4rl_plugin.data_builders.sources.graphs.plain_pickle import ARRAYS, SPARSE, PlainArray, PlainFields, Refused
 
 LARGEST = 2**30
 """Most bytes that a tensor may declare beyond what the file holds of it (1 GiB). A view that repeats one number, or a sparse

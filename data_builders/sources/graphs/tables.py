@@ -20,7 +20,7 @@ import numpy as np
 from ssl4rl_plugin.core.files import JsonError, parse_json
 from ssl4rl_plugin.core.files import read_json as read_json_file
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_text import (
+from ssl4rl_plugin.data_builders.sources.graphs.text import (
     NUMBER,
     Layout,
     Records,

@@ -14,7 +14,7 @@ from ssl4rl_plugin.data.files import encoded, file_stamp, inside, read_file
 from ssl4rl_plugin.data.source import Record, Source, SourceError, splits_used
 from ssl4rl_plugin.data_builders.sources.arrow import part_name
 from ssl4rl_plugin.data_builders.sources.endings import IMAGES, ending_of, other_files
-from ssl4rl_plugin.data_builders.sources.hub_layout import DataFiles
+from ssl4rl_plugin.data_builders.sources.hub.layout import DataFiles
 from ssl4rl_plugin.data_builders.sources.parquet import ParquetSource
 from ssl4rl_plugin.data_builders.sources.saved import SavedSource
 from ssl4rl_plugin.data_builders.sources.webdataset import WebDatasetSource

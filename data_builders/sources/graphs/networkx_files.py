@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_edges import EdgeOptions, Edges, edges_of
-from ssl4rl_plugin.data_builders.sources.graph_nodes import NodeOptions, Nodes, nodes_of
-from ssl4rl_plugin.data_builders.sources.graph_tables import Table, cell, table_of
-from ssl4rl_plugin.data_builders.sources.graph_text import lines_of
+from ssl4rl_plugin.data_builders.sources.graphs.edges import EdgeOptions, Edges, edges_of
+from ssl4rl_plugin.data_builders.sources.graphs.nodes import NodeOptions, Nodes, nodes_of
+from ssl4rl_plugin.data_builders.sources.graphs.tables import Table, cell, table_of
+from ssl4rl_plugin.data_builders.sources.graphs.text import lines_of
 
 ENDINGS = (".gml", ".graphml", ".gexf", ".net")
 LARGEST = 2**29

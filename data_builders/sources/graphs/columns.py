@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_tables import Column
-from ssl4rl_plugin.data_builders.sources.graph_text import NUMBER
+from ssl4rl_plugin.data_builders.sources.graphs.tables import Column
+from ssl4rl_plugin.data_builders.sources.graphs.text import NUMBER
 
 STARTS = frozenset(("source", "src", "from", "head", "subject", "subj", "citing"))
 """Names of the column of starts, without words like id or node."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_columns import ends_in
-from ssl4rl_plugin.data_builders.sources.graph_tables import Table
+from ssl4rl_plugin.data_builders.sources.graphs.columns import ends_in
+from ssl4rl_plugin.data_builders.sources.graphs.tables import Table
 
 
 @dataclass

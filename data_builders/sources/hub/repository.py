@@ -24,9 +24,9 @@ from urllib.parse import quote
 
 from ssl4rl_plugin.core.files import cache_dir, write_text
 from ssl4rl_plugin.data.source import Source, SourceError
-from ssl4rl_plugin.data_builders.sources.hub_download import download
-from ssl4rl_plugin.data_builders.sources.hub_errors import explained, unreachable
-from ssl4rl_plugin.data_builders.sources.hub_layout import (
+from ssl4rl_plugin.data_builders.sources.hub.download import download
+from ssl4rl_plugin.data_builders.sources.hub.errors import explained, unreachable
+from ssl4rl_plugin.data_builders.sources.hub.layout import (
     DataFiles,
     check_columns,
     files_in_cache,

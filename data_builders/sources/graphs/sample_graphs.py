@@ -13,8 +13,8 @@ from ssl4rl_plugin.core.graph import RawGraph, Texts
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.graphs import GraphSource, SharedOptions
 from ssl4rl_plugin.data.source import SourceError
-from ssl4rl_plugin.data_builders.sources.graph_file import raw_graph
-from ssl4rl_plugin.data_builders.sources.graph_networkx import from_networkx
+from ssl4rl_plugin.data_builders.sources.graphs.graph_file import raw_graph
+from ssl4rl_plugin.data_builders.sources.graphs.networkx_files import from_networkx
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

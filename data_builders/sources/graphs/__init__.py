@@ -1,0 +1,1 @@
+"""Sources of graphs: one graph in one file or folder."""
