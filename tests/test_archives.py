@@ -21,8 +21,10 @@ from pictures import photo
 from typer.testing import CliRunner
 
 from ssl4rl_plugin.cli import app
+from ssl4rl_plugin.data.arms import SourceSettings
 from ssl4rl_plugin.data.choose_source import source_of
 from ssl4rl_plugin.data.images import ImageError
+from ssl4rl_plugin.data.indexing import manifest_of
 from ssl4rl_plugin.data.source import Source, SourceError
 from ssl4rl_plugin.data_builders.index.indexer import build_manifest
 from ssl4rl_plugin.data_builders.sources import zips
@@ -141,6 +143,8 @@ def test_the_command_names_no_source_for_shards(tmp_path: Path, jpegs: list[byte
         result = run(app, ["index", str(what), "--json", "--workers", "1"])
         found = json.loads(result.stdout)
         assert (found["source"], found["images"]) == ("webdataset", 3) and "seg.png 3" in found["notes"][0]
+        run_of = manifest_of(SourceSettings("folder", str(what), {}, None, 0.1, 10**6), seed=0)
+        assert run_of.source.name == "webdataset", "a run whose config has the default name of a source"
     (tmp_path / "x.tar.gz").write_bytes(b"\x1f\x8b")
     result = run(app, ["index", str(tmp_path / "x.tar.gz")])
     assert result.exit_code == 2 and "x.tar.gz is compressed" in result.stderr and "gunzip" in result.stderr

@@ -16,7 +16,7 @@ from ssl4rl_plugin.data.choose_source import source_of
 from ssl4rl_plugin.data.graphs import GraphManifest
 from ssl4rl_plugin.data.manifest import Manifest, is_manifest
 from ssl4rl_plugin.data.mixture import Mixture
-from ssl4rl_plugin.data.source import SourceError, load_source
+from ssl4rl_plugin.data.source import SourceError, load_source, registry
 
 Indexer = Callable[..., Manifest | GraphManifest]
 """Turns a source into a manifest. Called with a source, the manifest's path or None, and the keyword arguments
@@ -54,7 +54,7 @@ def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Mani
     """`load_manifest` for a source and the seed of its split."""
     if spec.path is not None and is_manifest(Path(spec.path)):
         return Manifest.load(spec.path)
-    source = load_source(spec.name or _chosen(spec.path), spec.path, **spec.options)
+    source = load_source(_named(spec), spec.path, **spec.options)
     return indexers.get(source.kind)(
         source,
         Path(spec.manifest) if spec.manifest else None,
@@ -62,6 +62,20 @@ def manifest_of(spec: SourceSettings, seed: int, progress: bool = False) -> Mani
         seed=seed,
         progress=progress,
     )
+
+
+def _named(spec: SourceSettings) -> str:
+    """The name of the source in `spec`, or of the one that reads its path. Raises UserError.
+
+    `folder` is the recipes' default name, so with it too the path decides, among sources of pictures.
+    """
+    if not spec.name:
+        return _chosen(spec.path)
+    if spec.name != "folder" or spec.path is None:
+        return spec.name
+    place = Path(spec.path).expanduser()
+    found = source_of(place) if place.exists() or "{" in place.name else spec.name
+    return found if registry.get(found).kind == "image" else spec.name
 
 
 def _chosen(path: str | None) -> str:
