@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import sysconfig
@@ -97,8 +98,9 @@ def test_a_command_runs_nothing_of_the_folder_that_it_is_started_in(trapped: tup
 def test_traps_spring(tmp_path: Path) -> None:
     """The tests above could not fail otherwise."""
     folder = set_traps(tmp_path / "data", tmp_path / "marks")
-    subprocess.run([sys.executable, "-c", "import pickle"], cwd=folder, capture_output=True)
-    subprocess.run([sys.executable, "-m", "json.tool", "--help"], cwd=folder, capture_output=True)
+    unsafe = {**os.environ, "PYTHONSAFEPATH": ""}  # a command that ran in this process may have set it
+    subprocess.run([sys.executable, "-c", "import pickle"], cwd=folder, env=unsafe, capture_output=True)
+    subprocess.run([sys.executable, "-m", "json.tool", "--help"], cwd=folder, env=unsafe, capture_output=True)
     assert {"pickle.py", "json.py"} <= set(sprung(tmp_path / "marks"))
 
 

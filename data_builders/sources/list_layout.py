@@ -67,6 +67,11 @@ def layout_of(lines: Sequence[str], delimiter: str | None, wanted: Sequence[str]
         texts.pop(0)
     if not texts:
         raise ValueError("is empty")
+    if any(len(text) > LONGEST_CELL for text in texts):
+        raise ValueError(
+            f"has a line of more than {LONGEST_CELL:,} characters: pictures in base64 belong into a .tsv file (source tsv) "
+            "or parquet"
+        )
     if delimiter is None and (plain := _plain(texts, folder)) is not None:
         return plain
     tables = [found for d in ([delimiter] if delimiter else DELIMITERS) if (found := _table(texts, d, wanted))]
@@ -75,11 +80,6 @@ def layout_of(lines: Sequence[str], delimiter: str | None, wanted: Sequence[str]
         raise ValueError(f"can be read as {shown}: choose one with the option delimiter")
     if tables:
         return tables[0]
-    if any(len(text) > LONGEST_CELL for text in texts):
-        raise ValueError(
-            f"has a line of more than {LONGEST_CELL:,} characters: pictures in base64 belong into a .tsv file (source tsv) "
-            "or parquet"
-        )
     open_quote = next((text for text in texts if text.count('"') % 2), None)
     quote = f", and {open_quote[:100]!r} has a quote that does not close" if open_quote else ""
     raise ValueError(f"does not look like a list of image files: its first line is {texts[0][:100]!r}{quote}")

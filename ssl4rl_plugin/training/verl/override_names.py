@@ -20,10 +20,12 @@ from ssl4rl_plugin.core.first_word import PROGRAMS
 from ssl4rl_plugin.training.config_model import ConfigModel
 
 SECTION = "ssl4rl"
+LISTED = 100
+"""Most names that a message lists; there are 75 recipes."""
 
 _OWN_CONFIGS = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 """With these on the command line, there may be further recipes and options."""
-_LISTS = ("tasks", "benchmarks")  # keys with a list of mappings
+_LISTS = ("tasks", "benchmarks", "sources")  # keys with a list of mappings
 _OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -181,9 +183,9 @@ def _section_keys() -> list[str]:
 
 def _keys_below(path: Sequence[str]) -> list[str] | None:
     """The keys of a mapping in the section; None where any key may be, or there is no mapping."""
-    from ssl4rl_plugin.training.settings import BenchmarkSection, SourceSection, TaskSection
+    from ssl4rl_plugin.training.settings import BenchmarkSection, SourceEntry, SourceSection, TaskSection
 
-    lists: dict[str, type[ConfigModel]] = dict(zip(_LISTS, (TaskSection, BenchmarkSection), strict=True))
+    lists: dict[str, type[ConfigModel]] = dict(zip(_LISTS, (TaskSection, BenchmarkSection, SourceEntry), strict=True))
     if len(path) == 1 and path[0] in _LISTS:
         return []  # numbers of entries
     if list(path) == ["source"]:
@@ -208,6 +210,6 @@ def _alike(word: str, known: Iterable[str]) -> str | None:
 def _meant(close: str | None, behind: str, known: Collection[str], key: str | None = None) -> str:
     """The similar name, or the known ones; `key` is a key of the same name, which may be meant too."""
     listed = sorted(known)
-    shown = ", ".join(listed[:40]) + (", ..." if len(listed) > 40 else "")
+    shown = ", ".join(listed[:LISTED]) + (", ..." if len(listed) > LISTED else "")
     other = f", or the key {key}{behind}" if key else ""
     return f": did you mean {close}{behind}{other}?" if close else f"; known: {shown}{other}"
