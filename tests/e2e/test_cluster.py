@@ -50,8 +50,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     taken = {path.name for path in packages.iterdir()} | {"__pycache__"}
     for place in (Path(place) for place in sys.path if Path(place).name == "site-packages"):
         for path in place.iterdir():
-            # A .pth file can lead to any folder, this package's among them.
-            if path.name not in taken and "ssl4rl" not in path.name and path.suffix != ".pth":
+            # A .pth file can lead to any folder, this package's among them. What `cpu.setup` adds to vLLM's CPU build stays.
+            if path.name not in taken and "ssl4rl_plugin" not in path.name and path.suffix != ".pth":
                 (packages / path.name).symlink_to(path)
                 taken.add(path.name)
     ray = folder / "bin" / "ray"
