@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_preflight
 import verl  # noqa: F401  -- loads the plugin
 from hydra import compose, initialize_config_module
 from pictures import photo
@@ -38,16 +39,7 @@ from ssl4rl_plugin.training.curriculum.step_metrics import source_figures
 from ssl4rl_plugin.training.settings import Settings, SettingsError
 from ssl4rl_plugin.training.stored_rows import StoredRows
 
-SMALL = (
-    "data.train_batch_size=8",
-    "actor_rollout_ref.actor.ppo_mini_batch_size=8",
-    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
-    "trainer.n_gpus_per_node=1",
-    "ssl4rl.options.side=56",
-    "ssl4rl.source.val_fraction=0.3",
-    "ssl4rl.tasks=[rotation]",
-)
+SMALL = (*test_preflight.SMALL, "ssl4rl.tasks=[rotation]")
 
 
 @pytest.fixture(scope="module")

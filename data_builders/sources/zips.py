@@ -23,7 +23,7 @@ from ssl4rl_plugin.data_builders.sources.endings import IMAGES, ending_of, other
 logger = logging.getLogger(__name__)
 
 BOMB_BYTES, BOMB_RATIO = 32 * 2**20, 200
-"""A member of at least so many bytes that was compressed to less than one in so many is rejected unread (`too_large`)."""
+"""Bytes, and size through compressed size. A member that exceeds both is rejected unread (`too_large`)."""
 
 _ENCRYPTED = 0x1  # flag bit of a member
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)

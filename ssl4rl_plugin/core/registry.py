@@ -32,10 +32,9 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def foreign(what: str) -> Iterator[None]:
-    """Run another package's code: whatever it raises becomes a RegistryError that begins with `what`.
+    """Run code of another package. Turns every exception into a RegistryError that begins with `what`.
 
-    `sys.exit` and other exceptions outside of `Exception` too: a broken package must not end the whole program. Ctrl-C
-    still does.
+    Also `sys.exit`, and others that are not an `Exception`: a broken package must not end the program. Ctrl-C still does.
     """
     try:
         yield

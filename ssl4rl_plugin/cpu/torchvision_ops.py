@@ -8,8 +8,8 @@ a warning. So this module declares the two schemas. They have no implementation,
 torch calls `declare_missing_ops` at the end of every `import torch` (entry-point group `torch.backends`): it has to be
 fast, import nothing heavy, and never raise. If torch cannot load an entry point, `import torch` fails for every program of
 the environment. So the entry point is not this package's. `ssl4rl_plugin.cpu.setup` copies this file into the distribution
-"vllm" that it installs for the CPU, with an entry point to the copy: it works whatever becomes of this package, and an
-installation for GPUs has none. This file therefore imports nothing of the package by itself.
+"vllm" that it installs for the CPU, with an entry point to the copy. The copy works without this package. An installation
+for GPUs has no such entry point. This file therefore imports nothing of the package by itself.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _PATH_IN_ENTRY = re.compile(r"((?:path|manifest|root)\s*:\s*)(?!['\"\[{])(.+?)(?
 
 
 def quoted(text: str) -> str:
-    """A text as a string of Hydra's grammar, in single quotes: whatever it contains, Hydra reads it back.
+    """A text in single quotes, so that Hydra reads exactly this text.
 
     >>> quoted("/data/a=b, c's")
     "'/data/a=b, c\\\\'s'"

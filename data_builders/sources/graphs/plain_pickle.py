@@ -23,6 +23,9 @@ _KINDS = "biufUSO"
 MOST_ROWS = 2**27
 """Most rows of a sparse matrix whose file does not hold a number for each row."""
 
+MADE_BY_CLASS = "an array made by its class"
+"""Refused: such an array may have any size, and shows what the memory held before."""
+
 
 class Refused(Exception):
     """A pickle holds something other than plain data."""
@@ -57,7 +60,7 @@ class PlainArray(np.ndarray):
     """Stands for `numpy.ndarray`. Its state holds as many bytes as its shape says, or a list of objects."""
 
     def __new__(cls, *arguments: Any) -> PlainArray:
-        raise Refused("an array made by its class")  # of any size, with whatever the memory holds
+        raise Refused(MADE_BY_CLASS)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
@@ -79,7 +82,7 @@ class _ArrayName:
     """What the name `numpy.ndarray` stands for in a pickle: a word in the arguments of `_reconstruct`."""
 
     def __new__(cls, *arguments: Any) -> _ArrayName:
-        raise Refused("an array made by its class")  # of any size, with whatever the memory holds
+        raise Refused(MADE_BY_CLASS)
 
 
 class PlainFields:
