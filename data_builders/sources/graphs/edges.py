@@ -70,9 +70,13 @@ class Edges:
     directed: bool | None = None
     """Whether the file says that edges have a direction; None if it says nothing."""
     weights: bool = False
+    """Whether the file has weights. No task uses them."""
     refused: Counter[str] = field(default_factory=Counter)
+    """Number of lines that are no edges, by reason."""
     found: list[str] = field(default_factory=list)
+    """What the reader recognised, in short phrases."""
     unused: list[str] = field(default_factory=list)
+    """Columns that nothing was read from."""
     lines: bool = True
     """Whether the file has one line or row for each edge."""
 
