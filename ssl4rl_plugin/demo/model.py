@@ -77,12 +77,14 @@ _PROCESSORS = {
 """transformers' classes for processor, pictures and videos."""
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Any:
+def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY, phrases: Iterable[str] = ()) -> Any:
     """A byte-level BPE tokenizer (`PreTrainedTokenizerFast`), trained on `texts`; it can encode any text.
 
     Args:
         texts: what it is trained on.
-        vocabulary: largest number of tokens, without `TAGS`.
+        vocabulary: largest number of tokens, without `TAGS` and `phrases`.
+        phrases: texts that are one token each, wherever they occur (see `phrases`). Not merges of the BPE: Qwen's
+            tokenizer splits a text into words first.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -99,7 +101,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Any:
             show_progress=False,
         ),
     )
-    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    core.add_tokens([AddedToken(text, special=False, normalized=False) for text in (*TAGS, *phrases)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",

@@ -131,10 +131,13 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     from verl.utils import hf_processor
 
     from ssl4rl_plugin.demo.model import build_model, save, train_tokenizer
+    from ssl4rl_plugin.demo.phrases import common_phrases
     from ssl4rl_plugin.demo.warm_up import teach, warm_up
 
     texts = [stream[index].prompt for index in range(min(256, len(stream)))]
-    tokenizer = train_tokenizer(["user assistant system", *texts])
+    # As often as the prompts, since each turn of a chat begins with one of them.
+    roles = ("user", "assistant", "system") * len(texts)
+    tokenizer = train_tokenizer([*roles, *texts], phrases=common_phrases(texts))
     graph = all(source.kind == "graph" for source in stream.sources)
     model = build_model(tokenizer, seed, vision=not graph)
     unfinished = folder.with_name("model.partial")
