@@ -55,6 +55,14 @@ class Shape:
     """`max_position_embeddings`: vLLM's longest sequence, unless it is told another."""
     tied: bool = False
     """The input embeddings are also the weights of the output layer."""
+    hidden: int = HIDDEN
+    """Width of the language model; a multiple of `2 * HEAD_DIM`."""
+    layers: int = LAYERS
+    """Layers of the language model."""
+    vision_hidden: int = VISION_HIDDEN
+    """Width of the vision tower; a multiple of `HEAD_DIM`."""
+    vision_layers: int = VISION_LAYERS
+    """Layers of the vision tower."""
 
     @property
     def vision(self) -> bool:
@@ -147,11 +155,11 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True, shape: Shape | N
         rope["mrope_section"] = [4, 6, 6]
     text_config = {
         "vocab_size": len(tokenizer),
-        "hidden_size": HIDDEN,
-        "intermediate_size": 2 * HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HIDDEN // HEAD_DIM,
-        "num_key_value_heads": HIDDEN // HEAD_DIM // 2,
+        "hidden_size": shape.hidden,
+        "intermediate_size": 2 * shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.hidden // HEAD_DIM,
+        "num_key_value_heads": shape.hidden // HEAD_DIM // 2,
         "max_position_embeddings": shape.positions,
         "rope_parameters": rope,
         "tie_word_embeddings": shape.tied,
@@ -195,11 +203,11 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True, shape: Shape | N
 def _vision_config(shape: Shape) -> dict[str, Any]:
     """The vision tower, for a family's config."""
     common = {
-        "depth": VISION_LAYERS,
-        "hidden_size": VISION_HIDDEN,
-        "num_heads": VISION_HIDDEN // HEAD_DIM,
-        "intermediate_size": 2 * VISION_HIDDEN,
-        "out_hidden_size": HIDDEN,
+        "depth": shape.vision_layers,
+        "hidden_size": shape.vision_hidden,
+        "num_heads": shape.vision_hidden // HEAD_DIM,
+        "intermediate_size": 2 * shape.vision_hidden,
+        "out_hidden_size": shape.hidden,
         "patch_size": shape.patch,
         "spatial_merge_size": MERGE,
         "temporal_patch_size": 2,
@@ -207,8 +215,12 @@ def _vision_config(shape: Shape) -> dict[str, Any]:
     }
     if shape.family == "qwen3_vl":
         # Every layer of the tower also feeds a layer of the text model.
-        return {**common, "num_position_embeddings": 16 * 16, "deepstack_visual_indexes": list(range(VISION_LAYERS))}
-    return {**common, "window_size": 8 * shape.patch, "fullatt_block_indexes": [VISION_LAYERS - 1]}
+        return {
+            **common,
+            "num_position_embeddings": 16 * 16,
+            "deepstack_visual_indexes": list(range(shape.vision_layers)),
+        }
+    return {**common, "window_size": 8 * shape.patch, "fullatt_block_indexes": [shape.vision_layers - 1]}
 
 
 def save(model: Any, tokenizer: Any, folder: Path, shape: Shape | None = None) -> None:
