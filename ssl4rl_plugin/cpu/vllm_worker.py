@@ -8,6 +8,7 @@ collects the buckets first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -33,6 +34,11 @@ class CpuWorkerExtension(vLLMColocateWorkerExtension):
     ) -> None:
         # verl calls this once per bucket and then reuses the bucket's memory, so the tensors are copied.
         self._received.extend((name, tensor.clone()) for name, tensor in weights)
+
+    def _iter_all_models_with_config(self) -> Iterator[Any]:
+        """No model. verl packs the weights of these after the last bucket, when they are packed already, and
+        `reload_weights` packs the new ones. On a processor with AMX, vLLM's second packing fails."""
+        return iter(())
 
     def load_received_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:
         """Load a full set of weights, named as in the checkpoint. Override it to do something else with them."""
