@@ -2,12 +2,13 @@
 
 This module imports neither verl nor torch, so the online dataset, the preview, the report and the tests see the same
 samples. Each epoch shows every item once, in a new order and with new corruptions (`fixed_corruptions`: with the same ones).
-Samples do not depend on earlier samples or on the number of workers, so a resumed run continues with exactly the samples
-that it would have seen.
+Samples do not depend on earlier calls or on the number of workers, so a resumed run continues with exactly the samples
+that it would have seen. The answers of validation samples are balanced (`data.balance`).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import random
@@ -19,6 +20,7 @@ from typing import Any
 from ssl4rl_plugin.core import Item, Rejection, Sample
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.arms import Arm, StreamSettings
+from ssl4rl_plugin.data.balance import ANY, Wanted, block_size, wanted
 from ssl4rl_plugin.data.decks import Deck
 from ssl4rl_plugin.data.graphs import GraphItem, GraphManifest
 from ssl4rl_plugin.data.ground_truth import encode_truth
@@ -89,7 +91,8 @@ class SampleStream:
     Args:
         settings: the run's settings.
         manifest: the indexed source, or the sources of a run with several.
-        split: `train` (items epoch by epoch, arms by weight) or `val` (`val_samples` of every arm, in arm order).
+        split: `train` (items epoch by epoch, arms by weight) or `val` (`val_samples` of every arm, in arm order, with
+            balanced answers).
     """
 
     def __init__(self, settings: StreamSettings, manifest: Manifest | GraphManifest | Mixture, split: str):
@@ -112,6 +115,8 @@ class SampleStream:
         self.sources = tuple(source for source in sources if source in used)
         """The sources that the tasks draw from."""
         self._decks = {pool: self._deck(pool) for pool in self._pool_of.values()}
+        self._golds: dict[tuple[str, int], str] = {}
+        """The answers of validation samples made so far, by arm and index."""
         for arm in settings.arms:
             check_groups(arm, self._pool_of[arm.key], split)
 
@@ -144,6 +149,20 @@ class SampleStream:
     def of_arm(self, index: int, arm: Arm) -> StreamSample:
         """Make sample `index` from the given arm instead of a drawn one. Raises the errors of `[]`."""
         self._check(index)
+        if self.split != "val":
+            return self._made(index, arm, ANY)
+        size = block_size(arm, self.settings.val_samples)
+        first = index - index % self.settings.val_samples % size
+        for earlier in range(first, index):  # in this order, so that each finds those before it
+            if (arm.key, earlier) not in self._golds:
+                self.of_arm(earlier, arm)
+        taken = frozenset(self._golds[arm.key, earlier] for earlier in range(first, index))
+        made = self._made(index, arm, wanted(taken, size))
+        self._golds[arm.key, index] = made.gold
+        return made
+
+    def _made(self, index: int, arm: Arm, wanted: Wanted) -> StreamSample:
+        """Sample `index` of an arm, from the first item that fits."""
         found = self._place(index, arm)
         source, order = found.source, found.source.order(found.epoch)
         refused: list[str] = []
@@ -157,28 +176,36 @@ class SampleStream:
                 logger.warning("%s could not be read: %s", source.id_of(row), error)
                 continue
             for attempt in range(DRAWS_PER_ITEM):
-                draw = found.epoch * DRAWS_PER_ITEM + attempt
                 # An item that replaces another must not repeat the sample that it gives at its own index.
-                instead = found.made_as + 1 if step else 0
-                rng = rng_for(self.settings.seed, self.split, arm.key, item.id, draw, instead)
-                if arm.task.others_needed:
-                    item = replace(item, others=self._others(arm, source, item.group, rng, refused))
-                made = arm.task.generate(item, arm.level, rng)
-                if isinstance(made, Sample):
-                    self.refusals.update(f"{arm.key}: {reason}" for reason in refused)
-                    instruction = rng.choice(self.settings.answer_format.instructions)
-                    return StreamSample(
-                        index, self.split, arm, item.id, made, instruction, tuple(refused), source.label
-                    )
-                if not isinstance(made, Rejection):
-                    raise SampleError(f"{arm.key}: generate returned a {type(made).__name__}, not Sample or Rejection")
-                refused.append(made.reason)
+                key = (found.epoch * DRAWS_PER_ITEM + attempt, found.made_as + 1 if step else 0)
+                made, rng = self._drawn_from(item, arm, source, key, refused)
+                if isinstance(made, Rejection):
+                    refused.append(made.reason)
+                    continue
+                more = (self._drawn_from(item, arm, source, (*key, again), []) for again in range(1, wanted.draws))
+                fitting = (one for one in itertools.chain([(made, rng)], more) if wanted.has(arm, one[0]))
+                made, rng = next(fitting, (made, rng))
+                self.refusals.update(f"{arm.key}: {reason}" for reason in refused)
+                instruction = rng.choice(self.settings.answer_format.instructions)
+                return StreamSample(index, self.split, arm, item.id, made, instruction, tuple(refused), source.label)
         reasons = ", ".join(f"{reason} {count}x" for reason, count in Counter(refused).most_common())
         of = f" of source {source.label!r}" if source.label else ""
         raise SampleError(
             f"task {arm.key} refused {len(refused)} draws in a row from the {self.split} images{of} ({reasons}): "
             "these images do not fit the task at this level"
         )
+
+    def _drawn_from(
+        self, item: Item, arm: Arm, source: SourceItems, key: tuple[int, ...], refused: list[str]
+    ) -> tuple[Sample | Rejection, random.Random]:
+        """One draw from an item, with the generator behind it. Adds the reasons of unreadable other items to `refused`."""
+        rng = rng_for(self.settings.seed, self.split, arm.key, item.id, *key)
+        if arm.task.others_needed:
+            item = replace(item, others=self._others(arm, source, item.group, rng, refused))
+        made = arm.task.generate(item, arm.level, rng)
+        if not isinstance(made, Sample | Rejection):
+            raise SampleError(f"{arm.key}: generate returned a {type(made).__name__}, not Sample or Rejection")
+        return made, rng
 
     @property
     def _fixed(self) -> bool:
