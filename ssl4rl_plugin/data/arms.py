@@ -57,6 +57,8 @@ class SourceSettings:
     max_pixels: int
     train_size: int | float | None = None
     """Training images to use: a share (float in (0, 1]), a number (int), or None for all, as in scikit-learn."""
+    taught_fraction: float = 0.0
+    """Share of the training groups whose items are in the split `taught` instead of `train`."""
     label: str = ""
     """Its name among several sources of a run, in metrics and ids; empty for the only source of a run."""
     weight: float | None = None

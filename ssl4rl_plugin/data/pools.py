@@ -28,7 +28,7 @@ class SourceItems:
     Args:
         part: the source. Its label is empty for the only source of a run.
         seed: of the run.
-        split: `train` or `val`.
+        split: `train`, `val`, or `taught`: the groups of the training split that reinforcement learning never sees.
     """
 
     def __init__(self, part: Part, seed: int, split: str) -> None:
@@ -39,10 +39,18 @@ class SourceItems:
         self._max_pixels = part.settings.max_pixels
         self._seed = seed
         self._split = split
-        self.items: Sequence[ManifestItem | GraphItem] = part.manifest.items(split)
-        size = part.settings.train_size
+        self.items: Sequence[ManifestItem | GraphItem] = part.manifest.items("val" if split == "val" else "train")
+        share, size = part.settings.taught_fraction, part.settings.train_size
+        if split == "taught" or (split == "train" and share):
+            taught = taught_groups({item.group for item in self.items}, share, seed)
+            wanted = split == "taught"
+            self.items = _Subset(
+                self.items, [place for place, item in enumerate(self.items) if (item.group in taught) == wanted]
+            )
         if split == "train" and size is not None:
-            self.items = _Subset(self.items, size, (seed, split, "subset", *self.key), self.label)
+            self.items = _Subset(
+                self.items, _drawn_places(len(self.items), size, (seed, split, "subset", *self.key), self.label)
+            )
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -173,23 +181,43 @@ def groups_of(pool: Sequence[SourceItems], enough: int) -> set[str]:
     return groups
 
 
-class _Subset(Sequence[ManifestItem | GraphItem]):
-    """A random subset of the items, in their order. For one seed, smaller subsets are contained in larger ones.
+def taught_groups(groups: set[str], share: float, seed: int) -> set[str]:
+    """The groups that the split `taught` gets: `share` of them, at least one, and never all.
+
+    Raises SampleError if there are fewer than two groups, or `share` is 0.
+    """
+    if not share:
+        raise SampleError("nothing is set aside for teaching: set ssl4rl.source.taught_fraction, e.g. to 0.5")
+    if len(groups) < 2:
+        raise SampleError(
+            f"ssl4rl.source.taught_fraction is {share}, and the training split has {len(groups)} group(s) of images to "
+            "divide: near-duplicates count as one group, so add images of other things"
+        )
+    order = sorted(groups)
+    rng_for(seed, "taught").shuffle(order)
+    return set(order[: min(max(1, round(share * len(order))), len(order) - 1)])
+
+
+def _drawn_places(count: int, size: int | float, key: tuple[str | int, ...], label: str) -> list[int]:
+    """Random places among `count` items, ascending. For one key, smaller draws are contained in larger ones.
 
     `size` is a number of items (int) or a share (float). Raises SampleError if there are fewer items.
     """
+    wanted = size if isinstance(size, int) else max(1, round(size * count))
+    if wanted > count:
+        name = f"the train_size of source {label!r}" if label else "ssl4rl.source.train_size"
+        raise SampleError(f"{name} is {wanted}, and there are {count} training images: lower it")
+    order = list(range(count))
+    rng_for(*key).shuffle(order)
+    return sorted(order[:wanted])
 
-    def __init__(
-        self, items: Sequence[ManifestItem | GraphItem], size: int | float, key: tuple[str | int, ...], label: str
-    ) -> None:
-        count = size if isinstance(size, int) else max(1, round(size * len(items)))
-        if count > len(items):
-            name = f"the train_size of source {label!r}" if label else "ssl4rl.source.train_size"
-            raise SampleError(f"{name} is {count}, and there are {len(items)} training images: lower it")
-        order = list(range(len(items)))
-        rng_for(*key).shuffle(order)
+
+class _Subset(Sequence[ManifestItem | GraphItem]):
+    """Some of the items, by their places."""
+
+    def __init__(self, items: Sequence[ManifestItem | GraphItem], places: Sequence[int]) -> None:
         self._items = items
-        self._places = np.sort(np.array(order[:count], dtype=np.int64))
+        self._places = np.array(places, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -127,6 +127,8 @@ class OnlineRows:
         # Only if they are not the default: checkpoints of earlier versions lack these keys.
         if settings.source.train_size is not None:
             state["train_size"] = settings.source.train_size
+        if settings.source.taught_fraction:
+            state["taught_fraction"] = settings.source.taught_fraction
         if settings.fixed_corruptions:
             state["fixed_corruptions"] = True
         return state

@@ -50,6 +50,7 @@ class SourceSection(ConfigModel):
     val_fraction: Share = 0.1
     max_pixels: PixelCount
     train_size: int | float | None = None
+    taught_fraction: Share = 0.0
 
     @field_validator("train_size", mode="plain")
     @classmethod
@@ -307,6 +308,10 @@ def parse_sources(entries: Sequence[Any], common: SourceSection) -> tuple[Source
         raise SettingsError(
             f"ssl4rl.source.path is {common.path!r} and ssl4rl.sources lists other sources: name all of them in "
             "ssl4rl.sources, and set ssl4rl.source.path=null"
+        )
+    if entries and common.taught_fraction:
+        raise SettingsError(
+            "ssl4rl.source.taught_fraction divides one source: name it in ssl4rl.source, not in ssl4rl.sources"
         )
     sections: list[SourceEntry] = []
     for number, entry in enumerate(entries):
