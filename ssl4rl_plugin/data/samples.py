@@ -92,12 +92,12 @@ class SampleStream:
         settings: the run's settings.
         manifest: the indexed source, or the sources of a run with several.
         split: `train` (items epoch by epoch, arms by weight) or `val` (`val_samples` of every arm, in arm order, with
-            balanced answers).
+            balanced answers), or `taught` (as `train`, of the items that `ssl4rl.source.taught_fraction` sets aside).
     """
 
     def __init__(self, settings: StreamSettings, manifest: Manifest | GraphManifest | Mixture, split: str):
-        if split not in ("train", "val"):
-            raise ValueError(f"split must be train or val, got {split!r}")
+        if split not in ("train", "val", "taught"):
+            raise ValueError(f"split must be train, val or taught, got {split!r}")
         self.settings = settings
         self.manifest = manifest
         self.split = split
