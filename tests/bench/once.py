@@ -36,12 +36,17 @@ SCRIPTS: dict[str, list[str]] = {
 """The arguments of each script's smallest run."""
 HELP = {
     "step_time.py": "two trainings; the end-to-end tests run both ways of rollout",
-    "curriculum.py": "15 trainings, an hour and a half",
+    "curriculum.py": "64 trainings, hours; tests/test_bench_trainings.py reads results of its form",
+    "transfer.py": "15 trainings, hours; the same test",
     "other_versions.py": "7 GB of another environment",
     "image_install.py": "a clone of verl, and versions from the package index",
 }
 """What is only asked for its help, and why."""
-PARTS = {"floor.py": "building.py", Path(__file__).name: "make bench-once"}
+PARTS = {
+    "floor.py": "building.py",
+    "trainings.py": "curriculum.py, transfer.py",
+    Path(__file__).name: "make bench-once",
+}
 """Files that others run."""
 
 
