@@ -34,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("recipes")  # they share what is composed
 ROOT = Path(__file__).parent.parent / "recipes"
 RECIPES = """
 caparena_contrastive caparena_jigsaw caparena_position caparena_rotation
-cpu_curriculum cpu_demo cpu_learn cpu_videos
+cpu_curriculum cpu_demo cpu_learn cpu_one_task cpu_videos
 graph_arxiv graph_citeseer graph_cora graph_cpu_demo graph_cpu_learn graph_mixture graph_pubmed graph_wikics
 imagenet_contrastive imagenet_jigsaw imagenet_position imagenet_rotation
 images images_qwen3_vl_2b images_qwen3_vl_4b images_qwen3_vl_8b images_wide

@@ -502,7 +502,7 @@ def demo(
     recipe: Annotated[
         str,
         typer.Option(
-            help="cpu_demo; cpu_learn, as --learn; cpu_curriculum; cpu_videos; graph_cpu_demo, graph_cpu_learn."
+            help="cpu_demo; cpu_learn, as --learn; cpu_one_task; cpu_curriculum; cpu_videos; graph_cpu_demo, graph_cpu_learn."
         ),
     ] = "cpu_demo",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the recipe's.")] = None,

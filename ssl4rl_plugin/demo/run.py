@@ -34,7 +34,7 @@ from ssl4rl_plugin.core.safe_path import RAY_HOOK, environment, run_module
 
 console = Console()
 
-RECIPES = ("cpu_demo", "cpu_learn", "cpu_curriculum", "cpu_videos", "graph_cpu_demo", "graph_cpu_learn")
+RECIPES = ("cpu_demo", "cpu_learn", "cpu_one_task", "cpu_curriculum", "cpu_videos", "graph_cpu_demo", "graph_cpu_learn")
 """Recipes for the tiny model on a machine without a GPU."""
 WARM_UP_STEPS = 100
 START_LIMIT = 600

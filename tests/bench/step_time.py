@@ -1,6 +1,6 @@
 """Where a training step's time goes on the CPU, with group rollouts and with verl's own agent loop.
 
-Run `python tests/bench/step_time.py [steps]` on a quiet machine (`make profile`): trains `recipe=cpu_learn` for some
+Run `python tests/bench/step_time.py [steps]` on a quiet machine (`make profile`): trains `recipe=cpu_one_task` for some
 steps in both ways, on one model, and prints medians in seconds without the first two steps. About five minutes.
 """
 
@@ -36,14 +36,14 @@ def main(steps: int) -> None:
     medians: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
-        demo.prepare_model(demo.compose("cpu_learn", [f"actor_rollout_ref.model.path={model}"]), model, seed=0)
+        demo.prepare_model(demo.compose("cpu_one_task", [f"actor_rollout_ref.model.path={model}"]), model, seed=0)
         for way, overrides in WAYS.items():
             out = Path(folder) / way.replace(" ", "-").replace("'", "")
             out.mkdir()
             shutil.copytree(model, out / "model")
             quiet = ("trainer.val_before_train=false", "trainer.test_freq=-1", "trainer.save_freq=-1")
             total = f"trainer.total_training_steps={steps}"
-            demo.run_trainer("cpu_learn", out, [total, *quiet, *overrides], steps)
+            demo.run_trainer("cpu_one_task", out, [total, *quiet, *overrides], steps)
             log = RunLog(out)
             medians[way] = {part: statistics.median(log.curve(f"timing_s/{part}")[1][2:]) for part in PARTS}
     print(f"seconds a step, medians of {steps - 2} steps of 32 prompts x 8 rollouts")
