@@ -19,7 +19,7 @@ PARALLEL ?= --numprocesses auto --dist loadgroup
 RUNS ?= --numprocesses 2 --dist loadgroup
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-full test-fast test-e2e gpu-check lint types wheel coverage hooks constraints other-versions image-install format bench bench-build bench-once profile curriculum gallery oracles docs clean distclean
+.PHONY: help venv install demo learn test test-full test-fast test-e2e gpu-check lint types wheel coverage hooks constraints other-versions image-install format bench bench-build bench-once profile curriculum transfer gallery oracles docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -126,8 +126,11 @@ bench-once: install ## Every bench once, at its smallest size: does it still run
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py
 
-curriculum: install ## Train with five ways to draw tasks, three seeds each (an hour and a half), and draw the comparison
-	$(BIN)/python tests/bench/curriculum.py runs/curriculum --picture docs/assets/curriculum.png
+curriculum: install ## Train with eight ways to draw levels, eight seeds each (hours; goes on where it was stopped), and write docs/curriculum.md
+	$(BIN)/python tests/bench/curriculum.py runs/curriculum --docs
+
+transfer: install ## Train each task of cpu_learn alone and all together, test each on all (hours; goes on where it was stopped)
+	$(BIN)/python tests/bench/transfer.py runs/transfer --docs
 
 gallery: install ## Make docs/gallery.md and the tables of tasks and recipes anew (a minute or two)
 	$(BIN)/python docs/make_gallery.py

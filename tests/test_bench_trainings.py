@@ -75,6 +75,7 @@ def test_arms_on_the_command_line_are_the_same_arms(arms: tuple[Arm, ...]) -> No
 
 def test_seeds_and_intervals() -> None:
     assert trainings.seeds_of("1-3,8,2") == (1, 2, 3, 8)
+    assert trainings.ranges((1, 2, 3, 8)) == "1-3, 8"
     found = trainings.Interval.of([0.1, 0.2, 0.6])
     low, high = stats.t.interval(0.95, 2, 0.3, stats.sem([0.1, 0.2, 0.6]))
     assert (found.mean, found.low, found.high) == pytest.approx((0.3, low, high))
@@ -96,8 +97,8 @@ def test_the_curriculum_bench_pairs_by_seed_and_names_what_is_missing(tmp_path: 
     made = json.loads(json.dumps(curriculum.collect(tmp_path, planned, arms)))
     assert len(made["runs"]) == 5
     assert trainings.missing_text(made) == (
-        "5 of 10 trainings are there. Missing: `learning_progress` seed 1, 2; `2x2_mask at 0.6 alone` seed 1, 2; "
-        "`2x2_mask alone` seed 2."
+        "5 of 10 trainings are there. Missing: `learning_progress`, seed 1-2; `2x2_mask at 0.6 alone`, seed 1-2; "
+        "`2x2_mask alone`, seed 2."
     )
     results = curriculum.Results(made)
     assert results.steps == [0, steps] and results.best_alone() == "2x2_mask alone"
@@ -117,7 +118,7 @@ def test_the_curriculum_bench_pairs_by_seed_and_names_what_is_missing(tmp_path: 
 def test_without_a_training_the_tables_say_so(tmp_path: Path, arms: tuple[Arm, ...]) -> None:
     planned = [trainings.Training("uniform", 1, (), 4)]
     assert curriculum.report(curriculum.collect(tmp_path, planned, arms)) == (
-        "0 of 1 trainings are there. Missing: `uniform` seed 1."
+        "0 of 1 trainings are there. Missing: `uniform`, seed 1."
     )
     assert transfer.report(transfer.collect(tmp_path, planned, arms)).startswith("0 of 1 trainings")
 

@@ -128,15 +128,26 @@ class Interval:
         return f"{self.mean:{sign}.3f}{ends}"
 
 
+def ranges(seeds: Sequence[int]) -> str:
+    """The reverse of `seeds_of`: (1, 2, 3, 4, 7) as `1-4, 7`. Seeds in rising order."""
+    parts: list[list[int]] = []
+    for seed in seeds:
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
 def missing_text(made: Mapping[str, Any]) -> str:
     """A sentence on the trainings that are there and those that are missing."""
     total = len(made["runs"]) + len(made["missing"])
     if not made["missing"]:
         return f"All {total} trainings are there."
-    by_way: dict[str, list[str]] = {}
+    by_way: dict[str, list[int]] = {}
     for run in made["missing"]:
-        by_way.setdefault(run["way"], []).append(str(run["seed"]))
-    named = "; ".join(f"`{way}` seed {', '.join(seeds)}" for way, seeds in by_way.items())
+        by_way.setdefault(run["way"], []).append(run["seed"])
+    named = "; ".join(f"`{way}`, seed {ranges(sorted(seeds))}" for way, seeds in by_way.items())
     return f"{len(made['runs'])} of {total} trainings are there. Missing: {named}."
 
 

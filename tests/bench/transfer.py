@@ -172,9 +172,12 @@ def draw(made: Mapping[str, Any], path: Path) -> None:
 
 def write_docs(made: Mapping[str, Any]) -> None:
     """The results, matrix and picture of docs/curriculum.md."""
+    text = report(made)
     (ASSETS / NAME).write_text(json.dumps(made) + "\n")
-    PAGE.write_text(replace_between(PAGE.read_text(), {"transfer": report(made)}))
-    draw(made, ASSETS / "transfer.png")
+    if Matrix(made).changes:
+        draw(made, ASSETS / "transfer.png")
+        text += "\n\n![Change of accuracy by trained and tested task](assets/transfer.png)"
+    PAGE.write_text(replace_between(PAGE.read_text(), {"transfer": text}))
 
 
 def main() -> None:
