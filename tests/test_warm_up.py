@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from ssl4rl_plugin.data.samples import SampleStream
 from ssl4rl_plugin.demo import warm_up as module
 from ssl4rl_plugin.demo.model import build_model, train_tokenizer
 from ssl4rl_plugin.demo.warm_up import random_response, teach, warm_up
-from ssl4rl_plugin.training.settings import Settings
+from ssl4rl_plugin.training.settings import Settings, parse_arms
 
 SOURCE = {"name": "communities", "path": None, "options": {"nodes": 200, "questions": 8}, "manifest": None}
 
@@ -54,13 +57,36 @@ def test_the_format_first_and_then_the_truth(made: tuple[Any, Any, SampleStream]
     warm_up(model, tokenizer, stream, 40, seed=0)
     before = probability_of("right", model, tokenizer, stream)
     assert 0.3 < before < 0.6, "the format is learnt, and nothing about the truth"
-    result = teach(model, tokenizer, stream, accuracy=0.7, seed=0)
-    assert result.accuracy >= 0.7 and 4 <= result.steps <= module.TEACHING_LIMIT
+    result = teach(model, tokenizer, stream, skill=0.4, seed=0, limit=500)
+    (accuracy,) = result.accuracies.values()
+    assert accuracy >= 0.7 and result.steps <= 500, "chance is 0.5"
     assert probability_of("right", model, tokenizer, stream) > before + 0.1
     assert probability_of("random", model, tokenizer, stream) < 0.6
 
 
-def test_what_cannot_be_taught_is_said(made: tuple[Any, Any, SampleStream], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TEACHING_LIMIT", 5)
-    with pytest.raises(ValueError, match=r"after 5 supervised steps the accuracy was 0\.\d\d, not 0\.999: lower"):
-        teach(*made, accuracy=0.999, seed=0)
+def test_teaching_ends_at_its_limit(made: tuple[Any, Any, SampleStream]) -> None:
+    result = teach(*made, skill=0.999, seed=0, limit=5)
+    assert result.steps == 5 and set(result.accuracies) == {arm.key for arm in made[2].settings.arms}
+
+
+def test_an_arm_with_the_skill_is_not_taught_any_more(
+    made: tuple[Any, Any, SampleStream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer, stream = made
+    tasks = [{"task": "connected_components", "options": {"nodes": n, "most": 2, "notation": "edges"}} for n in (4, 5)]
+    settings = replace(stream.settings, arms=parse_arms(tasks))
+    both = SampleStream(settings, stream.manifest, "train")
+    learnt, other = (arm.key for arm in settings.arms)
+    taught: list[str] = []
+
+    def training(_model: Any, _processor: Any, _stream: Any, sample: Any, *_: Any) -> Iterator[Any]:
+        for step in range(8):
+            batch = [sample(step * 32 + k) for k in range(32)]
+            taught.extend(one.arm.key for one in batch)
+            yield SimpleNamespace(batch=batch, probabilities=[0.9 if one.arm.key == learnt else 0.1 for one in batch])
+
+    monkeypatch.setattr(module, "_training", training)
+    monkeypatch.setattr(module, "LOOK_BACK", 16)
+    result = teach(model, tokenizer, both, skill=0.5, seed=0, limit=8)
+    assert taught[:32].count(learnt) == taught[:32].count(other) == 16
+    assert set(taught[32:]) == {other} and result.steps == 8

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,31 +107,35 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     from ssl4rl_plugin.training.settings import Settings
 
     settings = Settings.from_config(config.ssl4rl)
-    taught = OmegaConf.to_object(config.ssl4rl.warm_up.taught)
+    section: Any = OmegaConf.to_container(config.ssl4rl, resolve=True)
+    start = section["warm_up"]
     made_for: dict[str, Any] = {
         "seed": seed,
         "tasks": [arm.key for arm in settings.arms],
         "answer_format": settings.answer_format.name,
     }
-    if taught:
-        section: Any = OmegaConf.to_container(config.ssl4rl, resolve=True)
-        lessons = Settings.from_config({**section, "tasks": taught})
-        made_for["taught"] = [arm.key for arm in lessons.arms]
-        made_for["accuracy"] = float(config.ssl4rl.warm_up.accuracy)
+    if settings.source.taught_fraction:
+        made_for["taught_fraction"] = settings.source.taught_fraction
+    if start["model"]:
+        made_for["model"] = start["model"]
+    if start["taught"]:
+        lessons = Settings.from_config({**section, "tasks": start["taught"]})
+        made_for |= {"taught": [arm.key for arm in lessons.arms], "skill": start["skill"], "limit": start["limit"]}
     if (folder / "warm_up.json").is_file():
         found = json.loads((folder / "warm_up.json").read_text())["made_for"]
         if found != made_for:
             raise DemoError(f"{folder} was made for {found}, and this run is for {made_for}: choose another --out")
         console.print(f"[dim]model: {folder} is there already")
         return
-    stream = SampleStream(settings, load_manifest(settings, progress=console.is_terminal), "train")
+    split = "taught" if settings.source.taught_fraction else "train"
+    stream = SampleStream(settings, load_manifest(settings, progress=console.is_terminal), split)
 
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # of writing one small file
     from verl.utils import hf_processor
 
-    from ssl4rl_plugin.demo.model import build_model, save, train_tokenizer
+    from ssl4rl_plugin.demo.model import DEMO, DEMO_TEXT, build_model, save, train_tokenizer
     from ssl4rl_plugin.demo.phrases import common_phrases
     from ssl4rl_plugin.demo.warm_up import teach, warm_up
 
@@ -139,10 +144,14 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     roles = ("user", "assistant", "system") * len(texts)
     tokenizer = train_tokenizer([*roles, *texts], phrases=common_phrases(texts))
     graph = all(source.kind == "graph" for source in stream.sources)
-    model = build_model(tokenizer, seed, vision=not graph)
+    try:
+        shape = replace(DEMO_TEXT if graph else DEMO, **start["model"])
+    except TypeError as error:
+        raise DemoError(f"ssl4rl.warm_up.model: {error}") from error
+    model = build_model(tokenizer, seed, shape=shape)
     unfinished = folder.with_name("model.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
-    save(model, tokenizer, unfinished)
+    save(model, tokenizer, unfinished, shape)
     count = sum(weight.numel() for weight in model.parameters())
     console.print(
         f"model: {'Qwen2.5' if graph else 'Qwen2.5-VL'}, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens"
@@ -154,15 +163,13 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
     console.print(
         f"warm-up: loss {result.loss:.3f} nats a token; writing random answers perfectly would be {result.floor:.3f}"
     )
-    if taught:
+    if start["taught"]:
         names = ", ".join(made_for["taught"])
+        truths = SampleStream(lessons, stream.manifest, split)
         with console.status(f"teaching the truth of {names}"):
-            lesson = teach(
-                model, processor, SampleStream(lessons, stream.manifest, "train"), made_for["accuracy"], seed
-            )
-        console.print(
-            f"taught: {lesson.steps} supervised steps on the truth of {names}, accuracy {lesson.accuracy:.2f}"
-        )
+            lesson = teach(model, processor, truths, start["skill"], seed, start["limit"])
+        accuracies = ", ".join(f"{key} {accuracy:.2f}" for key, accuracy in lesson.accuracies.items())
+        console.print(f"taught: {lesson.steps} supervised steps on the truth, accuracies {accuracies}", soft_wrap=True)
     model.save_pretrained(unfinished)
     (unfinished / "warm_up.json").write_text(json.dumps({**vars(result), "made_for": made_for}))
     unfinished.rename(folder)

@@ -5,7 +5,8 @@ some supervised steps on the run's own prompts and pictures. Their answers are d
 WITHOUT looking at the truth, so accuracy stays at chance; the run's first validation shows it.
 
 A recipe can add a second part (`ssl4rl.warm_up.taught`): supervised steps on the truth of some tasks. Reinforcement
-learning then starts from a model with some skill, as with a pretrained one.
+learning then starts from a model with some skill, as with a pretrained one. With `ssl4rl.source.taught_fraction`, both parts
+see other photographs than reinforcement learning does.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import functools
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.seeding import rng_for
+from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.rows import OnlineRows, row_of
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.training.verl.dataset import shows_video
@@ -27,10 +28,8 @@ from ssl4rl_plugin.training.verl.prompts import messages, processor_inputs
 
 BATCH = 32
 LEARNING_RATE = 1e-3
-TEACHING_LIMIT = 500
-"""Largest number of teaching steps."""
-LOOK_BACK = 4
-"""Batches over which teaching averages the accuracy."""
+LOOK_BACK = 128
+"""Samples of an arm over which teaching averages its accuracy."""
 ANSWERS = 1000
 """Most different answers of a level."""
 KEPT = 512
@@ -59,9 +58,9 @@ def random_response(made: StreamSample, stream: SampleStream, rng: random.Random
 @dataclass(frozen=True)
 class TeachingResult:
     steps: int
-    accuracy: float
-    """Mean probability of the right responses in the last `LOOK_BACK` batches, each before the step on it: the expected
-    accuracy of sampled answers."""
+    accuracies: dict[str, float]
+    """Of each arm: mean probability of the right response to its last `LOOK_BACK` samples, each before the step on it. This
+    is the expected accuracy of sampled answers."""
 
 
 def warm_up(
@@ -87,10 +86,18 @@ def warm_up(
         answers: most different answers of a level; a few are learnt sooner.
     """
     rng = rng_for(seed, "warm-up")
+    kept = functools.lru_cache(maxsize=KEPT)(stream.__getitem__)
     losses = []
-    for done in itertools.islice(
-        _training(model, processor, stream, lambda made: random_response(made, stream, rng, answers), seed, size), steps
-    ):
+    training = _training(
+        model,
+        processor,
+        stream,
+        lambda number: kept(number % len(stream)),
+        lambda made: random_response(made, stream, rng, answers),
+        seed,
+        size,
+    )
+    for done in itertools.islice(training, steps):
         losses.append(done.loss)
         if progress is not None:
             progress()
@@ -98,30 +105,53 @@ def warm_up(
     return WarmUpResult(steps, sum(tail) / len(tail), _floor(done.batch, done.responses, processor))
 
 
-def teach(model: Any, processor: Any, stream: SampleStream, accuracy: float, seed: int) -> TeachingResult:
-    """Train `model` in place on the truth of a stream's samples until it answers a share `accuracy` of new ones right.
+def teach(model: Any, processor: Any, stream: SampleStream, skill: float, seed: int, limit: int) -> TeachingResult:
+    """Train `model` in place on the truth of a stream's samples, each arm until it has a certain skill.
 
-    Raises UserError if that takes more than `TEACHING_LIMIT` steps.
+    Args:
+        model: as for `warm_up`.
+        processor: as for `warm_up`.
+        stream: the samples. All arms get the same share of a batch, whatever their weight.
+        skill: accuracy, corrected for chance, at which an arm is not taught any more: 0 at chance, 1 if all is right.
+        seed: seed of the training.
+        limit: most steps. After these, some arms may have less skill.
     """
-    recent: deque[float] = deque(maxlen=LOOK_BACK)
+    arms = {arm.key: arm for arm in stream.settings.arms}
+    recent = {key: deque[float](maxlen=LOOK_BACK) for key in arms}
+    unlearnt = list(arms)
+
+    def drawn(number: int) -> StreamSample:
+        return stream.of_arm(number % len(stream), arms[unlearnt[number % len(unlearnt)]])
+
     render = stream.settings.answer_format.render
-    training = _training(model, processor, stream, lambda made: render(made.gold), seed)
-    for step, done in enumerate(itertools.islice(training, TEACHING_LIMIT), 1):
-        recent.append(done.probability)
-        if len(recent) == LOOK_BACK and sum(recent) / LOOK_BACK >= accuracy:
-            return TeachingResult(step, sum(recent) / LOOK_BACK)
-    raise UserError(
-        f"after {TEACHING_LIMIT} supervised steps the accuracy was {sum(recent) / LOOK_BACK:.2f}, not {accuracy}: lower "
-        "ssl4rl.warm_up.accuracy, or teach an easier task"
-    )
+    training = _training(model, processor, stream, drawn, lambda made: render(made.gold), seed)
+    steps = 0
+    for done in itertools.islice(training, limit):
+        steps += 1
+        for made, probability in zip(done.batch, done.probabilities, strict=True):
+            recent[made.arm.key].append(probability)
+        unlearnt = [key for key in unlearnt if not _has_skill(arms[key], recent[key], skill)]
+        if not unlearnt:
+            break
+    return TeachingResult(steps, {key: _mean(recent[key]) for key in arms})
+
+
+def _has_skill(arm: Arm, probabilities: Collection[float], skill: float) -> bool:
+    """Whether an arm has been taught enough, by the probabilities of its last right responses."""
+    chance = arm.task.chance(arm.level)
+    return len(probabilities) == LOOK_BACK and _mean(probabilities) >= chance + skill * (1 - chance)
+
+
+def _mean(values: Collection[float]) -> float:
+    return sum(values) / max(1, len(values))
 
 
 @dataclass(frozen=True)
 class _Step:
     loss: float
     """Mean cross-entropy, in nats per token of the responses."""
-    probability: float
-    """Mean probability of a whole response."""
+    probabilities: list[float]
+    """Probability of each response."""
     batch: list[StreamSample]
     responses: list[str]
 
@@ -130,11 +160,12 @@ def _training(
     model: Any,
     processor: Any,
     stream: SampleStream,
+    sample: Callable[[int], StreamSample],
     response: Callable[[StreamSample], str],
     seed: int,
     size: int = BATCH,
 ) -> Iterator[_Step]:
-    """Endless optimisation steps of `size` samples on the responses that `response` returns."""
+    """Endless optimisation steps on `size` samples each, which `sample` makes by number, and on their `response`."""
     import torch
 
     torch.manual_seed(seed)
@@ -142,10 +173,9 @@ def _training(
     end = getattr(processor, "tokenizer", processor).eos_token
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     as_video = shows_video(OnlineRows(stream).held_out(), stream.settings, processor)
-    sample = functools.lru_cache(maxsize=KEPT)(stream.__getitem__)
     for step in itertools.count():
         model.train()
-        batch = [sample((step * size + k) % len(stream)) for k in range(size)]
+        batch = [sample(step * size + k) for k in range(size)]
         responses = [response(made) + end for made in batch]
         nats, tokens = _cross_entropy(model, processor, batch, responses, stream, as_video)
         loss = nats.sum() / tokens
@@ -154,7 +184,7 @@ def _training(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         model.eval()
-        yield _Step(loss.item(), (-nats).exp().mean().item(), batch, responses)
+        yield _Step(loss.item(), (-nats).exp().tolist(), batch, responses)
 
 
 def _cross_entropy(
