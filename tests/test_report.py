@@ -24,7 +24,7 @@ from ssl4rl_plugin.analysis.runlog import LoggedArm, RunError, RunLog, differenc
 from ssl4rl_plugin.analysis.statistics import wilson
 from ssl4rl_plugin.cli import app
 from ssl4rl_plugin.data.indexing import load_manifest
-from ssl4rl_plugin.data.samples import SampleStream
+from ssl4rl_plugin.data.samples import SampleStream, extra_info
 from ssl4rl_plugin.training.rewards import compute_score
 from ssl4rl_plugin.training.run_rows import benchmark_rows
 from ssl4rl_plugin.training.settings import Settings
@@ -91,7 +91,9 @@ def write_run(run: Path, section: dict, skills: dict[int, float], steps: int, n:
         grader = made.arm.task.grader(made.arm.level)
         given = made.gold if rng.random() < skill else grader.render(rng.choice(list(grader.values())))
         text = settings.answer_format.render(given) if rng.random() < 0.7 + skill / 4 else f"It is {given}, I think"
-        figures = compute_score(made.arm.data_source, text, made.truth_json, answer_format=section["answer_format"])
+        figures = compute_score(
+            made.arm.data_source, text, made.truth_json, extra_info(made), answer_format=section["answer_format"]
+        )
         return text, figures
 
     def row(made, step: int, skill: float, uid: str, validation: bool) -> dict:
@@ -234,6 +236,98 @@ def test_headline_compares_first_and_last_validation(finished):
     assert first.change.p is not None and first.change.change.low > 0
 
 
+def test_questions_know_the_group_of_their_item(finished):
+    log = RunLog(finished)
+    manifest = load_manifest(log.settings)
+    group_of = {item.id: item.group for item in manifest.items("val")}
+    found = {log.groups[f"{row.sample} {row.truth}"]: group_of[row.item] for row in log.validation(12)}
+    assert found and all(group == own for group, own in found.items())
+    assert log.headline()[0].after.rate.groups == len(
+        {group_of[row.item] for row in log.validation(12) if row.arm.task == "altered_patch"}
+    )
+
+
+def test_groups_of_items_are_unknown_without_items_or_source(finished, tmp_path):
+    rows = [json.loads(line) for line in (finished / "validation" / "12.jsonl").read_text().splitlines()]
+    write_lines(tmp_path / "run" / "validation" / "12.jsonl", rows)
+    assert RunLog(tmp_path / "run").groups == {}  # no config
+    write_lines(tmp_path / "other" / "validation" / "12.jsonl", [{**row, "item": ""} for row in rows])
+    assert all(row.last.rate.groups is None for row in RunLog(tmp_path / "other").headline())
+
+
+def validation_of(answers: list[tuple[int, float]]) -> list[dict]:
+    """Rotations with these truths, each with the number of correct answers out of one."""
+    return [
+        response(
+            acc=acc,
+            answer=str(truth if acc else (truth + 90) % 360),
+            gts=json.dumps(json.loads(response()["gts"]) | {"truth": truth, "sample": f"val:{number}"}),
+        )
+        for number, (truth, acc) in enumerate(answers)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdict"),
+    [
+        ([(90 * (k % 4), float(k % 4 == 0)) for k in range(64)], "at chance"),
+        ([(90 * (k % 4), float(k % 2 == 0)) for k in range(64)], "above chance"),
+        ([(90 * (k % 4), 0.0) for k in range(64)], "below chance"),
+    ],
+)
+def test_verdicts(tmp_path, answers, verdict):
+    write_lines(tmp_path / "validation" / "5.jsonl", validation_of(answers))
+    (row,) = RunLog(tmp_path).headline()
+    assert row.verdict == verdict and f">{verdict}</span>" in report_html(RunLog(tmp_path))
+    low, high, mean = row.last.rate.low, row.last.rate.high, row.last.rate.mean
+    assert (verdict == "at chance") == (low <= 0.25 <= high) and 0 <= low <= mean <= high
+
+
+def test_a_verdict_counts_the_other_tasks(tmp_path):
+    """Of five tasks at chance, one looks unusual in every fifth run; with Holm's correction in every twentieth."""
+    levels = ["pair_90", "single_90"]
+    rows = []
+    for number, level in enumerate(levels):
+        # 24 of 64 right at one level, chance at the other.
+        for k, row in enumerate(validation_of([(90 * (k % 4), float(k < 24)) for k in range(64)])):
+            gts = json.loads(row["gts"]) | {"level": level, "sample": f"val:{number * 64 + k}"}
+            acc = row["acc"] if number == 0 else float(k % 4 == 0)
+            rows.append(row | {"gts": json.dumps(gts), "acc": acc})
+    write_lines(tmp_path / "validation" / "5.jsonl", rows)
+    first, second = RunLog(tmp_path).headline()
+    assert first.p == pytest.approx(2 * first.last.rate.p_against(0.25)) and second.p == 1.0
+
+
+def test_one_answer_always_is_a_collapse_in_table_and_page(tmp_path):
+    from ssl4rl_plugin.analysis.terminal import headline_table
+
+    rows = [
+        row | {"answer": "90", "acc": float(json.loads(row["gts"])["truth"] == 90)}
+        for row in validation_of([(90 * (k % 4), 0.0) for k in range(64)])
+    ]
+    write_lines(tmp_path / "validation" / "5.jsonl", rows)
+    log = RunLog(tmp_path)
+    (row,) = log.headline()
+    assert (row.last.top.text, row.last.top.share, row.last.top.most_right) == ("90", 1.0, 0.25)
+    table = headline_table([row])
+    shown = [cell for column in table.columns for cell in column.cells]
+    assert "90: 100 %" in shown and any("collapsed onto one answer" in cell for cell in shown)
+    text = visible(report_html(log))
+    assert ">collapsed onto one answer</span>" in text and "mostly 90: 100.0 %" in text
+
+
+def test_a_model_that_is_right_has_not_collapsed(tmp_path):
+    """Where one truth is the most frequent by nature, so is one answer."""
+    write_lines(tmp_path / "validation" / "5.jsonl", validation_of([(0, 1.0)] * 60 + [(90, 1.0)] * 4))
+    (row,) = RunLog(tmp_path).headline()
+    assert row.last.top.share > 0.9 and not row.last.top.collapsed and row.verdict == "above chance"
+
+
+def test_the_curves_come_first(page):
+    text = visible(page)
+    assert text.index("Held-out accuracy: altered_patch") < text.index("Training steps") < text.index("<table>")
+
+
 def test_without_dumps_the_accuracy_comes_from_the_metrics(tmp_path):
     data = {"val-core/ssl4rl/rotation/acc/mean@2": 0.5, "val-core/ssl4rl/rotation/acc/best@2/mean": 0.7}
     write_lines(tmp_path / "metrics.jsonl", [{"step": 0, "data": data}])
@@ -262,7 +356,7 @@ def test_a_sample_is_made_again_with_its_pictures(finished):
 def test_a_sample_that_comes_out_differently_is_refused(finished, tmp_path):
     text = (finished / "hydra" / ".hydra" / "config.yaml").read_text()
     run = one_response_of(finished, tmp_path)
-    (run / ".hydra" / "config.yaml").write_text(text.replace("seed: 3", "seed: 4"))
+    (run / ".hydra" / "config.yaml").write_text(text.replace("seed: 3", "seed: 5"))
     log = RunLog(run)
     with pytest.raises(RunError, match="comes out differently"):
         log.sample_of(log.validation(12)[0])

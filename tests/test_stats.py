@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as hypothesis
 from scipy import stats
 
-from ssl4rl_plugin.analysis.statistics import bootstrap, mcnemar, proportion, wilson
+from ssl4rl_plugin.analysis.statistics import bootstrap, clustered, holm, mcnemar, proportion, wilson
 
 
 @pytest.mark.parametrize(
@@ -129,3 +132,61 @@ def test_mcnemar_by_hand_and_against_its_approximation():
 def test_mcnemar_rejects_equal_models_at_most_as_often_as_it_says(n):
     """Exact: the weight of the outcomes with p <= 0.05 where both models are equally good."""
     assert sum(math.comb(n, k) / 2**n for k in range(n + 1) if mcnemar(k, n - k) <= 0.05) <= 0.05
+
+
+def test_holm_by_hand_and_against_the_definition():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == [] and holm([0.2]) == [0.2] and holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@given(hypothesis.lists(hypothesis.floats(0, 1), max_size=12))
+def test_holm_rejects_in_steps(values):
+    found = holm(values)
+    assert all(p <= q <= 1 for p, q in zip(values, found, strict=True))
+    # Holm 1979: reject in ascending order while p <= alpha / (number of hypotheses left).
+    rejected = set()
+    for rank, place in enumerate(sorted(range(len(values)), key=lambda k: values[k])):
+        if values[place] * (len(values) - rank) >= 0.05:
+            break
+        rejected.add(place)
+    assert {place for place, p in enumerate(found) if p < 0.05} == rejected
+
+
+@given(hypothesis.integers(1, 200), hypothesis.floats(0, 1), hypothesis.sampled_from([0.05, 0.25, 0.5]))
+def test_the_score_test_rejects_exactly_what_wilsons_interval_leaves_out(n, share, chance):
+    found = wilson(int(share * n), n)
+    assert (found.p_against(chance) < 0.05) == (not found.low <= chance <= found.high)
+
+
+def test_an_interval_over_groups_is_the_one_over_questions_if_groups_do_not_matter():
+    rng = np.random.default_rng(1)
+    values = (rng.random(4000) < 0.4).astype(float).tolist()
+    found = clustered(values, [number % 400 for number in range(4000)])
+    plain = proportion(values)
+    assert (found.n, found.groups, found.mean) == (4000, 400, plain.mean)
+    assert found.high - found.low == pytest.approx(plain.high - plain.low, rel=0.12)
+
+
+def test_whole_groups_that_are_right_or_wrong_count_as_one_question_each():
+    values = [float(group % 5 < 2) for group in range(40) for _ in range(25)]
+    found = clustered(values, [group for group in range(40) for _ in range(25)])
+    assert found.n == 1000 and found.effective == pytest.approx(39, rel=0.08)
+    alone = wilson(16, 40)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.01)
+
+
+def test_with_few_groups_the_interval_is_over_questions_and_says_so():
+    values = [1.0, 0.0] * 50
+    found = clustered(values, ["one", "one", "two", "two"] * 25)
+    assert found == replace(proportion(values), groups=2) and found.effective is None
+
+
+def test_coverage_over_groups():
+    """Each of 30 groups has its own share; the interval holds the mean share as often as it promises."""
+    rng, inside = np.random.default_rng(7), 0
+    for _ in range(400):
+        shares = rng.beta(2, 3, 30)
+        values = (rng.random((30, 20)) < shares[:, None]).astype(float).ravel().tolist()
+        found = clustered(values, [group for group in range(30) for _ in range(20)])
+        inside += found.low <= 0.4 <= found.high
+    assert 0.92 <= inside / 400 <= 0.985

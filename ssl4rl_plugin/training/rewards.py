@@ -91,9 +91,9 @@ def compute_score(
         lenient: 1.0 if the lenient reading (`ssl4rl_plugin.grading.lenient`) is correct, else 0.0. Never paid.
         lenient_only: 1.0 if only the lenient reading finds a possible answer, else 0.0.
         answer: the answer in canonical form ("" if not valid); the curriculum computes the diversity of answers from it.
-        level, sample, error: strings ("" for none), for verl's rollout dumps.
+        level, sample, item, error: strings ("" for none), for verl's rollout dumps.
     """
-    level = sample = error = ""
+    level = sample = item = error = ""
     questions: float | None = None
     judged, repeated, reward = _Judged(), 0.0, 0.0
     try:
@@ -102,7 +102,7 @@ def compute_score(
         if truth.get("questions") is not None:
             questions = _count(truth["questions"])
         repeated = repetition(solution_str)
-        thinking = bool((extra_info or {}).get("thinking"))
+        thinking, item = bool((extra_info or {}).get("thinking")), _text((extra_info or {}).get("item", ""))
         weight = _share("format_weight", format_weight)
         partial = _share("partial_credit", partial_credit)
         found = _judge(solution_str, truth, answer_format, partial, partial_credit_by, thinking)
@@ -131,6 +131,7 @@ def compute_score(
         "answer": _text(judged.answer),
         "level": level,
         "sample": sample,
+        "item": item,
         "error": error,
     }
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from ssl4rl_plugin import __version__
 from ssl4rl_plugin.analysis.report import cards, curriculum, left_out, reading, results, settings
 from ssl4rl_plugin.analysis.report.page import readable, render, short_names, write
-from ssl4rl_plugin.analysis.runlog import HOW_TO_RECORD, RunError, RunLog
+from ssl4rl_plugin.analysis.runlog import COLLAPSED_FROM, HOW_TO_RECORD, RunError, RunLog
+from ssl4rl_plugin.analysis.statistics import FEWEST_GROUPS
 from ssl4rl_plugin.core.errors import UserError
 
 MOST_RUNS = 8
@@ -76,6 +77,8 @@ def report_html(*runs: RunLog) -> str:
         name=name,
         version=__version__,
         several=several,
+        fewest=FEWEST_GROUPS,
+        collapsed=COLLAPSED_FROM,
         tasks={run: _tasks(log) for run, log in logs.items()},
         tiles={run: _tiles(log) for run, log in logs.items()},
         task_lines=results.task_lines(logs),

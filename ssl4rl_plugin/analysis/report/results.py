@@ -89,6 +89,8 @@ def _cell(point: Accuracy[Any] | None) -> dict[str, Any] | None:
         "mean": percent(rate.mean),
         "interval": f"{100 * rate.low:.1f} to {100 * rate.high:.1f}" if rate.n else "",
         "n": rate.n,
+        "groups": rate.groups,
+        "top": (readable(point.top.text, 40), percent(point.top.share)) if point.top else None,
         "low": round(100 * rate.low, 2),
         "width": round(100 * (rate.high - rate.low), 2) if rate.n else 0,
         "at": round(100 * rate.mean, 2),

@@ -22,13 +22,30 @@ may end in the middle of a line. Such lines are skipped and counted.
 
 from __future__ import annotations
 
-from ssl4rl_plugin.analysis.runlog.accuracy import Accuracy, AccuracyChange, Headline, Outcomes, difference
+from ssl4rl_plugin.analysis.runlog.accuracy import (
+    ABOVE,
+    AT,
+    BELOW,
+    COLLAPSED,
+    COLLAPSED_FROM,
+    Accuracy,
+    AccuracyChange,
+    Headline,
+    Outcomes,
+    TopAnswer,
+    difference,
+)
 from ssl4rl_plugin.analysis.runlog.config import RunConfig
 from ssl4rl_plugin.analysis.runlog.files import HOW_TO_RECORD, RunError
 from ssl4rl_plugin.analysis.runlog.log import RunLog
 from ssl4rl_plugin.analysis.runlog.responses import BenchmarkKey, KindT, LoggedArm, Response
 
 __all__ = [
+    "ABOVE",
+    "AT",
+    "BELOW",
+    "COLLAPSED",
+    "COLLAPSED_FROM",
     "HOW_TO_RECORD",
     "Accuracy",
     "AccuracyChange",
@@ -41,5 +58,6 @@ __all__ = [
     "RunConfig",
     "RunError",
     "RunLog",
+    "TopAnswer",
     "difference",
 ]

@@ -16,7 +16,10 @@ from ssl4rl_plugin.analysis.runlog.accuracy import (
     benchmark_outcomes,
     curves,
     headline,
+    judged,
+    question_of,
     task_outcomes,
+    top_answers,
 )
 from ssl4rl_plugin.analysis.runlog.config import RunConfig
 from ssl4rl_plugin.analysis.runlog.files import RunFiles
@@ -64,12 +67,28 @@ class RunLog(RunFiles):
         return {step: benchmark_outcomes(self.validation(step)) for step in self.validations}
 
     @cached_property
+    def groups(self) -> dict[str, str]:
+        """Question (`question_of`) -> group of its item, such as the photograph that it shows a crop of.
+
+        Empty if the dumps do not name the items, or the run's source cannot be read any more.
+        """
+        items = {
+            question_of(row, number): row.item
+            for step in self.validations
+            for number, row in enumerate(self.validation(step))
+            if row.arm and row.item
+        }
+        group_of = self._questions.groups(set(items.values())) if items else {}
+        return {question: group_of[item] for question, item in items.items() if item in group_of}
+
+    @cached_property
     def arms(self) -> dict[LoggedArm, list[Accuracy[LoggedArm]]]:
         """The validation curve of every arm, ordered by arm.
 
         From the validation dumps. Without dumps, from verl's own metrics, without levels and intervals.
         """
-        found = curves(self.outcomes)
+        tops = {step: top_answers(self.validation(step)) for step in self.validations}
+        found = curves(self.outcomes, self.groups, tops)
         if not found:
             for task, (steps, values) in self.task_figure("acc").items():
                 arm = LoggedArm(task, "")
@@ -109,8 +128,10 @@ class RunLog(RunFiles):
         return found
 
     def headline(self) -> list[Headline[LoggedArm]]:
-        """The result: every arm before the first update and at the last validation."""
-        return [headline(kind, kind.chance, points, self.outcomes) for kind, points in self.arms.items()]
+        """The result: every arm before the first update and at the last validation, with verdicts."""
+        return judged(
+            [headline(kind, kind.chance, points, self.outcomes, self.groups) for kind, points in self.arms.items()]
+        )
 
     @cached_property
     def source_outcomes(self) -> dict[int, dict[LoggedArm, Outcomes]]:
@@ -120,7 +141,11 @@ class RunLog(RunFiles):
     def source_headline(self) -> list[Headline[LoggedArm]]:
         """`headline` for every arm and source of a run with several sources; empty for other runs."""
         found = self.source_outcomes
-        return [headline(kind, kind.chance, points, found) for kind, points in sorted(curves(found).items())]
+        tops = {step: top_answers(self.validation(step), by_source=True) for step in self.validations}
+        points_of = curves(found, self.groups, tops)
+        return judged(
+            [headline(kind, kind.chance, points, found, self.groups) for kind, points in sorted(points_of.items())]
+        )
 
     def benchmark_headline(self) -> list[Headline[BenchmarkKey]]:
         """The same for benchmarks and their categories."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ssl4rl_plugin.analysis.runlog.config import RunConfig
 from ssl4rl_plugin.analysis.runlog.files import RunError
 from ssl4rl_plugin.analysis.runlog.responses import LoggedArm, Response
+from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.pools import SampleError
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
@@ -79,6 +80,19 @@ class RunQuestions:
         if _truth(made.ground_truth) != _truth(row.truth):
             raise RunError(f"{row.sample} comes out differently now: its images or the package have changed")
         return made
+
+    def groups(self, items: set[str]) -> dict[str, str]:
+        """Id of a held-out item -> its group, for those of `items` that the run's sources have; empty if they are gone."""
+        try:
+            sources = self._stream("val").sources if self._config.settings.data is None else ()
+        except UserError:
+            return {}
+        return {
+            name: source.group_of(row)
+            for source in sources
+            for row in source.items
+            if (name := source.id_of(row)) in items
+        }
 
     @cached_property
     def _of_benchmarks(self) -> dict[tuple[str, str, int], tuple[Rows, int]]:

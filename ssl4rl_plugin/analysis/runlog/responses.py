@@ -103,6 +103,10 @@ class Response:
     """Why the response could not be scored; empty if it was."""
     source: str = ""
     """Name of the source that its item is from, in a run with several sources."""
+    answer: str | None = None
+    """The answer as the reward read it; empty if it is not a possible one, None if the dump does not hold it."""
+    item: str = ""
+    """Id of its item; empty if the dump does not hold it."""
 
     @property
     def gold(self) -> str | None:
@@ -154,6 +158,8 @@ def parse_response(line: Mapping[str, Any], step: int) -> Response:
         },
         error=_text(line.get("error")),
         source=_text(truth.get("source")) if arm is not None else "",
+        answer=_text(line["answer"]) if "answer" in line else None,
+        item=_text(line.get("item")),
     )
 
 
