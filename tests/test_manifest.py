@@ -19,6 +19,7 @@ from pictures import photo
 from PIL import Image
 
 from ssl4rl_plugin.core.files import WriteError
+from ssl4rl_plugin.data import manifest as manifest_module
 from ssl4rl_plugin.data import source as source_module
 from ssl4rl_plugin.data.images import ImageError
 from ssl4rl_plugin.data.manifest import Manifest
@@ -237,6 +238,25 @@ def test_crops_are_grouped_by_their_picture_only(tmp_path: Path) -> None:
     assert manifest.rejected == {"bad_box": 1}
     assert (items["a1"].width, items["a1"].height, items["a1"].box) == (192, 192, (64, 64, 256, 256))
     assert manifest.open(items["a1"]).size == (192, 192) and manifest.open(items["a1"], max_pixels=100).size == (10, 10)
+
+
+def test_pictures_that_crops_share_are_decoded_once_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    decodings = []
+    opened = manifest_module.open_rgb
+    monkeypatch.setattr(manifest_module, "open_rgb", lambda *a, **k: decodings.append(1) or opened(*a, **k))
+    pictures = [jpeg(photo(seed, 64, 64)) for seed in range(4)]
+    decoded = manifest_module._Decoded()
+    for _ in range(3):
+        for data in pictures:
+            assert decoded(data, 10_000) == opened(data, max_source_pixels=10_000)
+    assert len(decodings) == 4
+    monkeypatch.setattr(manifest_module._Decoded, "PIXELS", 2 * 64 * 64)
+    decoded = manifest_module._Decoded()
+    for data in (*pictures[:3], pictures[2], pictures[1], pictures[0]):
+        decoded(data, 10_000)
+    assert len(decodings) == 4 + 4, "the first was the least recently used"
+    with pytest.raises(ImageError):
+        decoded(pictures[0], 100)
 
 
 def test_source_splits_and_the_side_that_wins(tmp_path: Path) -> None:

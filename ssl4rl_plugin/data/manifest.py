@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -201,10 +202,30 @@ class Manifest:
         return Manifest, (self.path, self.source, self.digest, self._strict)
 
 
-@lru_cache(maxsize=2)
-def _decoded(data: bytes, limit: int) -> Image.Image:
-    """A decoded picture. Cached, as many boxes may be cut out of one picture: do not change it in place."""
-    return open_rgb(data, max_source_pixels=limit)
+class _Decoded:
+    """Decoded pictures: many boxes may be cut out of one. The least recently used goes when they are too many pixels."""
+
+    PIXELS = 16_000_000
+    """Pixels to keep at most (48 MB); the last picture stays whatever its size."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[bytes, int], Image.Image] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, data: bytes, limit: int) -> Image.Image:
+        """The picture in `data`; do not change it in place."""
+        with self._lock:
+            image = self._kept.pop((data, limit), None)
+        if image is None:
+            image = open_rgb(data, max_source_pixels=limit)
+        with self._lock:
+            self._kept[data, limit] = image
+            while len(self._kept) > 1 and sum(one.width * one.height for one in self._kept.values()) > self.PIXELS:
+                self._kept.popitem(last=False)
+        return image
+
+
+_decoded = _Decoded()
 
 
 class _Items(Sequence[ManifestItem]):
