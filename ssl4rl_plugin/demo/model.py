@@ -15,7 +15,8 @@ Policy gradient from random weights works with these sizes and initial values (d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -63,6 +64,10 @@ class Shape:
     """Width of the vision tower; a multiple of `HEAD_DIM`."""
     vision_layers: int = VISION_LAYERS
     """Layers of the vision tower."""
+    frequencies: int = 0
+    """Frequencies along each side of the filters that patches start with (see `smooth_filters`); 0 for white noise."""
+    attention_gain: float = 1.0
+    """Factor of the weights with which attention in the language model starts to write."""
 
     @property
     def vision(self) -> bool:
@@ -196,8 +201,44 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True, shape: Shape | N
                 std = 0.02  # all answers are nearly equally likely at the start
             else:
                 std = weight[0].numel() ** -0.5
+            if "o_proj" in name:
+                std *= shape.attention_gain
             weight.normal_(0.0, std, generator=generator)
+            if "patch_embed" in name and shape.frequencies:
+                weight.copy_(smooth_filters(weight.shape, shape.frequencies, generator))
     return model
+
+
+def smooth_filters(size: Sequence[int], frequencies: int, generator: Any) -> Any:
+    """Random filters of patches, to which brightness, colours and coarse structure contribute equally.
+
+    Most of a photograph's variance is the brightness of whole patches, so white noise sees little else. These filters are
+    sums of cosines, each divided by its typical strength in photographs.
+
+    Args:
+        size: filters, channels (3), frames, height and width of a patch.
+        frequencies: of the cosines of brightness, along each side; colours have two.
+        generator: of the random numbers.
+    """
+    import torch
+
+    filters, _, frames, side, _ = size
+    places = (torch.arange(side) + 0.5) / side
+    cosines = torch.cos(math.pi * torch.arange(frequencies)[:, None] * places)
+    cosines /= cosines.norm(dim=1, keepdim=True)
+    colours = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-0.5, 1.0, -0.5]])
+    colours /= colours.norm(dim=1, keepdim=True)
+    across = torch.arange(frequencies).float()
+    distance = (across[:, None] ** 2 + across**2).sqrt()
+    # Standard deviations in photographs with values in [-1, 1]: of the mean and of cosines, for brightness and colours.
+    strength = (
+        torch.where(distance == 0, 0.65, 0.25 / distance.clamp(min=1)) * torch.tensor([1, 0.28, 0.15])[:, None, None]
+    )
+    weights = torch.randn((filters, 3, frequencies, frequencies), generator=generator) / strength
+    weights[:, 1:, 2:] = weights[:, 1:, :, 2:] = 0
+    weights /= (weights[0] != 0).sum().sqrt()
+    made = torch.einsum("fkuv,uy,vx,kc->fcyx", weights, cosines, cosines, colours) / (side * frames)
+    return made[:, :, None].expand(*size)
 
 
 def _vision_config(shape: Shape) -> dict[str, Any]:
