@@ -22,7 +22,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from ssl4rl_plugin.core import Rejection, Sample
+from ssl4rl_plugin.core import Sample
 from ssl4rl_plugin.data.arms import Arm
 
 PATIENCE = 16
@@ -38,9 +38,9 @@ class Wanted:
     draws: int = 1
     """Most draws from an item. If none has a free answer, the first one is used."""
 
-    def has(self, arm: Arm, drawn: Sample | Rejection) -> bool:
-        """Whether a draw is a sample with a free answer."""
-        return isinstance(drawn, Sample) and arm.task.gold(drawn.truth, arm.level) not in self.taken
+    def has(self, arm: Arm, drawn: Sample) -> bool:
+        """Whether the answer of a sample is free."""
+        return arm.task.gold(drawn.truth, arm.level) not in self.taken
 
 
 ANY = Wanted()

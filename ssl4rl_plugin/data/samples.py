@@ -183,7 +183,8 @@ class SampleStream:
                     refused.append(made.reason)
                     continue
                 more = (self._drawn_from(item, arm, source, (*key, again), []) for again in range(1, wanted.draws))
-                fitting = (one for one in itertools.chain([(made, rng)], more) if wanted.has(arm, one[0]))
+                drawn = itertools.chain([(made, rng)], more)
+                fitting = ((one, its) for one, its in drawn if isinstance(one, Sample) and wanted.has(arm, one))
                 made, rng = next(fitting, (made, rng))
                 self.refusals.update(f"{arm.key}: {reason}" for reason in refused)
                 instruction = rng.choice(self.settings.answer_format.instructions)

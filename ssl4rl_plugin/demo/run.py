@@ -20,7 +20,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,24 +27,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ssl4rl_plugin.core.errors import UserError
 from ssl4rl_plugin.core.safe_path import RAY_HOOK, environment, run_module
+from ssl4rl_plugin.demo.progress import PARTS, Pace, Part, Timeline, clock
+from ssl4rl_plugin.demo.watch import DemoError as DemoError
+from ssl4rl_plugin.demo.watch import follow
 
 console = Console()
 
 RECIPES = ("cpu_demo", "cpu_learn", "cpu_one_task", "cpu_curriculum", "cpu_videos", "graph_cpu_demo", "graph_cpu_learn")
 """Recipes for the tiny model on a machine without a GPU."""
 WARM_UP_STEPS = 100
-START_LIMIT = 600
-"""Seconds without a first metric after which a run counts as stuck: verl can wait forever for a failed worker."""
-STEP_LIMIT = 300
-"""Seconds without a new metric after which a run counts as stuck."""
-
-
-class DemoError(UserError):
-    """The demo could not finish; the message says why and where to look."""
 
 
 def main(
@@ -80,12 +72,27 @@ def main(
         raise DemoError(f"{out} is not empty: choose another folder, or leave --no-resume away to go on with it")
     out.mkdir(parents=True, exist_ok=True)
     own = [f"ssl4rl.seed={seed}", *([f"trainer.total_training_steps={steps}"] if steps else []), *extra]
+    timeline = Timeline(console)
     config = compose(recipe, [f"actor_rollout_ref.model.path={out / 'model'}", *own])
-    started = time.monotonic()
-    prepare_model(config, out / "model", seed)
-    train(recipe, out, own, int(config.trainer.total_training_steps))
-    summarise(out, recipe, time.monotonic() - started)
+    timeline.seconds["model"] = timeline.now() - timeline.started
+    warm_up_steps = 0 if (out / "model" / "warm_up.json").is_file() else WARM_UP_STEPS
+    timeline.expected = Pace().expected(config, warm_up_steps, reached(out))
+    timeline.chances = chances_of(config)
+    timeline.announce()
+    prepare_model(config, out / "model", seed, timeline)
+    train(recipe, out, own, int(config.trainer.total_training_steps), timeline)
+    summarise(out, recipe, seed, timeline)
     return 0
+
+
+def chances_of(config: Any) -> dict[str, float]:
+    """Task -> its chance, the mean of its levels'."""
+    from ssl4rl_plugin.training.settings import Settings
+
+    by_task: dict[str, list[float]] = {}
+    for arm in Settings.from_config(config.ssl4rl).arms:
+        by_task.setdefault(arm.task.name, []).append(arm.task.chance(arm.level))
+    return {task: sum(found) / len(found) for task, found in by_task.items()}
 
 
 def compose(recipe: str, overrides: list[str]) -> Any:
@@ -98,8 +105,20 @@ def compose(recipe: str, overrides: list[str]) -> Any:
         return hydra_compose("ppo_trainer", overrides=["+plugin=ssl4rl", f"recipe={recipe}", *overrides])
 
 
-def prepare_model(config: Any, folder: Path, seed: int) -> None:
-    """Build and warm up the model, unless the folder already holds it."""
+def prepare_model(config: Any, folder: Path, seed: int, timeline: Timeline | None = None) -> None:
+    """Build and warm up the model, unless the folder already holds it.
+
+    Args:
+        config: the composed config.
+        folder: the model's.
+        seed: of its weights and answers.
+        timeline: of the whole demo; None for a new one.
+    """
+    with (timeline or Timeline(console)).part("model", WARM_UP_STEPS) as part:
+        _prepare_model(config, folder, seed, part)
+
+
+def _prepare_model(config: Any, folder: Path, seed: int, part: Part) -> None:
     from omegaconf import OmegaConf
 
     from ssl4rl_plugin.data.indexing import load_manifest
@@ -157,17 +176,15 @@ def prepare_model(config: Any, folder: Path, seed: int) -> None:
         f"model: {'Qwen2.5' if graph else 'Qwen2.5-VL'}, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens"
     )
     processor = tokenizer if graph else hf_processor(str(unfinished))
-    with _progress() as bar:
-        task = bar.add_task("warm-up: answer format, random answers", total=WARM_UP_STEPS)
-        result = warm_up(model, processor, stream, WARM_UP_STEPS, seed, lambda: bar.advance(task))
+    result = warm_up(model, processor, stream, WARM_UP_STEPS, seed, lambda: part.step(part.done + 1))
     console.print(
         f"warm-up: loss {result.loss:.3f} nats a token; writing random answers perfectly would be {result.floor:.3f}"
     )
     if start["taught"]:
         names = ", ".join(made_for["taught"])
         truths = SampleStream(lessons, stream.manifest, split)
-        with console.status(f"teaching the truth of {names}"):
-            lesson = teach(model, processor, truths, start["skill"], seed, start["limit"])
+        part.step(part.done, f"teaching the truth of {names}")
+        lesson = teach(model, processor, truths, start["skill"], seed, start["limit"])
         accuracies = ", ".join(f"{key} {accuracy:.2f}" for key, accuracy in lesson.accuracies.items())
         console.print(f"taught: {lesson.steps} supervised steps on the truth, accuracies {accuracies}", soft_wrap=True)
     model.save_pretrained(unfinished)
@@ -189,18 +206,23 @@ def command(recipe: str, out: Path, overrides: list[str]) -> list[str]:
     )  # fmt: skip
 
 
-def train(recipe: str, out: Path, overrides: list[str], total: int) -> None:
+def train(recipe: str, out: Path, overrides: list[str], total: int, timeline: Timeline) -> None:
     """Run verl's trainer up to step `total`, with progress and time limits. Raises DemoError."""
     if reached(out) >= total:
         console.print(f"training: all {total} steps are done already")
         return
-    log = run_trainer(recipe, out, overrides, total)
+    log = run_trainer(recipe, out, overrides, total, timeline=timeline)
     if reached(out) < total:
         raise DemoError(f"verl ended well, but without a checkpoint of step {total}: see {log}")
 
 
 def run_trainer(
-    recipe: str, out: Path, overrides: list[str], total: int, seen: Callable[[int], object] | None = None
+    recipe: str,
+    out: Path,
+    overrides: list[str],
+    total: int,
+    seen: Callable[[int], object] | None = None,
+    timeline: Timeline | None = None,
 ) -> Path:
     """Start verl's trainer once, follow it to its end, and return its log file. Raises DemoError.
 
@@ -210,6 +232,7 @@ def run_trainer(
         overrides: further Hydra overrides.
         total: the last step, for the progress bar.
         seen: called with the number of a step when its metrics are there.
+        timeline: of the whole demo; None for a new one.
     """
     start = len(list(out.glob("metrics-*.jsonl")))
     metrics, log = out / f"metrics-{start}.jsonl", out / f"train-{start}.log"
@@ -225,7 +248,7 @@ def run_trainer(
         )
         segments = _shared_memory()
         try:
-            _follow(process, metrics, total, reached(out), seen)
+            follow(process, metrics, total, reached(out), timeline or Timeline(console), seen)
         finally:
             stop(process)
             _remove_unused(_shared_memory() - segments)
@@ -241,38 +264,6 @@ def reached(out: Path) -> int:
         return int((out / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
     except (OSError, ValueError):
         return 0
-
-
-def _follow(
-    process: subprocess.Popen[bytes], metrics: Path, total: int, done: int, seen: Callable[[int], object] | None = None
-) -> None:
-    """Show verl's progress until it ends. Raises DemoError if it gets stuck."""
-    last_change, size = time.monotonic(), 0
-    with _progress() as bar:
-        task = bar.add_task("starting Ray, vLLM and the trainer", total=total, completed=done)
-        while process.poll() is None:
-            time.sleep(0.5)
-            now = metrics.stat().st_size if metrics.exists() else 0
-            if now != size:
-                last_change, size = time.monotonic(), now
-                rows = _complete_rows(metrics)
-                if rows:
-                    step, data = rows[-1]["step"], rows[-1]["data"]
-                    reward = data.get("critic/score/mean")
-                    text = f"reward {reward:.3f}" if isinstance(reward, float) else "validation"
-                    bar.update(task, completed=step, description=text)
-                    if seen is not None:
-                        seen(step)
-            elif time.monotonic() - last_change > (STEP_LIMIT if size else START_LIMIT):
-                raise DemoError(
-                    f"no progress for {time.monotonic() - last_change:.0f} s: stopped. See the log beside {metrics}, "
-                    "and `ssl4rl doctor`"
-                )
-
-
-def _complete_rows(metrics: Path) -> list[dict[str, Any]]:
-    lines = metrics.read_bytes().split(b"\n")[:-1]  # what follows the last newline is still being written
-    return [json.loads(line) for line in lines if line.strip()]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -312,40 +303,19 @@ def _remove_unused(segments: set[Path]) -> None:
             segment.unlink()
 
 
-def summarise(out: Path, recipe: str, seconds: float) -> None:
-    """Print the table, write summary.json and report.html."""
+def summarise(out: Path, recipe: str, seed: int, timeline: Timeline) -> None:
+    """Print the result, write summary.json and report.html."""
     from ssl4rl_plugin.analysis.report import write_report
     from ssl4rl_plugin.analysis.runlog import RunLog
-    from ssl4rl_plugin.analysis.terminal import headline_table, show
+    from ssl4rl_plugin.demo.summary import show_result, summary, write_summary
 
-    lines = RunLog(out).headline()
-    show(headline_table(lines))
-    if recipe.endswith(("demo", "videos")):
-        console.print(
-            "So few steps prove the path (samples, rollouts, rewards, updates, weight sync, checkpoint), not learning: "
-            "`make learn` runs until the model has learnt."
-        )
-    page = write_report(out)
-    summary = {
-        "recipe": recipe,
-        "seconds": round(seconds),
-        "tasks": {
-            line.kind.label: {
-                "chance": line.chance,
-                **{
-                    name: {"accuracy": p.rate.mean, "low": p.rate.low, "high": p.rate.high, "n": p.rate.n}
-                    for name, p in (("before", line.before), ("after", line.after))
-                    if p
-                },
-            }
-            for line in lines
-        },
-    }
-    (out / "summary.json").write_text(json.dumps(summary, indent=1))
-    console.print(f"report: {page}  ({seconds / 60:.1f} min)", soft_wrap=True)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    )
+    log = RunLog(out)
+    with timeline.part("report"):
+        page = write_report(out)
+        rows = log.headline()
+    show_result(log, rows, recipe, console)
+    seconds = timeline.now() - timeline.started
+    write_summary(out / "summary.json", summary(log, rows, recipe, seed, seconds, timeline.seconds))
+    took = ", ".join(f"{PARTS[part]} {clock(spent)}" for part, spent in timeline.seconds.items())
+    timeline.say(f"in all {clock(seconds)}: {took}")
+    timeline.say(f"report: {page}")
