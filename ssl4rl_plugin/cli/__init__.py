@@ -499,10 +499,17 @@ def doctor(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/demo"),
     learn: Annotated[bool, typer.Option("--learn", help="Train until the model has visibly learnt.")] = False,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            help="Folder of photographs to learn from. Default: the recipe's, which come with scikit-image.",
+        ),
+    ] = None,
     recipe: Annotated[
         str,
         typer.Option(
-            help="cpu_demo; cpu_learn, as --learn; cpu_one_task; cpu_curriculum; cpu_videos; graph_cpu_demo, graph_cpu_learn."
+            help="cpu_demo; cpu_learn, as --learn; cpu_one_task, cpu_curriculum, cpu_videos; graph_cpu_demo, graph_cpu_learn"
         ),
     ] = "cpu_demo",
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the recipe's.")] = None,
@@ -513,8 +520,10 @@ def demo(
 ) -> None:
     """Train a tiny vision-language model with verl on this machine; needs no GPU."""
     from ssl4rl_plugin.demo.run import main
+    from ssl4rl_plugin.training.override_hints import quoted
 
-    raise typer.Exit(main(out, "cpu_learn" if learn else recipe, steps, seed, resume))
+    own = () if photos is None else ("ssl4rl.source.name=folder", f"ssl4rl.source.path={quoted(str(photos.resolve()))}")
+    raise typer.Exit(main(out, "cpu_learn" if learn else recipe, steps, seed, resume, own))
 
 
 def _done(path: Path) -> None:

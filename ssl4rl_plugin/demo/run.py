@@ -133,8 +133,10 @@ def _prepare_model(config: Any, folder: Path, seed: int, part: Part) -> None:
         "tasks": [arm.key for arm in settings.arms],
         "answer_format": settings.answer_format.name,
     }
+    manifest = load_manifest(settings, progress=console.is_terminal)
     if settings.source.taught_fraction:
-        made_for["taught_fraction"] = settings.source.taught_fraction
+        # Of other photographs, or another division of them, training could show what this model was taught on.
+        made_for |= {"taught_fraction": settings.source.taught_fraction, "images": manifest.digest}
     if start["model"]:
         made_for["model"] = start["model"]
     if start["taught"]:
@@ -147,7 +149,7 @@ def _prepare_model(config: Any, folder: Path, seed: int, part: Part) -> None:
         console.print(f"[dim]model: {folder} is there already")
         return
     split = "taught" if settings.source.taught_fraction else "train"
-    stream = SampleStream(settings, load_manifest(settings, progress=console.is_terminal), split)
+    stream = SampleStream(settings, manifest, split)
 
     from transformers.utils import logging as transformers_logging
 
@@ -176,19 +178,23 @@ def _prepare_model(config: Any, folder: Path, seed: int, part: Part) -> None:
         f"model: {'Qwen2.5' if graph else 'Qwen2.5-VL'}, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens"
     )
     processor = tokenizer if graph else hf_processor(str(unfinished))
-    result = warm_up(model, processor, stream, WARM_UP_STEPS, seed, lambda: part.step(part.done + 1))
-    console.print(
-        f"warm-up: loss {result.loss:.3f} nats a token; writing random answers perfectly would be {result.floor:.3f}"
-    )
+    notes: dict[str, Any] = {"made_for": made_for}
+    if start["steps"]:
+        result = warm_up(model, processor, stream, start["steps"], seed, lambda: part.step(part.done + 1))
+        notes |= vars(result)
+        console.print(
+            f"warm-up: loss {result.loss:.3f} nats a token; writing random answers perfectly would be {result.floor:.3f}"
+        )
     if start["taught"]:
         names = ", ".join(made_for["taught"])
         truths = SampleStream(lessons, stream.manifest, split)
         part.step(part.done, f"teaching the truth of {names}")
         lesson = teach(model, processor, truths, start["skill"], seed, start["limit"])
+        notes["taught"] = vars(lesson)
         accuracies = ", ".join(f"{key} {accuracy:.2f}" for key, accuracy in lesson.accuracies.items())
         console.print(f"taught: {lesson.steps} supervised steps on the truth, accuracies {accuracies}", soft_wrap=True)
     model.save_pretrained(unfinished)
-    (unfinished / "warm_up.json").write_text(json.dumps({**vars(result), "made_for": made_for}))
+    (unfinished / "warm_up.json").write_text(json.dumps(notes))
     unfinished.rename(folder)
 
 
