@@ -254,7 +254,9 @@ def test_what_was_learnt_is_said_and_kept(tmp_path: Path) -> None:
     log = write_run(tmp_path, {"rotation": {0: 0.25, 4: 0.5, 8: 0.9}, "jigsaw": {0: 0.5, 4: 0.5, 8: 0.55}})
     rows = log.headline()
     said = sentence(log, rows, "cpu_demo")
-    assert said.startswith("Learnt on held-out items: rotation:pair_90 from 0.25 to 0.9") and "jigsaw" not in said
+    assert (
+        said.startswith("Learnt, on held-out photographs: rotation:pair_90 from 0.25 to 0.9") and "jigsaw" not in said
+    )
     assert "cannot show" in said and said.count(". ") == 0
     first, second, third = pictures(log, rows)
     assert first.startswith("jigsaw:2x1        held-out ") and "chance 0.50 = " in first

@@ -12,14 +12,16 @@ from typing import Any
 from rich.console import Console
 
 from ssl4rl_plugin.analysis.runlog import ABOVE, COLLAPSED, Accuracy, Headline, LoggedArm, RunLog
-from ssl4rl_plugin.analysis.statistics import FEWEST_GROUPS
 from ssl4rl_plugin.analysis.terminal import BARS, PLAIN_BARS, headline_table, shortened, show, sparkline
+from ssl4rl_plugin.tasks import get_task, registry
 
 Row = Headline[LoggedArm]
 WIDE = 40
 """Most characters of a curve."""
 PATH_ONLY = ("cpu_videos", "graph_cpu_demo")
 """Recipes with so few steps that nothing can be learnt."""
+THINGS = {"image": "photographs", "rgbd": "scenes", "video": "videos", "graph": "nodes"}
+"""Kind of item -> what a group of such items is, in the plural."""
 
 
 def show_result(log: RunLog, rows: Sequence[Row], recipe: str, console: Console) -> None:
@@ -59,9 +61,10 @@ def sentence(log: RunLog, rows: Sequence[Row], recipe: str) -> str:
             "So few steps prove the path (samples, rollouts, rewards, updates, weight sync, checkpoint), not learning: "
             "`make learn` runs until the model has learnt."
         )
+    things = _things(rows)
     risen = [row for row in rows if row.verdict == ABOVE and _risen(row)]
     if risen:
-        learnt = "learnt on held-out items: " + ", ".join(
+        learnt = f"learnt, on held-out {things}: " + ", ".join(
             f"{row.kind.label} from {row.before.rate.mean:.2f} to {row.after.rate.mean:.2f} (chance {row.chance:.2f})"
             for row in risen
             if row.before and row.after
@@ -70,12 +73,18 @@ def sentence(log: RunLog, rows: Sequence[Row], recipe: str) -> str:
         learnt = "no task has risen above both its start and chance"
     if collapsed := [row.kind.label for row in rows if row.verdict == COLLAPSED]:
         learnt += f"; collapsed onto one answer: {', '.join(collapsed)}"
-    groups = {row.last.rate.groups for row in rows if row.last and row.last.rate.groups}
-    few = f" from only {max(groups)} groups of items" if groups and max(groups) < FEWEST_GROUPS else ""
+    groups = [row.last.rate.groups for row in rows if row.last and row.last.rate.groups]
+    tested = f", tested on {max(groups)} {things}," if groups else ""
     return (
-        f"{learnt[0].upper()}{learnt[1:]}; so small a model, tested on items{few}, shows that the training works, and "
-        "cannot show what a pretrained model gains on benchmarks: that takes a GPU recipe."
+        f"{learnt[0].upper()}{learnt[1:]}; so small a model{tested} shows that the training works, and cannot show what a "
+        "pretrained model gains on benchmarks: that takes a GPU recipe."
     )
+
+
+def _things(rows: Sequence[Row]) -> str:
+    """What the items of the tasks are, in the plural."""
+    kinds = {get_task(row.kind.task).kind for row in rows if row.kind.task in registry.names()}
+    return THINGS[kinds.pop()] if len(kinds) == 1 else "items"
 
 
 def _risen(row: Row) -> bool:
