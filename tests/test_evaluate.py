@@ -90,7 +90,7 @@ def test_a_run_is_repeated_as_its_config_says(section: dict, questions: Path, tm
     OmegaConf.save(OmegaConf.create(hydra), tmp_path / "hydra" / ".hydra" / "hydra.yaml")
     (tmp_path / "metrics-0.jsonl").write_text("")
     evaluation_set = set_of_run(tmp_path, EvaluationRequest())
-    assert len(evaluation_set.rows) == 5 * 4 + 12
+    assert len(evaluation_set.rows) == 2 * 4 + 12
     protocol = evaluation_set.protocol
     assert (protocol.max_prompt_tokens, protocol.max_response_tokens) == (384, 16)
     paid = {"format_weight": 0.1, "partial_credit": 0.25, "partial_credit_by": "similarity"}
