@@ -39,7 +39,7 @@ class Pace:
 
     model: float = 10.0
     """Building the model and its tokenizer."""
-    warm_up_step: float = 0.4
+    supervised_step: float = 0.4
     start: float = 80.0
     step: float = 1.0
     """What each training step takes besides its rollouts."""
@@ -50,8 +50,14 @@ class Pace:
     end: float = 12.0
     report: float = 8.0
 
-    def expected(self, config: Any, warm_up_steps: int, done: int) -> dict[str, float]:
-        """Seconds of each part for a composed config, from step `done` on; `warm_up_steps` is 0 if the model is there."""
+    def expected(self, config: Any, supervised: int, done: int) -> dict[str, float]:
+        """Seconds of each part for a composed config.
+
+        Args:
+            config: the composed config.
+            supervised: supervised steps before reinforcement learning; 0 if the model is there.
+            done: the step that the run resumes from.
+        """
         steps = int(config.trainer.total_training_steps) - done
         if steps <= 0:
             return {"report": self.report}
@@ -62,7 +68,7 @@ class Pace:
         answers = int(config.ssl4rl.val_samples) * len(config.ssl4rl.tasks) * self.answer
         rollouts = int(config.data.train_batch_size) * int(config.actor_rollout_ref.rollout.n)
         return {
-            "model": self.model + warm_up_steps * self.warm_up_step if warm_up_steps else 0.0,
+            "model": self.model + supervised * self.supervised_step if supervised else 0.0,
             "start": self.start + answers,
             "training": steps * (self.step + rollouts * self.rollout),
             "validation": validations * answers,

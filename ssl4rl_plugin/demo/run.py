@@ -75,14 +75,20 @@ def main(
     timeline = Timeline(console)
     config = compose(recipe, [f"actor_rollout_ref.model.path={out / 'model'}", *own])
     timeline.seconds["model"] = timeline.now() - timeline.started
-    warm_up_steps = 0 if (out / "model" / "warm_up.json").is_file() else WARM_UP_STEPS
-    timeline.expected = Pace().expected(config, warm_up_steps, reached(out))
+    made = (out / "model" / "warm_up.json").is_file()
+    timeline.expected = Pace().expected(config, 0 if made else supervised_steps(config), reached(out))
     timeline.chances = chances_of(config)
     timeline.announce()
     prepare_model(config, out / "model", seed, timeline)
     train(recipe, out, own, int(config.trainer.total_training_steps), timeline)
     summarise(out, recipe, seed, timeline)
     return 0
+
+
+def supervised_steps(config: Any) -> int:
+    """Most supervised steps that the model gets before reinforcement learning."""
+    start = config.ssl4rl.warm_up
+    return int(start.steps) + (int(start.limit) if start.taught else 0)
 
 
 def chances_of(config: Any) -> dict[str, float]:
@@ -114,7 +120,7 @@ def prepare_model(config: Any, folder: Path, seed: int, timeline: Timeline | Non
         seed: of its weights and answers.
         timeline: of the whole demo; None for a new one.
     """
-    with (timeline or Timeline(console)).part("model", WARM_UP_STEPS) as part:
+    with (timeline or Timeline(console)).part("model", supervised_steps(config)) as part:
         _prepare_model(config, folder, seed, part)
 
 
@@ -146,7 +152,7 @@ def _prepare_model(config: Any, folder: Path, seed: int, part: Part) -> None:
         found = json.loads((folder / "warm_up.json").read_text())["made_for"]
         if found != made_for:
             raise DemoError(f"{folder} was made for {found}, and this run is for {made_for}: choose another --out")
-        console.print(f"[dim]model: {folder} is there already")
+        part.timeline.say(f"model: {folder} is there already")
         return
     split = "taught" if settings.source.taught_fraction else "train"
     stream = SampleStream(settings, manifest, split)
@@ -174,25 +180,29 @@ def _prepare_model(config: Any, folder: Path, seed: int, part: Part) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     save(model, tokenizer, unfinished, shape)
     count = sum(weight.numel() for weight in model.parameters())
-    console.print(
+    part.timeline.say(
         f"model: {'Qwen2.5' if graph else 'Qwen2.5-VL'}, {count / 1e6:.2f} M random parameters, {len(tokenizer)} tokens"
     )
     processor = tokenizer if graph else hf_processor(str(unfinished))
     notes: dict[str, Any] = {"made_for": made_for}
+
+    def counting(text: str) -> Callable[[], None]:
+        return lambda: part.step(part.done + 1, text)
+
     if start["steps"]:
-        result = warm_up(model, processor, stream, start["steps"], seed, lambda: part.step(part.done + 1))
+        result = warm_up(model, processor, stream, start["steps"], seed, counting("warm-up on random answers"))
         notes |= vars(result)
-        console.print(
+        part.timeline.say(
             f"warm-up: loss {result.loss:.3f} nats a token; writing random answers perfectly would be {result.floor:.3f}"
         )
     if start["taught"]:
         names = ", ".join(made_for["taught"])
         truths = SampleStream(lessons, stream.manifest, split)
-        part.step(part.done, f"teaching the truth of {names}")
-        lesson = teach(model, processor, truths, start["skill"], seed, start["limit"])
+        counted = counting(f"teaching the truth of {names}")
+        lesson = teach(model, processor, truths, start["skill"], seed, start["limit"], counted)
         notes["taught"] = vars(lesson)
         accuracies = ", ".join(f"{key} {accuracy:.2f}" for key, accuracy in lesson.accuracies.items())
-        console.print(f"taught: {lesson.steps} supervised steps on the truth, accuracies {accuracies}", soft_wrap=True)
+        part.timeline.say(f"taught: {lesson.steps} supervised steps on the truth, accuracies {accuracies}")
     model.save_pretrained(unfinished)
     (unfinished / "warm_up.json").write_text(json.dumps(notes))
     unfinished.rename(folder)
@@ -243,7 +253,7 @@ def run_trainer(
     start = len(list(out.glob("metrics-*.jsonl")))
     metrics, log = out / f"metrics-{start}.jsonl", out / f"train-{start}.log"
     arguments = command(recipe, out, overrides)
-    console.print(f"training: [dim]python -m {' '.join(arguments[3:6])} ...[/dim]  (output in {log})")
+    console.print(f"training: [dim]python -m {' '.join(arguments[3:6])} ...[/dim]  (output in {log})", soft_wrap=True)
     # Ray puts sockets below its folder, and their paths may have at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as ray_folder, log.open("w") as output:
         variables = environment(

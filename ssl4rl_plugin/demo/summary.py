@@ -20,6 +20,8 @@ WIDE = 40
 """Most characters of a curve."""
 PATH_ONLY = ("cpu_videos", "graph_cpu_demo")
 """Recipes with so few steps that nothing can be learnt."""
+DRIFT = ("rollout_corr/k3_kl", "actor/rollout_corr/k3_kl")
+"""Distance between rollout and actor; the second name is that of rollout_correction.bypass_mode."""
 THINGS = {"image": "photographs", "rgbd": "scenes", "video": "videos", "graph": "nodes"}
 """Kind of item -> what a group of such items is, in the plural."""
 
@@ -106,7 +108,7 @@ def summary(
         parts: part -> seconds of this start (`progress.PARTS`).
     """
     steps, rewards = log.curve("critic/score/mean")
-    _, drift = log.curve("rollout_corr/k3_kl")
+    drift = [value for name in DRIFT for value in log.curve(name)[1]]
     return {
         "recipe": recipe,
         "seed": seed,

@@ -105,7 +105,15 @@ def warm_up(
     return WarmUpResult(steps, sum(tail) / len(tail), _floor(done.batch, done.responses, processor))
 
 
-def teach(model: Any, processor: Any, stream: SampleStream, skill: float, seed: int, limit: int) -> TeachingResult:
+def teach(
+    model: Any,
+    processor: Any,
+    stream: SampleStream,
+    skill: float,
+    seed: int,
+    limit: int,
+    progress: Callable[[], object] | None = None,
+) -> TeachingResult:
     """Train `model` in place on the truth of a stream's samples, each arm until it has a certain skill.
 
     Args:
@@ -115,6 +123,7 @@ def teach(model: Any, processor: Any, stream: SampleStream, skill: float, seed: 
         skill: accuracy, corrected for chance, at which an arm is not taught any more: 0 at chance, 1 if all is right.
         seed: seed of the training.
         limit: most steps. After these, some arms may have less skill.
+        progress: called without arguments after every step.
     """
     arms = {arm.key: arm for arm in stream.settings.arms}
     recent = {key: deque[float](maxlen=LOOK_BACK) for key in arms}
@@ -128,6 +137,8 @@ def teach(model: Any, processor: Any, stream: SampleStream, skill: float, seed: 
     steps = 0
     for done in itertools.islice(training, limit):
         steps += 1
+        if progress is not None:
+            progress()
         for made, probability in zip(done.batch, done.probabilities, strict=True):
             recent[made.arm.key].append(probability)
         unlearnt = [key for key in unlearnt if not _has_skill(arms[key], recent[key], skill)]

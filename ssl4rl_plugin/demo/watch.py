@@ -50,6 +50,8 @@ def follow(
             if first:
                 break
             part.tick()
+    if not first:  # it ended, with a message in its output
+        return
     validations = 0.0
     with timeline.part("training", total, done) as part:
         for rows in itertools.chain([first], looks):
