@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shared_run import K3, left_running, metric
+from shared_run import left_running, metric
 from traps import set_traps, sprung
 
 from ssl4rl_plugin.analysis.runlog import RunLog
+from ssl4rl_plugin.demo.rehearsal import K3
 from ssl4rl_plugin.demo.rehearsal_settings import CATEGORIES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]

@@ -55,6 +55,7 @@ TRAINING = (
         {
             "KL": "rollout_corr/kl",
             "k3 KL": "rollout_corr/k3_kl",
+            "k3 KL, in the update": "actor/rollout_corr/k3_kl",  # with rollout_correction.bypass_mode
             "probability gap": "training/rollout_probs_diff_mean",
         },
     ),
