@@ -17,6 +17,8 @@ from ssl4rl_plugin.analysis.runlog import RunLog
 from ssl4rl_plugin.tasks import get_task, registry
 
 STEPS = 5
+TASKS = ("altered_patch", "rotation", "position", "contrastive", "jigsaw:2x1")
+"""Answers of every form, with one picture and with several."""
 SMALL = (
     "ssl4rl.val_samples=8",
     "data.train_batch_size=8",
@@ -26,6 +28,9 @@ SMALL = (
     "trainer.save_freq=2",
     "trainer.test_freq=2",
     "actor_rollout_ref.actor.optim.lr=2e-3",
+    "actor_rollout_ref.rollout.n=4",
+    "ssl4rl.epochs=1",
+    f"ssl4rl.tasks=[{', '.join(map(json.dumps, TASKS))}]",
 )
 """Settings of the shared run and of those that are compared with it."""
 GREEDY = (
@@ -40,7 +45,7 @@ ASKED = {
     "patch": ("comparison", "Which part is gray?", ("one", "two", "three", "four")),
 }
 """Category -> l2-category, question, options. Most options are answers that the tiny model has been warmed up to give."""
-K3 = "rollout_corr/k3_kl"
+K3 = "actor/rollout_corr/k3_kl"
 """Distance between what rollout and actor think of the sampled tokens: near 0 while the weights reach the rollout."""
 MARKS = ("raylet", "gcs_server", "ray::", "VLLM", "main_ppo")
 """In the command lines of what a training starts."""

@@ -32,6 +32,7 @@ SMALL = (
     "ssl4rl/algorithm=rloo",  # the other runs of these tests take grpo
     "ssl4rl.val_samples=4",
     "data.train_batch_size=8",
+    "actor_rollout_ref.rollout.n=4",
     "actor_rollout_ref.actor.ppo_mini_batch_size=8",
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16",
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=16",
@@ -195,7 +196,7 @@ def test_two_nodes_train_with_the_plugin_from_the_jobs_runtime_environment(
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [row["step"] for row in rows if "critic/score/mean" in row["data"]] == list(range(1, STEPS + 1))
     last = rows[-1]["data"]
-    assert "val-core/ssl4rl/rotation/acc/mean@1" in last and abs(last["rollout_corr/k3_kl"]) < 1e-3
+    assert "val-core/ssl4rl/channel_order/acc/mean@1" in last and abs(last["actor/rollout_corr/k3_kl"]) < 1e-3
 
     # One rank of the actor on each node, and the package unpacked on each from the job's wheel.
     listed = subprocess.run(

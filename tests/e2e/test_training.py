@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 import torch
 from pictures import photo
-from shared_run import K3, SMALL, STEPS, left_running, metric, rollouts, samples_by_step, start_like
+from shared_run import K3, SMALL, STEPS, TASKS, left_running, metric, rollouts, samples_by_step, start_like
 from test_build import tsv
 
 from ssl4rl_plugin.analysis.benchmark_results import answered, benchmark_results
@@ -34,8 +34,6 @@ from ssl4rl_plugin.training.stored_rows import StoredRows
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.xdist_group("shared run")]
 
 HERE = Path(__file__).parent
-TASKS = ("altered_patch", "rotation", "position", "contrastive", "jigsaw:2x1")
-"""Of the recipe cpu_demo."""
 
 
 def test_a_run_ends_with_table_page_and_checkpoint(undisturbed: Path) -> None:
