@@ -110,9 +110,9 @@ def test_remaining_time_comes_from_what_was_expected_and_then_from_the_steps() -
         for done in range(1, 6):
             now.at = 10.0 + 10 * done
             part.step(done)
-        assert line.left(part) == pytest.approx(60 + 195)  # 60 s for 5 steps
+        assert line.left(part) == pytest.approx(50 + 195)  # what came before the first step does not count
         now.at += 4
-        assert line.left(part) == pytest.approx(56 + 195)
+        assert line.left(part) == pytest.approx(46 + 195)
     with line.part("training", total=4) as part:
         assert line.left(part) == 100 + 20 + 15
         for done in range(1, 4):

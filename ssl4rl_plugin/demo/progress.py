@@ -18,8 +18,8 @@ from rich.text import Text
 
 EVERY = 20.0
 """Seconds between two plain lines of one part."""
-PACED_FROM = 3
-"""Steps from which the pace of a part is taken from its own steps; the first one is slow."""
+PACED_FROM = 2
+"""Steps after the first one from which the pace of a part is taken from its own steps."""
 SHOWN = 3
 """Most tasks whose accuracies are shown one by one; of more, their mean is shown."""
 PARTS = {
@@ -189,7 +189,9 @@ class Part:
         self.timeline, self.name, self.total, self.done = timeline, name, total, done
         self.began = self.stepped = timeline.now()
         self.text = ""
-        self._first, self._said = done, -EVERY
+        self._first: tuple[int, float] | None = None
+        """The first step that was done, and when. What came before, such as building a model, is no part of the pace."""
+        self._said = -EVERY
         self.live = _Lines(self)
         self._task: TaskID = self.live.add_task(PARTS[name], total=total, completed=done, count=self._count)
         self.tick()
@@ -201,20 +203,20 @@ class Part:
     @property
     def paced(self) -> bool:
         """Whether its own steps tell its pace."""
-        return self.total is not None and self.done - self._first >= PACED_FROM
+        return self._first is not None and self.done - self._first[0] >= PACED_FROM
 
     @property
     def left(self) -> float:
         """Estimated seconds of this part: from the pace of its own steps, or before the first from what was expected."""
-        made = self.done - self._first
-        if self.total is None or not self.paced:
+        if self.total is None or self._first is None or not self.paced:
             return max(0.0, self.timeline.expected.get(self.name, 0.0) - (self.timeline.now() - self.began))
-        since = self.timeline.now() - self.stepped
-        return max(0.0, (self.stepped - self.began) / made * (self.total - self.done) - since)
+        pace = (self.stepped - self._first[1]) / (self.done - self._first[0])
+        return max(0.0, pace * (self.total - self.done) - (self.timeline.now() - self.stepped))
 
     def step(self, done: int, text: str = "") -> None:
         """Show that `done` steps are done, and a text about the last one."""
         self.done, self.text, self.stepped = done, text, self.timeline.now()
+        self._first = self._first or (done, self.stepped)
         self.live.update(self._task, completed=done, count=self._count)
         self.tick()
 
