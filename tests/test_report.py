@@ -316,6 +316,13 @@ def test_one_answer_always_is_a_collapse_in_table_and_page(tmp_path):
     assert ">collapsed onto one answer</span>" in text and "mostly 90: 100.0 %" in text
 
 
+def test_answers_that_cannot_be_read_are_no_collapse(tmp_path):
+    rows = [row | {"answer": ""} for row in validation_of([(90 * (k % 4), 0.0) for k in range(64)])]
+    write_lines(tmp_path / "validation" / "5.jsonl", rows)
+    (row,) = RunLog(tmp_path).headline()
+    assert row.verdict == "answers not readable" and ">answers not readable</span>" in report_html(RunLog(tmp_path))
+
+
 def test_a_model_that_is_right_has_not_collapsed(tmp_path):
     """Where one truth is the most frequent by nature, so is one answer."""
     write_lines(tmp_path / "validation" / "5.jsonl", validation_of([(0, 1.0)] * 60 + [(90, 1.0)] * 4))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ssl4rl_plugin.analysis.runlog import ABOVE, BELOW, COLLAPSED, Accuracy, Headline, LoggedArm
+from ssl4rl_plugin.analysis.runlog import ABOVE, BELOW, COLLAPSED, UNREADABLE, Accuracy, Headline, LoggedArm
 
 
 def table(*columns: str) -> Table:
@@ -37,7 +37,7 @@ def show_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-COLOURS = {ABOVE: "green", BELOW: "red", COLLAPSED: "yellow"}
+COLOURS = {ABOVE: "green", BELOW: "red", COLLAPSED: "yellow", UNREADABLE: "yellow"}
 """Colours of verdicts."""
 
 

@@ -28,6 +28,7 @@ Outcomes = Mapping[str, float]
 """Question -> share of its answers that are right."""
 
 ABOVE, AT, BELOW, COLLAPSED = "above chance", "at chance", "below chance", "collapsed onto one answer"
+UNREADABLE = "answers not readable"
 COLLAPSED_FROM = 0.75
 """Share of one answer from which a model at or below chance counts as collapsed. Where k answers are right equally often, a
 model that gives one answer in a share s of the cases is right in at most 1 - s + 1/k of them: at 0.75, in half of the
@@ -50,6 +51,11 @@ class TopAnswer:
     def collapsed(self) -> bool:
         """Nearly all answers are one, and the truths are not."""
         return bool(self.text) and self.share >= COLLAPSED_FROM > self.most_right
+
+    @property
+    def unreadable(self) -> bool:
+        """Nearly all responses hold no possible answer."""
+        return not self.text and self.share >= COLLAPSED_FROM
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Headline(Generic[KindT]):
     p: float | None = None
     """Of the score test of the last accuracy against chance, with Holm's correction (`judged`); None if one is unknown."""
     verdict: str = ""
-    """`ABOVE`, `AT`, `BELOW` or `COLLAPSED`, given by `judged`; empty if accuracy or chance is unknown."""
+    """`ABOVE`, `AT`, `BELOW`, `COLLAPSED` or `UNREADABLE`, given by `judged`; empty if accuracy or chance is unknown."""
 
     @property
     def last(self) -> Accuracy[KindT] | None:
@@ -109,7 +115,8 @@ def judged(rows: Sequence[Headline[KindT]]) -> list[Headline[KindT]]:
 
     `above chance` and `below chance` if the score test says so at 5 % after Holm's correction over all rows: of five tasks
     at chance, one looks unusual in every fifth run. The interval then leaves chance out. Otherwise `at chance`; or in place
-    of the last two, `collapsed onto one answer` (`TopAnswer.collapsed`). Empty if accuracy or chance is unknown.
+    of the last two, `collapsed onto one answer` or `answers not readable` (see `TopAnswer`). Empty if accuracy
+    or chance is unknown.
     """
     known = [row for row in rows if row.last and row.last.rate.n and row.chance is not None]
     corrected = holm([row.last.rate.p_against(row.chance) for row in known if row.last and row.chance is not None])
@@ -126,6 +133,8 @@ def _verdict(row: Headline[Any], p: float) -> str:
         return ABOVE
     if row.last.top and row.last.top.collapsed:
         return COLLAPSED
+    if row.last.top and row.last.top.unreadable:
+        return UNREADABLE
     return BELOW if p < ALPHA else AT
 
 
