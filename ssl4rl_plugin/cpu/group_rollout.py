@@ -12,10 +12,8 @@ Needs the server of `ssl4rl_plugin.cpu.rollout`. Single-turn prompts without too
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
-from contextvars import ContextVar
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +24,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopO
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, apply_greedy_sampling_params
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +33,6 @@ _Worker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 NOT_STORED = ("raw_prompt", "tools_kwargs", "interaction_kwargs", "multi_modal_data")
 """Fields of a prompt that training does not read; the pictures in them are most of a rollout's bytes."""
-
-_FEATURES: ContextVar[dict[str, torch.Tensor]] = ContextVar("features of the prompt whose rollouts are being stored")
-"""Each prompt runs in its own asyncio task, so each has its own value."""
 
 
 class GroupRolloutWorker(_Worker):
@@ -70,20 +66,7 @@ class GroupRolloutWorker(_Worker):
             if greedy and not validate:
                 apply_greedy_sampling_params(params)
             outputs = await self._generate(list(prompt["raw_prompt"]), params, n)
-            fields = {key: value for key, value in prompt.items() if key not in NOT_STORED}
-            prompt_ids = torch.tensor(outputs[0].prompt_ids, dtype=torch.int64)
-            _FEATURES.set(super()._compute_multi_modal_inputs(outputs[0], prompt_ids))
-            # All writes end before the status is set: a later write would remain after a failed group is cleared.
-            ends = await asyncio.gather(
-                *(
-                    self._agent_loop_postprocess(output, validate, session_id=number, **fields)
-                    for number, output in enumerate(outputs)
-                ),
-                return_exceptions=True,
-            )
-            for end in ends:
-                if isinstance(end, BaseException):
-                    raise end
+            await self._store(outputs, validate, {key: value for key, value in prompt.items() if key not in NOT_STORED})
             status = "finished"
         except Exception:
             logger.exception("the rollouts of prompt %s failed", uid)
@@ -130,6 +113,45 @@ class GroupRolloutWorker(_Worker):
             for one in group
         ]
 
+    async def _store(self, outputs: list[AgentLoopOutput], validate: bool, prompt: dict[str, Any]) -> None:
+        """Score and store the rollouts of a prompt, as verl's `_agent_loop_postprocess` does for each by itself.
+
+        Storing takes some milliseconds in three processes, for one rollout or for several. Those of the same length are
+        stored together: tensors of one shape need no assumption about which dimension is ragged. All rollouts show the same
+        pictures, so the features are computed once, and positions once for each length.
+        """
+        prompt_ids = torch.tensor(outputs[0].prompt_ids, dtype=torch.int64)
+        features = self._compute_multi_modal_inputs(outputs[0], prompt_ids)
+        same_length: dict[int, list[tuple[int, AgentLoopOutput]]] = {}
+        for session, output in enumerate(outputs):
+            await self._compute_score([output], prompt)
+            same_length.setdefault(len(output.response_ids), []).append((session, output))
+        for length, group in same_length.items():
+            ids = [torch.cat([prompt_ids, torch.tensor(output.response_ids, dtype=torch.int64)]) for _, output in group]
+            positions = self._compute_position_ids(ids[0][None], torch.ones_like(ids[0])[None], features).squeeze(0)
+            rows = []
+            for (session, output), input_ids in zip(group, ids, strict=True):
+                row = {**output.as_dict(), **prompt, "session_id": session, "input_ids": input_ids}
+                row.pop("multi_modal_data", None)
+                row |= {"position_ids": positions, "multi_modal_inputs": features, "loss_mask": row["response_mask"]}
+                rows.append(row)
+            sizes = {"prompt_len": len(prompt_ids), "response_len": length, "seq_len": len(prompt_ids) + length}
+            await tq.async_kv_batch_put(
+                keys=[f"{prompt['uid']}_{session}_0" for session, _ in group],
+                fields=list_of_dict_to_tensordict(rows),
+                tags=[
+                    {
+                        "status": "success",
+                        **sizes,
+                        "global_steps": prompt["global_steps"],
+                        "min_global_steps": row["extra_fields"]["min_global_steps"],
+                        "max_global_steps": row["extra_fields"]["max_global_steps"],
+                    }
+                    for row in rows
+                ],
+                partition_id="val" if validate else "train",
+            )
+
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
         """Call the reward function here: it takes microseconds, and a call of verl's reward workers milliseconds."""
         output = outputs[-1]
@@ -145,10 +167,6 @@ class GroupRolloutWorker(_Worker):
             result = {"score": result, "acc": result}
         output.reward_score = float(result["score"])
         output.extra_fields["reward_extra_info"] = result
-
-    def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The pictures' features, computed once per group: all rollouts of a prompt show the same pictures."""
-        return dict(_FEATURES.get())
 
 
 class GroupRolloutManager(AgentLoopManagerTQ):

@@ -18,8 +18,6 @@ from typing import Any
 
 from ssl4rl_plugin.cpu.setup import check_vllm
 
-ACTOR_THREADS = 2
-"""Threads of an update. Everything else waits while it runs. More than 2 were not measured."""
 WORKER_EXTENSION = "ssl4rl_plugin.cpu.vllm_worker.CpuWorkerExtension"
 
 
@@ -129,24 +127,14 @@ def _check_no_adapter(model_config: Any) -> None:
         )
 
 
-def _cores_of_a_worker() -> int:
-    """The cores that this process may use, divided among the trainer's workers on this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("RAY_LOCAL_WORLD_SIZE", "1")))
-
-
 @cache  # verl refuses a second registration of the same engine
 def _register_engines() -> None:
-    import torch
     from verl.workers.engine.base import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
     from ssl4rl_plugin.cpu.shared_pictures import share_pictures
 
     class CpuEngine(FSDPEngineWithLMHead):
-        def initialize(self) -> None:
-            super().initialize()
-            torch.set_num_threads(min(ACTOR_THREADS, _cores_of_a_worker()))
-
         def _build_fsdp_module(self, module: Any) -> Any:
             # verl keeps a reference model, which only goes forward, in pinned memory. That needs an accelerator.
             config = self.engine_config
