@@ -139,7 +139,7 @@ def test_what_a_fork_can_run(monkeypatch, arguments, preload, expected):
 def test_the_callback_starts_it_only_where_ray_starts_here(monkeypatch):
     from omegaconf import OmegaConf
 
-    from ssl4rl_plugin.training.verl import fork_callback
+    from ssl4rl_plugin.training import fork_callback
 
     started: list[dict[str, str]] = []
     monkeypatch.setattr(fork_server, "start", lambda environment: started.append(environment) or Path("/x/python"))
