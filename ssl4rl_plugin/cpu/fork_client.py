@@ -53,7 +53,6 @@ def follow(server: socket.socket, pid: int) -> None:
     """Pass signals on to the program until it ends, and end as it did. Does not return."""
     for number in PASSED_ON:
         signal.signal(number, lambda received, frame: os.kill(pid, received))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     code = receive_number(server)
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
