@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.pools import taught_groups
 from ssl4rl_plugin.data.rows import OnlineRows
 from ssl4rl_plugin.data.samples import SampleError, SampleStream
+from ssl4rl_plugin.demo.run import DemoError, compose, prepare_model
 from ssl4rl_plugin.training.settings import Settings, SettingsError
 
 SPLITS = ("taught", "train", "val")
@@ -107,6 +109,15 @@ def test_what_cannot_be_divided_is_said(folder: Path, tmp_path: Path) -> None:
     settings = streams(folder, share=0.0)["train"].settings
     with pytest.raises(SampleError, match="nothing is set aside for teaching"):
         SampleStream(settings, load_manifest(settings), "taught")
+
+
+def test_a_model_is_kept_only_for_the_photographs_that_it_was_taught_on(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "warm_up.json").write_text(json.dumps({"made_for": {"images": "of another folder"}}))
+    source = ("ssl4rl.source.name=folder", f"ssl4rl.source.path={folder}", "ssl4rl.source.max_pixels=16384")
+    config = compose("cpu_learn", ["actor_rollout_ref.model.path=x", *source])
+    digest = load_manifest(Settings.from_config(config.ssl4rl)).digest
+    with pytest.raises(DemoError, match=f"was made for .*of another folder.* and this run is for .*{digest}"):
+        prepare_model(config, tmp_path, 0)
 
 
 @pytest.mark.parametrize(("value", "message"), [(1.0, "taught_fraction"), (-0.1, "taught_fraction")])
