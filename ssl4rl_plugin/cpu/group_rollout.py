@@ -128,12 +128,13 @@ class GroupRolloutWorker(_Worker):
             same_length.setdefault(len(output.response_ids), []).append((session, output))
         for length, group in same_length.items():
             ids = [torch.cat([prompt_ids, torch.tensor(output.response_ids, dtype=torch.int64)]) for _, output in group]
-            positions = self._compute_position_ids(ids[0][None], torch.ones_like(ids[0])[None], features).squeeze(0)
+            inputs = dict(features)  # verl takes out what only the positions need
+            positions = self._compute_position_ids(ids[0][None], torch.ones_like(ids[0])[None], inputs).squeeze(0)
             rows = []
             for (session, output), input_ids in zip(group, ids, strict=True):
                 row = {**output.as_dict(), **prompt, "session_id": session, "input_ids": input_ids}
                 row.pop("multi_modal_data", None)
-                row |= {"position_ids": positions, "multi_modal_inputs": features, "loss_mask": row["response_mask"]}
+                row |= {"position_ids": positions, "multi_modal_inputs": inputs, "loss_mask": row["response_mask"]}
                 rows.append(row)
             sizes = {"prompt_len": len(prompt_ids), "response_len": length, "seq_len": len(prompt_ids) + length}
             await tq.async_kv_batch_put(
