@@ -126,7 +126,7 @@ bench-once: install ## Every bench once, at its smallest size: does it still run
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py
 
-curriculum: install ## Train with eight ways to draw levels, eight seeds each (hours; goes on where it was stopped), and write docs/curriculum.md
+curriculum: install ## Train with nine ways to draw levels, eight seeds each (hours; goes on where it was stopped), and write docs/curriculum.md
 	$(BIN)/python tests/bench/curriculum.py runs/curriculum --docs
 
 transfer: install ## Train each task of cpu_learn alone and all together, test each on all (hours; goes on where it was stopped)

@@ -97,8 +97,8 @@ def test_the_curriculum_bench_pairs_by_seed_and_names_what_is_missing(tmp_path: 
     made = json.loads(json.dumps(curriculum.collect(tmp_path, planned, arms)))
     assert len(made["runs"]) == 5
     assert trainings.missing_text(made) == (
-        "5 of 10 trainings are there. Missing: `learning_progress`, seed 1-2; `2x2_mask at 0.6 alone`, seed 1-2; "
-        "`2x2_mask alone`, seed 2."
+        "5 of 12 trainings are there. Missing: `goldilocks at 0.4`, seed 1-2; `learning_progress`, seed 1-2; "
+        "`2x2_mask at 0.6 alone`, seed 1-2; `2x2_mask alone`, seed 2."
     )
     results = curriculum.Results(made)
     assert results.steps == [0, steps] and results.best_alone() == "2x2_mask alone"

@@ -133,6 +133,16 @@ def test_goldilocks_draws_what_is_half_learnt() -> None:
     assert found.argmax() == 1 and found[1] > 0.8
 
 
+def test_a_lower_target_prefers_the_harder_arm() -> None:
+    """Skills 1/3 and 2/3 are equally far from 1/2."""
+    rates, infos = {0: 0.75, 1: 0.5}, arms(1, 1)
+    half, third = (
+        seen(director("goldilocks", infos, revisit=0.0, target=target), rates, steps=20, groups=32)
+        for target in (0.5, 1 / 3)
+    )
+    assert min(half) > 0.2 and third[1] > 0.9
+
+
 def test_an_arm_at_chance_is_not_half_learnt_even_if_its_raw_accuracy_is() -> None:
     """Two choices: raw 0.5 is chance. The other task stands half way between chance and perfect."""
     infos = arms(1, 1, chance=0.5)
@@ -264,6 +274,7 @@ def test_warm_up_draws_by_the_given_weights() -> None:
         ({"policy": "staged", "stages": [{"arms": ["a:9"]}]}, "no arm 'a:9'"),
         ({"policy": "staged", "stages": [{"arms": ["a:0"], "until": 2}]}, "until must be in"),
         ({"policy": "diversity_aware", "floor": 0}, "floor must be in"),
+        ({"policy": "goldilocks", "target": 1}, "target must be in"),
     ],
 )
 def test_bad_settings_are_named(section: object, message: str) -> None:

@@ -46,7 +46,12 @@ RECIPE = "cpu_curriculum"
 SEEDS = "1-8"
 WARM_UP = 3
 """Steps of all arms evenly, in which an adaptive policy sees each of them."""
-POLICIES = ("goldilocks", "learning_progress")
+POLICIES = {
+    "goldilocks": "policy: goldilocks",
+    "goldilocks at 0.4": "policy: goldilocks, target: 0.4",
+    "learning_progress": "policy: learning_progress",
+}
+"""Adaptive ways, with their sections of `ssl4rl.curriculum`."""
 UNIFORM = "uniform"
 ALONE = " alone"
 """End of the name of a way that draws one level only."""
@@ -67,8 +72,8 @@ def label(arm: Arm) -> str:
 def ways(arms: Sequence[Arm]) -> dict[str, tuple[str, ...]]:
     """The overrides of each way to draw."""
     found: dict[str, tuple[str, ...]] = {UNIFORM: ("ssl4rl.curriculum=fixed",)}
-    for policy in POLICIES:
-        found[policy] = (f"ssl4rl.curriculum={{policy: {policy}, warm_up: {WARM_UP}}}",)
+    for policy, section in POLICIES.items():
+        found[policy] = (f"ssl4rl.curriculum={{{section}, warm_up: {WARM_UP}}}",)
     for chosen in arms:
         if UNLEARNT not in chosen.level_name:
             tasks = ", ".join(entry(arm, float(arm is chosen)) for arm in arms)

@@ -57,9 +57,14 @@ def main() -> None:
     target = 0.9 * best.skill[-1]
     print(f"oracle: {best.skill[0]:.3f} to {best.skill[-1]:.3f}; {target:.3f} after {best.steps_to(target):.0f}")
     runs = {policy: [simulate(MIXED, CurriculumSettings(policy), LONG, seed) for seed in seeds] for policy in POLICIES}
+    harder = [simulate(MIXED, CurriculumSettings("goldilocks", {"target": 0.4}), LONG, seed) for seed in seeds]
     late = [simulate(MIXED, CurriculumSettings("goldilocks"), LONG, seed, lag=8) for seed in seeds]
     uniform = rollouts_to_target(runs["fixed"], target, MIXED).mean()
-    for policy, several in {**runs, "goldilocks, decisions 8 steps late": late}.items():
+    for policy, several in {
+        **runs,
+        "goldilocks, target 0.4": harder,
+        "goldilocks, decisions 8 steps late": late,
+    }.items():
         ratio = rollouts_to_target(several, target, MIXED) / uniform
         low, high = stats.t.interval(0.95, len(ratio) - 1, ratio.mean(), stats.sem(ratio))
         print(

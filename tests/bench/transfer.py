@@ -11,8 +11,8 @@ over seeds. Trainings that OUT holds already are not repeated, and missing ones 
     --picture FILE     the matrix as a heat map    SETTING=VALUE   further overrides, of models and trainings
     --docs             write the tables and the picture of docs/curriculum.md
 
-The start model has learnt to write answers of all tested tasks, and the truth of what the recipe teaches. Before the
-mixture's training it answers the same questions: changes are measured from there, paired by seed.
+The start model has learnt to write answers of all tested tasks, and some truth of the trained ones, as the recipe says.
+Before the mixture's training it answers the same questions: changes are measured from there, paired by seed.
 """
 
 from __future__ import annotations
@@ -68,6 +68,16 @@ def tested(trained: Sequence[Arm], others: Sequence[str], overrides: Sequence[st
 def tasks(arms: Sequence[Arm], weights: Mapping[str, float]) -> str:
     """`ssl4rl.tasks` of all arms, with weight 0 for those that are only tested."""
     return f"ssl4rl.tasks=[{', '.join(entry(arm, weights.get(arm.key, 0.0)) for arm in arms)}]"
+
+
+def start(trained: Sequence[Arm], arms: Sequence[Arm]) -> tuple[str, ...]:
+    """The overrides of the start model: it learns to write answers of all arms, and some truth of the trained ones."""
+    taught = tasks(trained, {arm.key: 1.0 for arm in trained}).partition("=")[2]
+    return (
+        tasks(arms, {arm.key: 1.0 for arm in arms}),
+        f"ssl4rl.warm_up.steps={demo.WARM_UP_STEPS}",
+        f"ssl4rl.warm_up.taught={taught}",
+    )
 
 
 def ways(trained: Sequence[Arm], arms: Sequence[Arm]) -> dict[str, tuple[str, ...]]:
@@ -201,8 +211,7 @@ def main() -> None:
     all_ways = {way: (*given.overrides, *own, f"trainer.test_freq={steps}") for way, own in ways(trained, arms).items()}
     trainings = [Training(way, seed, own, steps) for seed in given.seeds for way, own in all_ways.items()]
     if not given.summary:
-        start = (*given.overrides, tasks(arms, {arm.key: 1.0 for arm in arms}))
-        train_all(RECIPE, trainings, out, start, given.at_once)
+        train_all(RECIPE, trainings, out, (*given.overrides, *start(trained, arms)), given.at_once)
     made = collect(out, trainings, arms)
     (out / NAME).write_text(json.dumps(made) + "\n")
     print(report(made))

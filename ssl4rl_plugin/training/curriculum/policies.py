@@ -173,17 +173,26 @@ def _shares_of_best(values: Array) -> Array:
 
 
 class Goldilocks(Tracking):
-    """Thompson sampling on the distance of the skill to 1/2: neither too easy nor too hard.
+    """Thompson sampling on the distance of the skill to `target`: neither too easy nor too hard.
 
-    A group's advantages are largest if half of its rollouts succeed (the variance p(1 - p) of a Bernoulli reward), as in
-    Foster et al. 2025 (arXiv:2502.12272, learnability) and Florensa et al. 2018 (arXiv:1705.06366, goals of intermediate
-    difficulty). Thompson sampling: Thompson 1933; with fading evidence: Raj & Kalyani 2017 (arXiv:1707.09727). Each draw
-    samples the skill of every arm from its belief, and the arm nearest to 1/2 wins. An arm's weight is the share of the
-    draws that it wins.
+    The target is 1/2 by default. A group's advantages are largest if half of its rollouts succeed (the variance p(1 - p) of
+    a Bernoulli reward), as in Foster et al. 2025 (arXiv:2502.12272, learnability), Bae et al. 2025 (arXiv:2504.03380, a
+    bound of the improvement by the variance of success) and Florensa et al. 2018 (arXiv:1705.06366, goals of intermediate
+    difficulty). A lower target prefers arms with more left to learn. Thompson sampling: Thompson 1933; with fading
+    evidence: Raj & Kalyani 2017 (arXiv:1707.09727). Each draw samples the skill of every arm from its belief, and the arm
+    nearest to the target wins. An arm's weight is the share of the draws that it wins.
     """
 
+    defaults = {**Tracking.defaults, "target": 0.5}
+    # target: skill of the arms that are drawn most, in (0, 1).
+
+    def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(arms, rollouts, options)
+        if not 0 < self.options["target"] < 1:
+            raise PolicyError(f"{type(self).__name__}: target must be in (0, 1), got {self.options['target']}")
+
     def weights(self, rng: np.random.Generator) -> Array:
-        return _shares_of_best(-np.abs(self.draws(rng) - 0.5))
+        return _shares_of_best(-np.abs(self.draws(rng) - self.options["target"]))
 
 
 class GradientSignal(Tracking):
@@ -207,7 +216,7 @@ class DiversityAware(Goldilocks):
     is ours and works for any kind of answer.
     """
 
-    defaults = {**Tracking.defaults, "floor": 0.1}
+    defaults = {**Goldilocks.defaults, "floor": 0.1}
     # floor: smallest factor, for a collapsed arm, in (0, 1].
 
     def __init__(self, arms: Sequence[CurriculumArm], rollouts: int, options: Mapping[str, Any] | None = None) -> None:
