@@ -68,6 +68,8 @@ class Shape:
     """Frequencies along each side of the filters that patches start with (see `smooth_filters`); 0 for white noise."""
     attention_gain: float = 1.0
     """Factor of the weights with which attention in the language model starts to write."""
+    head: float = 0.02
+    """Standard deviation of the output layer's initial weights. All answers are nearly equally likely at the start."""
 
     @property
     def vision(self) -> bool:
@@ -198,7 +200,7 @@ def build_model(tokenizer: Any, seed: int, vision: bool = True, shape: Shape | N
             if "embed_tokens" in name:
                 std = 0.1 if shape.tied else 0.5  # tied ones also decide how sure the first answers are
             elif "lm_head" in name:
-                std = 0.02  # all answers are nearly equally likely at the start
+                std = shape.head
             else:
                 std = weight[0].numel() ** -0.5
             if "o_proj" in name:
