@@ -108,7 +108,6 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends on Ctrl-C, and this process with it
     early, late = (names.split(",") for names in arguments[2:])
     import_all(early)
-    name_process("ssl4rl::fork_server")
     request = Server(listener, late).serve()
     if request is None:
         shutil.rmtree(command.parent, ignore_errors=True)
@@ -130,13 +129,10 @@ def import_all(modules: Sequence[str]) -> None:
 
 
 def name_process(name: str) -> None:
-    """Name this process in the list of processes. Forks can rename themselves only if it is done before they change the
-    environment, whose memory holds the name."""
-    try:
-        from setproctitle import setproctitle
-    except ImportError:
-        return
-    setproctitle(name)
+    """Name this process in the list of processes, with Ray's function: the first that a process uses is the only one that
+    works, and Ray's workers rename themselves with it."""
+    if "ray._raylet" in sys.modules:
+        sys.modules["ray._raylet"].setproctitle(name)
 
 
 def driver_has_ended() -> bool:
@@ -233,6 +229,7 @@ class Server:
             os.environ.update(request.environment)
             import_all(self._late)
             self._late = ()
+            name_process("ssl4rl::fork_server")
             gc.collect()
             gc.freeze()  # the collector then leaves the shared memory alone
 
@@ -340,6 +337,7 @@ def run(arguments: list[str]) -> None:
     if program != "-c":
         runpy.run_path(program, run_name="__main__")
         return
+    name_process("ssl4rl::spawned")
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     exec(compile(code, "<string>", "exec"), module.__dict__)
