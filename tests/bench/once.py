@@ -31,6 +31,7 @@ SCRIPTS: dict[str, list[str]] = {
     "near_duplicates.py": ["{photos}", "--million", "2000"],
     "oracles.py": ["{photos}", "flip", "jigsaw_pair", "temporal_jigsaw", "anomaly_grounding", "-n", "1"],
     "curriculum_simulated.py": ["--once"],
+    "exploration.py": ["--out={out}.json", "--seeds=1", "--steps=10", "--prompts=32", "--only=no entropy bonus"],
     "dataset_overhead.py": ["{out}", "--rows", "4", "--batch", "8", "--steps", "0"],
 }
 """The arguments of each script's smallest run."""
