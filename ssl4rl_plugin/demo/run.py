@@ -147,7 +147,8 @@ def _prepare_model(config: Any, folder: Path, seed: int, part: Part) -> None:
         made_for["model"] = start["model"]
     if start["taught"]:
         lessons = Settings.from_config({**section, "tasks": start["taught"]})
-        made_for |= {"taught": [arm.key for arm in lessons.arms], "skill": start["skill"], "limit": start["limit"]}
+        made_for["taught"] = [arm.key for arm in lessons.arms]
+        made_for |= {name: start[name] for name in ("skill", "limit", "batch", "rate")}
     if (folder / "warm_up.json").is_file():
         found = json.loads((folder / "warm_up.json").read_text())["made_for"]
         if found != made_for:
@@ -199,7 +200,9 @@ def _prepare_model(config: Any, folder: Path, seed: int, part: Part) -> None:
         names = ", ".join(made_for["taught"])
         truths = SampleStream(lessons, stream.manifest, split)
         counted = counting(f"teaching the truth of {names}")
-        lesson = teach(model, processor, truths, start["skill"], seed, start["limit"], counted)
+        lesson = teach(
+            model, processor, truths, start["skill"], seed, start["limit"], counted, start["batch"], start["rate"]
+        )
         notes["taught"] = vars(lesson)
         accuracies = ", ".join(f"{key} {accuracy:.2f}" for key, accuracy in lesson.accuracies.items())
         part.timeline.say(f"taught: {lesson.steps} supervised steps on the truth, accuracies {accuracies}")

@@ -28,6 +28,10 @@ from ssl4rl_plugin.training.verl.prompts import messages, processor_inputs
 
 BATCH = 32
 LEARNING_RATE = 1e-3
+RAMP = 30
+"""Steps over which the learning rate of teaching rises."""
+RAMP = 30
+"""Steps over which the learning rate of teaching rises."""
 LOOK_BACK = 128
 """Samples of an arm over which teaching averages its accuracy."""
 ANSWERS = 1000
@@ -113,6 +117,8 @@ def teach(
     seed: int,
     limit: int,
     progress: Callable[[], object] | None = None,
+    size: int = BATCH,
+    rate: float = LEARNING_RATE,
 ) -> TeachingResult:
     """Train `model` in place on the truth of a stream's samples, each arm until it has a certain skill.
 
@@ -124,6 +130,8 @@ def teach(
         seed: seed of the training.
         limit: most steps. After these, some arms may have less skill.
         progress: called without arguments after every step.
+        size: samples of a step.
+        rate: learning rate, after a rise over `RAMP` steps.
     """
     arms = {arm.key: arm for arm in stream.settings.arms}
     recent = {key: deque[float](maxlen=LOOK_BACK) for key in arms}
@@ -133,7 +141,7 @@ def teach(
         return stream.of_arm(number % len(stream), arms[unlearnt[number % len(unlearnt)]])
 
     render = stream.settings.answer_format.render
-    training = _training(model, processor, stream, drawn, lambda made: render(made.gold), seed)
+    training = _training(model, processor, stream, drawn, lambda made: render(made.gold), seed, size, rate, RAMP)
     steps = 0
     for done in itertools.islice(training, limit):
         steps += 1
@@ -175,14 +183,19 @@ def _training(
     response: Callable[[StreamSample], str],
     seed: int,
     size: int = BATCH,
+    rate: float = LEARNING_RATE,
+    ramp: int = 1,
 ) -> Iterator[_Step]:
-    """Endless optimisation steps on `size` samples each, which `sample` makes by number, and on their `response`."""
+    """Endless optimisation steps on `size` samples each, which `sample` makes by number, and on their `response`.
+
+    The learning rate rises to `rate` over the first `ramp` steps.
+    """
     import torch
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # matrices this small gain nothing from a second thread
     end = getattr(processor, "tokenizer", processor).eos_token
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     as_video = shows_video(OnlineRows(stream).held_out(), stream.settings, processor)
     for step in itertools.count():
         model.train()
@@ -192,6 +205,8 @@ def _training(
         loss = nats.sum() / tokens
         optimiser.zero_grad()
         loss.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / ramp)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         model.eval()
