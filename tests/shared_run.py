@@ -28,6 +28,7 @@ SMALL = (
     "trainer.save_freq=2",
     "trainer.test_freq=2",
     "actor_rollout_ref.actor.optim.lr=2e-3",
+    "actor_rollout_ref.actor.optim.lr_warmup_steps=0",  # weights that do not reach the rollout show at once
     "actor_rollout_ref.rollout.n=4",
     "ssl4rl.epochs=1",
     f"ssl4rl.tasks=[{', '.join(map(json.dumps, TASKS))}]",
