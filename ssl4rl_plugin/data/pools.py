@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from functools import cached_property
-from typing import overload
+from typing import Any, cast, overload
 
 import numpy as np
 
@@ -42,10 +42,10 @@ class SourceItems:
         self.items: Sequence[ManifestItem | GraphItem] = part.manifest.items("val" if split == "val" else "train")
         share, size = part.settings.taught_fraction, part.settings.train_size
         if split == "taught" or (split == "train" and share):
-            taught = taught_groups({item.group for item in self.items}, share, seed)
-            wanted = split == "taught"
+            groups: list[str] = [item.group for item in cast(Sequence[Any], self.items)]
+            taught, wanted = taught_groups(set(groups), share, seed), split == "taught"
             self.items = _Subset(
-                self.items, [place for place, item in enumerate(self.items) if (item.group in taught) == wanted]
+                self.items, [place for place, group in enumerate(groups) if (group in taught) == wanted]
             )
         if split == "train" and size is not None:
             self.items = _Subset(

@@ -37,7 +37,6 @@ console = Console()
 
 RECIPES = ("cpu_demo", "cpu_learn", "cpu_one_task", "cpu_curriculum", "cpu_videos", "graph_cpu_demo", "graph_cpu_learn")
 """Recipes for the tiny model on a machine without a GPU."""
-WARM_UP_STEPS = 100
 
 
 def main(

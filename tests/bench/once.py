@@ -36,8 +36,8 @@ SCRIPTS: dict[str, list[str]] = {
 }
 """The arguments of each script's smallest run."""
 HELP = {
-    "step_time.py": "two trainings; the end-to-end tests run both ways of rollout",
-    "curriculum.py": "64 trainings, hours; tests/test_bench_trainings.py reads results of its form",
+    "step_time.py": "four trainings; the end-to-end tests run both ways of rollout",
+    "curriculum.py": "72 trainings, hours; tests/test_bench_trainings.py reads results of its form",
     "transfer.py": "15 trainings, hours; the same test",
     "other_versions.py": "7 GB of another environment",
     "image_install.py": "a clone of verl, and versions from the package index",

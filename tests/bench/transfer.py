@@ -45,6 +45,8 @@ from ssl4rl_plugin.training.settings import Settings
 
 RECIPE = "cpu_learn"
 SEEDS = "1-3"
+FORMAT_STEPS = 100
+"""Steps of the warm-up on random answers, before teaching."""
 OTHERS = "rotation:single_90,position:3x3,flip:single_vertical,jigsaw_pair:left_right"
 """Two levels of trained tasks, and two further tasks."""
 MIXTURE = "mixture"
@@ -75,7 +77,7 @@ def start(trained: Sequence[Arm], arms: Sequence[Arm]) -> tuple[str, ...]:
     taught = tasks(trained, {arm.key: 1.0 for arm in trained}).partition("=")[2]
     return (
         tasks(arms, {arm.key: 1.0 for arm in arms}),
-        f"ssl4rl.warm_up.steps={demo.WARM_UP_STEPS}",
+        f"ssl4rl.warm_up.steps={FORMAT_STEPS}",
         f"ssl4rl.warm_up.taught={taught}",
     )
 

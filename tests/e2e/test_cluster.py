@@ -150,7 +150,6 @@ def test_two_nodes_train_with_the_plugin_from_the_jobs_runtime_environment(
     wheel: Path,
     cluster: tuple[str, dict[str, str], list[Path]],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dashboard, environment, folders = cluster
 
@@ -166,8 +165,8 @@ def test_two_nodes_train_with_the_plugin_from_the_jobs_runtime_environment(
     )
     assert asked.stdout.strip() == "None [] 0", asked.stderr
 
-    monkeypatch.setattr(demo, "WARM_UP_STEPS", 5)
-    demo.prepare_model(demo.compose("cpu_demo", ["actor_rollout_ref.model.path=x"]), tmp_path / "model", seed=0)
+    short = demo.compose("cpu_demo", ["actor_rollout_ref.model.path=x", "ssl4rl.warm_up.steps=5"])
+    demo.prepare_model(short, tmp_path / "model", seed=0)
     shutil.copy(EXAMPLES / "runtime_env.yaml", tmp_path)
     (given,) = yaml.safe_load((tmp_path / "runtime_env.yaml").read_text())["py_modules"]
     (tmp_path / given).parent.mkdir()

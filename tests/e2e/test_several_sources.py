@@ -30,6 +30,7 @@ EXTRA = (
     "ssl4rl.val_samples=4",
     "trainer.test_freq=10",
     "trainer.save_freq=1",
+    "ssl4rl.warm_up.steps=20",  # nothing has to be learnt here
     *SMALL[1:5],
 )
 
@@ -38,11 +39,9 @@ EXTRA = (
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step, resumed for a second one."""
     out = tmp_path_factory.mktemp("several") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "WARM_UP_STEPS", 20)  # nothing has to be learnt here
-        for steps in range(1, STEPS + 1):
-            assert demo.main(out, recipe="cpu_videos", steps=steps, extra=EXTRA) == 0
-            assert demo.reached(out) == steps
+    for steps in range(1, STEPS + 1):
+        assert demo.main(out, recipe="cpu_videos", steps=steps, extra=EXTRA) == 0
+        assert demo.reached(out) == steps
     return out
 
 
