@@ -28,8 +28,9 @@ from ssl4rl_plugin.training.verl.prompts import messages, processor_inputs
 
 BATCH = 32
 LEARNING_RATE = 1e-3
-RAMP = 30
-"""Steps over which the learning rate of teaching rises."""
+REHEARSAL = 4
+"""Of this many samples of teaching, one is of any arm, and the others are of arms that lack the skill: an arm that is not
+shown any more is forgotten."""
 RAMP = 30
 """Steps over which the learning rate of teaching rises."""
 LOOK_BACK = 128
@@ -126,7 +127,7 @@ def teach(
         model: as for `warm_up`.
         processor: as for `warm_up`.
         stream: the samples. All arms get the same share of a batch, whatever their weight.
-        skill: accuracy, corrected for chance, at which an arm is not taught any more: 0 at chance, 1 if all is right.
+        skill: accuracy, corrected for chance, from which on an arm is only rehearsed: 0 at chance, 1 if all is right.
         seed: seed of the training.
         limit: most steps. After these, some arms may have less skill.
         progress: called without arguments after every step.
@@ -138,7 +139,9 @@ def teach(
     unlearnt = list(arms)
 
     def drawn(number: int) -> StreamSample:
-        return stream.of_arm(number % len(stream), arms[unlearnt[number % len(unlearnt)]])
+        round_, place = divmod(number, REHEARSAL)
+        keys, turn = (list(arms), round_) if place == 0 else (unlearnt, number - round_ - 1)
+        return stream.of_arm(number % len(stream), arms[keys[turn % len(keys)]])
 
     render = stream.settings.answer_format.render
     training = _training(model, processor, stream, drawn, lambda made: render(made.gold), seed, size, rate, RAMP)
@@ -149,7 +152,7 @@ def teach(
             progress()
         for made, probability in zip(done.batch, done.probabilities, strict=True):
             recent[made.arm.key].append(probability)
-        unlearnt = [key for key in unlearnt if not _has_skill(arms[key], recent[key], skill)]
+        unlearnt = [key for key in arms if not _has_skill(arms[key], recent[key], skill)]
         if not unlearnt:
             break
     return TeachingResult(steps, {key: _mean(recent[key]) for key in arms})
