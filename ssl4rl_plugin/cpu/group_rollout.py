@@ -65,21 +65,27 @@ class GroupRolloutWorker(_Worker):
             greedy = not prompt.pop("__do_sample__", True)
             if greedy and not validate:
                 apply_greedy_sampling_params(params)
-            outputs = await self._generate(list(prompt["raw_prompt"]), params, n)
-            await self._store(outputs, validate, {key: value for key, value in prompt.items() if key not in NOT_STORED})
+            outputs, features = await self._generate(list(prompt["raw_prompt"]), params, n)
+            fields = {key: value for key, value in prompt.items() if key not in NOT_STORED}
+            await self._store(outputs, features, validate, fields)
             status = "finished"
         except Exception:
             logger.exception("the rollouts of prompt %s failed", uid)
             status = "failure"
         await tq.async_kv_put(key=uid, partition_id=partition, tag={"status": status})
 
-    async def _generate(self, messages: list[Any], params: dict[str, Any], n: int) -> list[AgentLoopOutput]:
-        """Ask one server for n responses to one prompt."""
+    async def _generate(
+        self, messages: list[Any], params: dict[str, Any], n: int
+    ) -> tuple[list[AgentLoopOutput], dict[str, torch.Tensor]]:
+        """Ask one server for n responses to one prompt. Returns them, and the features of the prompt's pictures."""
         media = await self._loop.process_multi_modal_info(messages)
         if "audios" in media:
             raise ValueError("group rollouts take pictures and videos only, no audio")
         images, videos = media.get("images"), media.get("videos")
-        prompt_ids = list(await self._loop.ct_build_initial_tokens(messages, images=images, videos=videos))
+        features: dict[str, Any] = {}
+        prompt_ids = list(
+            await self._loop.ct_build_initial_tokens(messages, images=images, videos=videos, mm_inputs_out=features)
+        )
         request = uuid4().hex
         server_id, server = await self.llm_client._acquire_server(request)
         try:
@@ -93,7 +99,10 @@ class GroupRolloutWorker(_Worker):
             )
         finally:
             self.llm_client._release_server(server_id, request)
-        return [
+        features.pop("attention_mask", None)
+        if (grid := features.get("image_grid_thw")) is not None:  # as verl's `_compute_multi_modal_inputs`
+            features["images_seqlens"] = torch.repeat_interleave(grid[:, 1] * grid[:, 2], grid[:, 0])
+        outputs = [
             AgentLoopOutput(
                 prompt_ids=prompt_ids,
                 response_ids=one.token_ids,
@@ -112,16 +121,22 @@ class GroupRolloutWorker(_Worker):
             )
             for one in group
         ]
+        return outputs, features
 
-    async def _store(self, outputs: list[AgentLoopOutput], validate: bool, prompt: dict[str, Any]) -> None:
+    async def _store(
+        self,
+        outputs: list[AgentLoopOutput],
+        features: dict[str, torch.Tensor],
+        validate: bool,
+        prompt: dict[str, Any],
+    ) -> None:
         """Score and store the rollouts of a prompt, as verl's `_agent_loop_postprocess` does for each by itself.
 
         Storing takes some milliseconds in three processes, for one rollout or for several. Those of the same length are
         stored together: tensors of one shape need no assumption about which dimension is ragged. All rollouts show the same
-        pictures, so the features are computed once, and positions once for each length.
+        pictures, so they share the features, and those of one length the positions.
         """
         prompt_ids = torch.tensor(outputs[0].prompt_ids, dtype=torch.int64)
-        features = self._compute_multi_modal_inputs(outputs[0], prompt_ids)
         same_length: dict[int, list[tuple[int, AgentLoopOutput]]] = {}
         for session, output in enumerate(outputs):
             await self._compute_score([output], prompt)

@@ -18,6 +18,11 @@ from typing import Any
 
 from ssl4rl_plugin.cpu.setup import check_vllm
 
+OTHER_OUTPUTS = {
+    "use_remove_padding": True, "use_fused_kernels": False, "calculate_sum_pi_squared": False,
+    "distillation_use_topk": False, "distillation_only": False,
+}  # fmt: skip
+"""verl's settings of a micro-batch that ask for more than log-probs and entropies of padded rows, with their defaults."""
 WORKER_EXTENSION = "ssl4rl_plugin.cpu.vllm_worker.CpuWorkerExtension"
 
 
@@ -129,10 +134,12 @@ def _check_no_adapter(model_config: Any) -> None:
 
 @cache  # verl refuses a second registration of the same engine
 def _register_engines() -> None:
+    from verl.utils.tensordict_utils import get_non_tensor_data
     from verl.workers.engine.base import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
     from ssl4rl_plugin.cpu.shared_pictures import share_pictures
+    from ssl4rl_plugin.cpu.token_probabilities import log_probs_and_entropies
 
     class CpuEngine(FSDPEngineWithLMHead):
         def _build_fsdp_module(self, module: Any) -> Any:
@@ -144,6 +151,21 @@ def _register_engines() -> None:
                 return super()._build_fsdp_module(module)
             finally:
                 config.forward_only = forward_only
+
+        def forward_step(self, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
+            micro_batch.auto_device_()  # says that all is on the CPU, so that verl's `to` copies nothing
+            return super().forward_step(micro_batch, loss_function, forward_only)
+
+        def prepare_model_outputs(
+            self, output: Any, output_args: dict[str, Any], micro_batch: Any, logits_processor_func: Any
+        ) -> dict[str, Any]:
+            if any(get_non_tensor_data(micro_batch, key, default) for key, default in OTHER_OUTPUTS.items()):
+                return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+            logits = output.logits / output_args["temperature"][:, None, None]
+            labels = output_args["input_ids_rmpad_rolled"]
+            log_probs, entropies = log_probs_and_entropies(logits, micro_batch["input_ids"], labels)
+            asked = get_non_tensor_data(micro_batch, "calculate_entropy", False)
+            return {"log_probs": log_probs, **({"entropy": entropies} if asked else {})}
 
     # Not "fsdp": FSDP1 synchronises module states on an accelerator. verl names the strategy in its error.
     EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")(CpuEngine)
