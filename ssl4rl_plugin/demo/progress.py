@@ -178,8 +178,9 @@ class Timeline:
         return part.left + sum(self.expected.get(name, 0.0) for name in later)
 
     def times(self, part: Part) -> str:
-        """`2:05 elapsed, about 1:10 left`, of the whole demo."""
-        return f"{clock(self.now() - self.started)} elapsed, about {clock(self.left(part))} left"
+        """`2:05 elapsed, about 1:10 left`, of the whole demo. Without an estimate, only what has elapsed."""
+        elapsed = f"{clock(self.now() - self.started)} elapsed"
+        return f"{elapsed}, about {clock(self.left(part))} left" if self.expected or part.paced else elapsed
 
 
 class Part:
