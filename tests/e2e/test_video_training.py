@@ -33,7 +33,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ssl4rl.val_samples=2",
         "ssl4rl.videos_as=video",
         "trainer.test_freq=10",
-        "ssl4rl.warm_up.steps=20",  # nothing has to be learnt here
         *SMALL[1:5],
     )
     program = ("import sys; from pathlib import Path; from ssl4rl_plugin.demo.run import main;"
