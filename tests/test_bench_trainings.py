@@ -28,7 +28,7 @@ QUESTIONS = 8
 
 
 def write_validation(run: Path, step: int, right: Sequence[tuple[Arm, int]]) -> None:
-    """A validation as verl dumps it, with so many right answers of `QUESTIONS` for each arm."""
+    """Write a validation as verl dumps it. `right`: each arm, and how many of its `QUESTIONS` answers are right."""
     lines = []
     for arm, count in right:
         grader = arm.task.grader(arm.level)

@@ -206,7 +206,7 @@ class _Decoded:
     """Decoded pictures: many boxes may be cut out of one. The least recently used goes when they are too many pixels."""
 
     PIXELS = 16_000_000
-    """Pixels to keep at most (48 MB); the last picture stays whatever its size."""
+    """Most pixels to keep: 48 MB. The last picture is kept at any size."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[bytes, int], Image.Image] = OrderedDict()

@@ -126,7 +126,7 @@ def teach(
     Args:
         model: as for `warm_up`.
         processor: as for `warm_up`.
-        stream: the samples. All arms get the same share of a batch, whatever their weight.
+        stream: the samples. Each arm gets the same share of a batch. Weights are ignored.
         skill: accuracy, corrected for chance, from which on an arm is only rehearsed: 0 at chance, 1 if all is right.
         seed: seed of the training.
         limit: most steps. After these, some arms may have less skill.

@@ -14,7 +14,6 @@ afterwards: a fixed choice that nobody could have made before. So a policy that 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +24,14 @@ from typing import Any
 
 import numpy as np
 from trainings import (
-    ROOT,
     Interval,
     Training,
     accuracies,
+    arguments,
     entry,
+    finish,
     missing_text,
-    replace_between,
-    seeds_of,
+    sort_out,
     table,
     train_all,
 )
@@ -57,9 +56,6 @@ ALONE = " alone"
 """End of the name of a way that draws one level only."""
 UNLEARNT = "blur"
 """Levels of this kind are not trained alone: the tiny model cannot learn them."""
-PAGE = ROOT / "docs" / "curriculum.md"
-ASSETS = ROOT / "docs" / "assets"
-NAME = "curriculum.json"
 SHOWN = "Held-out accuracy over the steps by way of drawing, and what the policies drew"
 
 
@@ -86,11 +82,9 @@ def ways(arms: Sequence[Arm]) -> dict[str, tuple[str, ...]]:
 
 def collect(out: Path, trainings: Sequence[Training], arms: Sequence[Arm]) -> dict[str, Any]:
     """The results in OUT, as written to curriculum.json."""
-    runs, missing = [], []
-    for training in trainings:
-        if not training.finished(out):
-            missing.append({"way": training.way, "seed": training.seed})
-            continue
+    there, missing = sort_out(out, trainings)
+    runs = []
+    for training in there:
         folder = training.folder(out)
         found = accuracies(folder)
         runs.append(
@@ -284,25 +278,9 @@ def draw(made: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def write_docs(made: Mapping[str, Any]) -> None:
-    """The results, tables and picture of docs/curriculum.md."""
-    text = report(made)
-    (ASSETS / NAME).write_text(json.dumps(made) + "\n")
-    if made["runs"]:
-        draw(made, ASSETS / "curriculum.png")
-        text += f"\n\n![{SHOWN}](assets/curriculum.png)"
-    PAGE.write_text(replace_between(PAGE.read_text(), {"curriculum": text}))
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
+    parser = arguments(__doc__, SEEDS)
     parser.add_argument("--ways", help="names, separated by commas; all if missing")
-    parser.add_argument("--seeds", default=SEEDS, type=seeds_of)
-    parser.add_argument("--at-once", type=int, default=1, help="trainings at the same time; each takes about 6 GB")
-    parser.add_argument("--summary", action="store_true", help="train nothing, read what OUT holds")
-    parser.add_argument("--picture", type=Path)
-    parser.add_argument("--docs", action="store_true", help="write the tables and the picture of docs/curriculum.md")
     given = parser.parse_args()
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -316,12 +294,7 @@ def main() -> None:
     if not given.summary:
         train_all(RECIPE, trainings, out, (), given.at_once)
     made = collect(out, trainings, arms)
-    (out / NAME).write_text(json.dumps(made) + "\n")
-    print(report(made))
-    if given.picture:
-        draw(made, given.picture)
-    if given.docs:
-        write_docs(made)
+    finish("curriculum", made, given, report, draw if made["runs"] else None, SHOWN)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ stopped goes on where it was, and a summary names the trainings that are missing
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from ssl4rl_plugin.data.arms import Arm, arm_key
 from ssl4rl_plugin.demo import run as demo
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "curriculum.md"
+ASSETS = ROOT / "docs" / "assets"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,17 @@ def train_all(recipe: str, trainings: Iterable[Training], out: Path, start: Sequ
     with ThreadPoolExecutor(at_once) as pool:
         for job in [pool.submit(one.run, recipe, out, model_folder(out, one.seed)) for one in todo]:
             job.result()
+
+
+def sort_out(out: Path, trainings: Iterable[Training]) -> tuple[list[Training], list[dict[str, Any]]]:
+    """The trainings that OUT holds, and way and seed of those that are missing."""
+    there, missing = [], []
+    for training in trainings:
+        if training.finished(out):
+            there.append(training)
+        else:
+            missing.append({"way": training.way, "seed": training.seed})
+    return there, missing
 
 
 def accuracies(run: Path) -> dict[int, dict[str, float]]:
@@ -163,3 +177,46 @@ def replace_between(page: str, made: Mapping[str, str]) -> str:
         before, rest = page.split(begin)
         page = f"{before}{begin}\n{text}\n\n{end}{rest.split(end)[1]}"
     return page
+
+
+def arguments(description: str | None, seeds: str) -> argparse.ArgumentParser:
+    """What the benches have in common on the command line. `seeds`: the default, as `1-8`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", default=seeds, type=seeds_of)
+    parser.add_argument("--at-once", type=int, default=1, help="trainings at the same time; each takes about 6 GB")
+    parser.add_argument("--summary", action="store_true", help="train nothing, read what OUT holds")
+    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--docs", action="store_true", help="write tables and picture of docs/curriculum.md")
+    return parser
+
+
+def finish(
+    name: str,
+    made: Mapping[str, Any],
+    given: argparse.Namespace,
+    report: Callable[[Mapping[str, Any]], str],
+    draw: Callable[[Mapping[str, Any], Path], None] | None,
+    shown: str,
+) -> None:
+    """Write OUT/NAME.json, print the report, and make what the command line asks for.
+
+    Args:
+        name: of the bench, and of its part of the page.
+        made: the results.
+        given: the command line.
+        report: the results in Markdown.
+        draw: writes the picture; None if there is nothing to draw yet.
+        shown: what the picture shows.
+    """
+    results, text = json.dumps(made) + "\n", report(made)
+    (given.out / f"{name}.json").write_text(results)
+    print(text)
+    if given.picture and draw:
+        draw(made, given.picture)
+    if given.docs:
+        (ASSETS / f"{name}.json").write_text(results)
+        if draw:
+            draw(made, ASSETS / f"{name}.png")
+            text += f"\n\n![{shown}](assets/{name}.png)"
+        PAGE.write_text(replace_between(PAGE.read_text(), {name: text}))

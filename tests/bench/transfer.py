@@ -17,8 +17,6 @@ Before the mixture's training it answers the same questions: changes are measure
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,14 +25,14 @@ from typing import Any
 
 import numpy as np
 from trainings import (
-    ROOT,
     Interval,
     Training,
     accuracies,
+    arguments,
     entry,
+    finish,
     missing_text,
-    replace_between,
-    seeds_of,
+    sort_out,
     table,
     train_all,
 )
@@ -50,9 +48,7 @@ FORMAT_STEPS = 100
 OTHERS = "rotation:single_90,position:3x3,flip:single_vertical,jigsaw_pair:left_right"
 """Two levels of trained tasks, and two further tasks."""
 MIXTURE = "mixture"
-PAGE = ROOT / "docs" / "curriculum.md"
-ASSETS = ROOT / "docs" / "assets"
-NAME = "transfer.json"
+SHOWN = "Change of accuracy by trained and tested task"
 
 
 def label(arm: Arm) -> str:
@@ -92,11 +88,9 @@ def ways(trained: Sequence[Arm], arms: Sequence[Arm]) -> dict[str, tuple[str, ..
 
 def collect(out: Path, trainings: Sequence[Training], arms: Sequence[Arm]) -> dict[str, Any]:
     """The results in OUT, as written to transfer.json."""
-    runs, missing = [], []
-    for training in trainings:
-        if not training.finished(out):
-            missing.append({"way": training.way, "seed": training.seed})
-            continue
+    there, missing = sort_out(out, trainings)
+    runs = []
+    for training in there:
         found = accuracies(training.folder(out))
         run: dict[str, Any] = {"way": training.way, "seed": training.seed, "steps": training.steps}
         for name, step in (("before", 0), ("after", training.steps)):
@@ -182,27 +176,11 @@ def draw(made: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def write_docs(made: Mapping[str, Any]) -> None:
-    """The results, matrix and picture of docs/curriculum.md."""
-    text = report(made)
-    (ASSETS / NAME).write_text(json.dumps(made) + "\n")
-    if Matrix(made).changes:
-        draw(made, ASSETS / "transfer.png")
-        text += "\n\n![Change of accuracy by trained and tested task](assets/transfer.png)"
-    PAGE.write_text(replace_between(PAGE.read_text(), {"transfer": text}))
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
+    parser = arguments(__doc__, SEEDS)
     parser.add_argument("overrides", nargs="*", help="further Hydra overrides")
-    parser.add_argument("--seeds", default=SEEDS, type=seeds_of)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--others", default=OTHERS)
-    parser.add_argument("--at-once", type=int, default=1, help="trainings at the same time; each takes about 6 GB")
-    parser.add_argument("--summary", action="store_true", help="train nothing, read what OUT holds")
-    parser.add_argument("--picture", type=Path)
-    parser.add_argument("--docs", action="store_true", help="write the matrix and the picture of docs/curriculum.md")
     given = parser.parse_args()
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -215,12 +193,7 @@ def main() -> None:
     if not given.summary:
         train_all(RECIPE, trainings, out, (*given.overrides, *start(trained, arms)), given.at_once)
     made = collect(out, trainings, arms)
-    (out / NAME).write_text(json.dumps(made) + "\n")
-    print(report(made))
-    if given.picture:
-        draw(made, given.picture)
-    if given.docs:
-        write_docs(made)
+    finish("transfer", made, given, report, draw if Matrix(made).changes else None, SHOWN)
 
 
 if __name__ == "__main__":
