@@ -19,7 +19,7 @@ PARALLEL ?= --numprocesses auto --dist loadgroup
 RUNS ?= --numprocesses 2 --dist loadgroup
 
 .DELETE_ON_ERROR:
-.PHONY: help venv install demo learn test test-full test-fast test-e2e gpu-check lint types wheel coverage hooks constraints other-versions image-install format bench bench-build bench-once profile curriculum transfer gallery oracles docs clean distclean
+.PHONY: help venv install demo learn test test-full test-fast test-e2e gpu-check lint types wheel coverage hooks constraints other-versions image-install format bench bench-build bench-once profile demo-seeds curriculum transfer gallery oracles docs clean distclean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -125,6 +125,9 @@ bench-once: install ## Every bench once, at its smallest size: does it still run
 
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py
+
+demo-seeds: install ## The demo with five seeds, and the table and picture of README and docs/cpu.md (40 minutes)
+	$(BIN)/python tests/bench/demo_seeds.py runs/seeds --docs
 
 curriculum: install ## Train with nine ways to draw levels, eight seeds each (hours; goes on where it was stopped), and write docs/curriculum.md
 	$(BIN)/python tests/bench/curriculum.py runs/curriculum --docs

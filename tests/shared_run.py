@@ -46,7 +46,7 @@ ASKED = {
     "patch": ("comparison", "Which part is gray?", ("one", "two", "three", "four")),
 }
 """Category -> l2-category, question, options. Most options are answers that the tiny model has been warmed up to give."""
-K3 = "actor/rollout_corr/k3_kl"
+K3 = "rollout_corr/k3_kl"
 """Distance between what rollout and actor think of the sampled tokens: near 0 while the weights reach the rollout."""
 MARKS = ("raylet", "gcs_server", "ray::", "VLLM", "ssl4rl::", "main_ppo")
 """In the command lines of what a training starts."""

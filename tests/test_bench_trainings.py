@@ -1,4 +1,4 @@
-"""The benches of many trainings (tests/bench/curriculum.py, transfer.py) read what verl wrote, and name what is missing."""
+"""The benches of many trainings in tests/bench read what runs wrote, and name what is missing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ssl4rl_plugin.training.settings import parse_arms
 sys.path.append(str(Path(__file__).with_name("bench")))
 
 import curriculum
+import demo_seeds
 import trainings
 import transfer
 
@@ -147,6 +148,37 @@ def test_the_matrix_counts_from_the_start_of_each_seed(tmp_path: Path) -> None:
     assert "| `jigsaw:2x1` | 1 | +0.000 | **+0.500** | +0.000 |" in text
     transfer.draw(made, tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").stat().st_size > 1000
+
+
+def write_run(run: Path, seed: int, ends: dict[str, tuple[float, float]]) -> None:
+    """The summary of a demo. `ends`: task -> accuracy after training, and the lower end of its interval."""
+    start = {"accuracy": 0.25, "low": 0.2, "high": 0.3}
+    tasks = {
+        task: {
+            "chance": 0.25,
+            "before": start,
+            "after": {"accuracy": accuracy, "low": low, "high": 1.0},
+            "validation": {"steps": [0, 4], "accuracy": [0.25, accuracy]},
+        }
+        for task, (accuracy, low) in ends.items()
+    }
+    run.mkdir()
+    parts = {"model": 30.2, "start": 40.0, "training": 300.0}
+    content = {"seed": seed, "seconds": 371, "parts": parts, "largest_k3_kl": 2e-5, "tasks": tasks}
+    (run / "summary.json").write_text(json.dumps(content))
+
+
+def test_seeds_of_the_demo_are_counted_against_the_goal(tmp_path: Path) -> None:
+    write_run(tmp_path / "cpu_demo-0", 0, {"a": (0.5, 0.38), "b": (0.9, 0.8)})
+    write_run(tmp_path / "cpu_demo-1", 1, {"a": (0.5, 0.37), "b": (0.9, 0.8)})
+    made = demo_seeds.results("cpu_demo", [0, 1, 2], tmp_path)
+    text = demo_seeds.report(made)
+    assert [demo_seeds.reached(run) for run in made["runs"]] == [True, False], "1.5 x chance is 0.375"
+    assert "| 0 | 0.25 [0.20, 0.30] to 0.50 [0.38, 1.00] | 0.25 [0.20, 0.30] to 0.90 [0.80, 1.00] | 2e-05 |" in text
+    assert "| 30 + 40 + 300 + 0 + 0 + 0 | 6:11 |" in text
+    assert "Missing: `cpu_demo`, seed 2. Of 2, 1 end" in text
+    demo_seeds.draw(made, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_pages_keep_what_is_around_a_made_part() -> None:

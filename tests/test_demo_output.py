@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -286,3 +289,22 @@ def test_recipes_that_do_not_learn_say_so(tmp_path: Path) -> None:
     log = write_run(tmp_path, {"rotation": {0: 0.25, 8: 0.25}})
     assert "prove the path" in sentence(log, log.headline(), "cpu_videos")
     assert "prove the path" not in sentence(log, log.headline(), "cpu_demo")
+
+
+def test_sigterm_ends_what_the_run_started(tmp_path: Path) -> None:
+    """As Ctrl-C does. The trainer here is a stand-in with a child of its own, since only processes matter."""
+    trainer = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    script = (
+        "import sys; from pathlib import Path; from ssl4rl_plugin.demo import run\n"
+        f"run.command = lambda *_: [sys.executable, '-c', {trainer!r}]\n"
+        f"run.run_trainer('cpu_demo', Path({str(tmp_path)!r}), [], 1)\n"
+    )
+    demo = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(family := psutil.Process(demo.pid).children(recursive=True)) < 2:
+        assert time.monotonic() < deadline and demo.poll() is None
+        time.sleep(0.05)
+    demo.terminate()
+    assert demo.wait(60) == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive

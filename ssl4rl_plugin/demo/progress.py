@@ -37,18 +37,18 @@ PARTS = {
 class Pace:
     """How long parts of a demo take on two quiet cores, in seconds. Only what is announced depends on it."""
 
-    model: float = 10.0
+    model: float = 6.0
     """Building the model and its tokenizer."""
-    supervised_step: float = 0.4
-    start: float = 80.0
-    step: float = 1.0
+    supervised_step: float = 0.2
+    start: float = 32.0
+    step: float = 0.9
     """What each training step takes besides its rollouts."""
-    rollout: float = 0.012
+    rollout: float = 0.008
     """One rollout of a training step: generating, scoring, and learning from it."""
-    answer: float = 0.01
+    answer: float = 0.03
     """One response of a validation."""
-    end: float = 12.0
-    report: float = 8.0
+    end: float = 6.0
+    report: float = 3.0
 
     def expected(self, config: Any, supervised: int, done: int) -> dict[str, float]:
         """Seconds of each part for a composed config.

@@ -19,9 +19,11 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -257,16 +259,24 @@ def run_trainer(
     arguments = command(recipe, out, overrides)
     console.print(f"training: [dim]python -m {' '.join(arguments[3:6])} ...[/dim]  (output in {log})", soft_wrap=True)
     # Ray puts sockets below its folder, and their paths may have at most 107 characters.
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as ray_folder, log.open("w") as output:
-        variables = environment(
-            VERL_FILE_LOGGER_PATH=str(metrics), RAY_TMPDIR=ray_folder, HF_HUB_OFFLINE="1", HYDRA_FULL_ERROR="1"
-        )
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as ray_folder,
+        log.open("w") as output,
+    ):
+        variables = {
+            # By default Ray's workers have a niceness of 15, and any other program on the machine stops them for long.
+            "RAY_worker_niceness": "0",
+            **environment(
+                VERL_FILE_LOGGER_PATH=str(metrics), RAY_TMPDIR=ray_folder, HF_HUB_OFFLINE="1", HYDRA_FULL_ERROR="1"
+            ),
+        }
         process = subprocess.Popen(
             arguments, stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True
         )
         segments = _shared_memory()
         try:
-            follow(process, metrics, total, reached(out), timeline or Timeline(console), seen)
+            with _sigterm_exits():
+                follow(process, metrics, total, reached(out), timeline or Timeline(console), seen)
         finally:
             stop(process)
             _remove_unused(_shared_memory() - segments)
@@ -274,6 +284,19 @@ def run_trainer(
         tail = "".join(deque(log.open(errors="replace"), maxlen=25))
         raise DemoError(f"verl ended with exit code {process.returncode}; the end of {log}:\n{tail}")
     return log
+
+
+@contextlib.contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """SIGTERM raises SystemExit. By default it ends Python at once, and a dozen processes of the run would go on."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def reached(out: Path) -> int:

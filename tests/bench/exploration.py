@@ -1,49 +1,49 @@
 """What shortens the flat part: the demo's tasks by policy gradient in a plain loop, without verl, for many settings.
 
-Run `python tests/bench/exploration.py --seeds 3 --out FILE.json`. Runs that FILE holds already are not repeated.
+Run `python tests/bench/exploration.py --out FILE.json`. Runs that FILE holds already are not repeated.
 
-    --only NAME;...    some settings only          --steps N    steps of a run
-    --prompts N        training prompts, used again and again (verl's runs make new ones)
+    --seeds N          seeds 0 to N-1              --steps N    steps of a run
+    --only NAME;...    some settings only          --jobs N     runs at a time
     --docs             train nothing; write the table of docs/cpu.md from FILE
 
-Samples, rewards, tokenizer and model are the demo's. After the demo's warm-up only the X of a response `<answer>X</answer>`
-is open. So one forward pass of a prompt and `<answer>` gives the probabilities of all its rollouts, and the warm-up here
-teaches X only. Accuracy is the probability of the right answer, averaged over held-out prompts.
+Samples, rewards, tokenizer, model and warm-up are the demo's, and whole responses are sampled, so a run learns as one of
+verl's with the same setting does. It is cheaper, since nothing is sent between processes, and rollouts of a prompt share the
+rows of what they have in common. Accuracy is that of sampled answers to held-out prompts, as in verl's validation.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import json
-import random
+import math
+import multiprocessing
 import statistics
 import tempfile
-from dataclasses import dataclass, replace
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn import functional
 from trainings import ROOT, replace_between, table
+from transformers import AutoModelForImageTextToText
+from transformers.utils import logging as transformers_logging
 from verl.utils import hf_processor
 
 from ssl4rl_plugin.data.indexing import load_manifest
 from ssl4rl_plugin.data.rows import row_of
 from ssl4rl_plugin.data.samples import SampleStream, StreamSample
 from ssl4rl_plugin.demo import run as demo
-from ssl4rl_plugin.demo.model import DEMO, build_model, save, train_tokenizer
-from ssl4rl_plugin.demo.phrases import common_phrases
-from ssl4rl_plugin.demo.warm_up import BATCH, LEARNING_RATE
 from ssl4rl_plugin.training.rewards import compute_score
 from ssl4rl_plugin.training.settings import Settings
 from ssl4rl_plugin.training.verl.prompts import messages, processor_inputs
 
-TOKENS = 4
-"""Tokens of a response; verl's mean over tokens gives each a quarter of the weight."""
-EVERY, HELD_OUT = 10, 64
-"""Steps between two validations, and their prompts of each task."""
+LONGEST = 16
+"""Tokens after which a response is cut off."""
+EVERY, HELD_OUT, ANSWERS = 10, 64, 4
+"""Steps between two validations, their prompts of each task, and the answers to each prompt."""
 
 
 @dataclass(frozen=True)
@@ -54,212 +54,274 @@ class Setting:
     rollouts: int = 8
     lr: float = 7e-4
     ramp: int = 10  # steps in which the learning rate rises
+    cosine: bool = False  # it then falls to a tenth
+    beta2: float = 0.95  # of Adam
     entropy: float = 0.02
     entropy_falls: bool = False  # linearly to 0
     by_std: bool = True  # GRPO divides advantages by the spread within a group
-    updates: int = 1  # of a batch
+    updates: int = 2  # of a batch
     clip_high: float = 0.2
     filtered: bool = False  # groups without spread do not count in the mean
-    warm_up: int = 100  # steps
-    head: float = 0.02  # standard deviation of the output layer's initial weights
+    warm_up: int = 60  # steps
+    model: dict[str, float] = field(default_factory=dict)  # fields of `demo.model.Shape`
 
 
 SETTINGS = {
     "`cpu_demo`": Setting(),
-    "16 prompts x 16": Setting(prompts=16, rollouts=16),
-    "8 prompts x 32": Setting(prompts=8, rollouts=32),
+    "Adam's beta2 0.999": Setting(beta2=0.999),
+    "1 update a batch": Setting(updates=1),
+    "4 updates a batch": Setting(updates=4),
+    "4 updates a batch, learning rate 4e-4": Setting(updates=4, lr=4e-4),
+    "4 updates a batch, clip_ratio_high 0.28": Setting(updates=4, clip_high=0.28),
+    "learning rate 5e-4": Setting(lr=5e-4),
+    "learning rate 1e-3": Setting(lr=1e-3),
+    "learning rate 1e-3, falling": Setting(lr=1e-3, cosine=True),
     "no entropy bonus": Setting(entropy=0.0),
-    "entropy bonus 0.005": Setting(entropy=0.005),
     "entropy bonus falls to 0": Setting(entropy_falls=True),
-    "warm-up of 40 steps": Setting(warm_up=40),
-    "learning rate 1.4e-3": Setting(lr=1.4e-3),
-    "no ramp of the learning rate": Setting(ramp=1),
+    "16 prompts x 16": Setting(prompts=16, rollouts=16),
     "advantage without std": Setting(by_std=False),
     "groups without spread left out": Setting(filtered=True),
-    "4 updates a batch": Setting(updates=4),
-    "4 updates a batch, clip_ratio_high 0.28": Setting(updates=4, clip_high=0.28),
-    "output layer 0.1": Setting(head=0.1),
-    "output layer 0.1, 16 prompts": Setting(head=0.1, prompts=16),
-    "output layer 0.1, no entropy bonus": Setting(head=0.1, entropy=0.0),
+    "warm-up of 100 steps": Setting(warm_up=100),
+    "attention gain 3": Setting(model={"attention_gain": 3.0}),
+    "output layer 0.1": Setting(model={"head": 0.1}),
 }
 
 
 class Prompt(NamedTuple):
-    """A prompt up to `<answer>`, with what each next token earns."""
+    """A prompt as the model sees it."""
 
-    task: str
-    ids: torch.Tensor
+    made: StreamSample
+    ids: list[int]
     pixels: torch.Tensor
     grid: torch.Tensor
-    rewards: torch.Tensor  # by token of the vocabulary
-    answers: list[int]  # the tokens of all possible ones
-    right: int
+
+
+class Row(NamedTuple):
+    """One of the different responses to a prompt of a batch."""
+
+    prompt: int
+    response: tuple[int, ...]
+    count: int
+    """How many rollouts have it."""
+    advantage: float
 
 
 class World:
-    """The demo's samples of one seed, ready for the model."""
+    """The demo's samples of one seed."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        fixed = ["actor_rollout_ref.model.path=unused", f"ssl4rl.seed={seed}", f"ssl4rl.val_samples={HELD_OUT}"]
-        self.settings = Settings.from_config(demo.compose("cpu_demo", fixed).ssl4rl)
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._fixed = [f"ssl4rl.seed={seed}", f"ssl4rl.val_samples={HELD_OUT}"]
+        self.settings = Settings.from_config(self._config("unused").ssl4rl)
         manifest = load_manifest(self.settings, progress=False)
-        stream, held_out = (SampleStream(self.settings, manifest, split) for split in ("train", "val"))
-        samples = [stream[index] for index in range(count)]
-        texts = [made.prompt for made in samples[:256]]
-        roles = ("user", "assistant", "system") * len(texts)
-        self.tokenizer = train_tokenizer([*roles, *texts], phrases=common_phrases(texts))
-        with tempfile.TemporaryDirectory() as folder:
-            save(build_model(self.tokenizer, seed), self.tokenizer, Path(folder))
-            self.processor = hf_processor(folder)
-        self.train = [self.prompt(made) for made in samples]
-        self.held_out = [self.prompt(held_out[index]) for index in range(len(held_out))]
-        self.chance = {arm.task.name: arm.task.chance(arm.level) for arm in self.settings.arms}
-        self.start = functools.cache(self._start)
+        self._streams = {split: SampleStream(self.settings, manifest, split) for split in ("train", "val")}
+        self.prompt = functools.cache(self._prompt)
+        self.processor: Any = None
 
-    def prompt(self, made: StreamSample) -> Prompt:
+    def _config(self, model: Any, *overrides: str) -> Any:
+        return demo.compose("cpu_demo", [f"actor_rollout_ref.model.path={model}", *self._fixed, *overrides])
+
+    def start(self, setting: Setting, folder: Path) -> Any:
+        """The model after the demo's warm-up."""
+        shape = [f"+ssl4rl.warm_up.model.{name}={value}" for name, value in setting.model.items()]
+        path = folder / "model"
+        demo.prepare_model(self._config(path, f"ssl4rl.warm_up.steps={setting.warm_up}", *shape), path, self.seed)
+        # Every model of a seed has the same tokenizer.
+        self.processor = self.processor or hf_processor(str(path))
+        return AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval()
+
+    def _prompt(self, split: str, index: int) -> Prompt:
+        made = self._streams[split][index]
         chat = messages(row_of(made), self.settings, as_video=False)
-        text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + "<answer>"
+        text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         inputs = processor_inputs(self.processor, [text], [chat], return_tensors="pt")
-        grader, render = made.arm.task.grader(made.arm.level), self.settings.answer_format.render
-        rewards, answers, right = torch.zeros(len(self.tokenizer)), list[int](), -1
-        for answer in grader.values():
-            response = render(grader.render(answer))
-            answers.append(token := self.tokenizer(response)["input_ids"][1])
-            score = compute_score(made.data_source, response, made.truth_json, answer_format="answer_only")
-            rewards[token], right = score["score"], token if score["acc"] else right
-        ids, pixels, grid = (inputs[name] for name in ("input_ids", "pixel_values", "image_grid_thw"))
-        assert len(set(answers)) == len(answers), f"two answers of {made.arm.key} begin with the same token"
-        return Prompt(made.arm.task.name, ids[0], pixels, grid, rewards, answers, right)
+        return Prompt(made, inputs["input_ids"][0].tolist(), inputs["pixel_values"], inputs["image_grid_thw"])
 
-    def _start(self, seed: int, steps: int, head: float) -> Any:
-        """A model after the warm-up: uniformly random answers, by supervised steps as in `demo.warm_up`."""
-        model, rng = build_model(self.tokenizer, seed, shape=replace(DEMO, head=head)), random.Random(seed)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-        for step in range(steps):
-            batch = [self.train[(step * BATCH + row) % len(self.train)] for row in range(BATCH)]
-            answers = torch.tensor([rng.choice(prompt.answers) for prompt in batch])
-            descend(model, optimiser, functional.nll_loss(log_probs(model, batch), answers) / TOKENS)
-        return model
+    def held_out(self) -> list[Prompt]:
+        return [self.prompt("val", index) for index in range(len(self._streams["val"]))]
+
+    def score(self, prompt: Prompt, response: tuple[int, ...]) -> dict[str, Any]:
+        text = self.processor.tokenizer.decode(response, skip_special_tokens=True)
+        return compute_score(
+            prompt.made.data_source, text, prompt.made.truth_json, answer_format=self.settings.answer_format.name
+        )
 
 
-def descend(model: Any, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-
-
-def log_probs(model: Any, prompts: list[Prompt]) -> torch.Tensor:
-    """Log-probabilities of the token behind each prompt, (prompts, vocabulary)."""
-    lengths = torch.tensor([len(prompt.ids) for prompt in prompts])
-    ids = torch.nn.utils.rnn.pad_sequence([prompt.ids for prompt in prompts], batch_first=True)
-    hidden = model.model(
+def hidden(model: Any, rows: list[tuple[Prompt, tuple[int, ...]]]) -> torch.Tensor:
+    """Last hidden states of prompts with the beginnings of their responses, rows x tokens x width."""
+    ids = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor([*prompt.ids, *response]) for prompt, response in rows], batch_first=True
+    )
+    lengths = torch.tensor([len(prompt.ids) + len(response) for prompt, response in rows])
+    return model.model(
         input_ids=ids,
         attention_mask=(torch.arange(ids.shape[1]) < lengths[:, None]).long(),
         mm_token_type_ids=(ids == model.config.image_token_id).int(),
-        pixel_values=torch.cat([prompt.pixels for prompt in prompts]),
-        image_grid_thw=torch.cat([prompt.grid for prompt in prompts]),
+        pixel_values=torch.cat([prompt.pixels for prompt, _ in rows]),
+        image_grid_thw=torch.cat([prompt.grid for prompt, _ in rows]),
     ).last_hidden_state
-    return model.lm_head(hidden[torch.arange(len(prompts)), lengths - 1]).log_softmax(-1)
 
 
 @torch.no_grad()
-def accuracy(model: Any, prompts: list[Prompt]) -> dict[str, float]:
-    """Task -> mean probability of the right answer."""
+def rollouts(model: Any, prompts: list[Prompt], n: int) -> list[Counter[tuple[int, ...]]]:
+    """n sampled responses to each prompt, as counts of the different ones."""
+    begun, done = {(place, ()): n for place in range(len(prompts))}, [Counter() for _ in prompts]
+    for _ in range(LONGEST):
+        rows = [(prompts[place], response) for place, response in begun]
+        ends = torch.tensor([len(prompt.ids) + len(response) - 1 for prompt, response in rows])
+        logits = model.lm_head(hidden(model, rows)[torch.arange(len(rows)), ends])
+        logits[:, [model.config.image_token_id, model.config.video_token_id]] = -math.inf  # as vLLM
+        further = Counter()
+        for ((place, response), count), probabilities in zip(begun.items(), logits.softmax(-1), strict=True):
+            for token in torch.multinomial(probabilities, count, replacement=True).tolist():
+                longer = (*response, token)
+                ended = token == model.generation_config.eos_token_id or len(longer) == LONGEST
+                (done[place] if ended else further)[longer if ended else (place, longer)] += 1
+        if not (begun := further):
+            break
+    return done
+
+
+def accuracy(world: World, model: Any) -> dict[str, float]:
+    """Task -> share of right answers to its held-out prompts."""
     found: dict[str, list[float]] = {}
-    for prompt, logs in zip(prompts, log_probs(model, prompts), strict=True):
-        found.setdefault(prompt.task, []).append(logs[prompt.right].exp().item())
+    prompts = world.held_out()
+    for prompt, made in zip(prompts, rollouts(model, prompts, ANSWERS), strict=True):
+        right = sum(count * world.score(prompt, response)["acc"] for response, count in made.items()) / ANSWERS
+        found.setdefault(prompt.made.arm.task.name, []).append(right)
     return {task: statistics.fmean(values) for task, values in found.items()}
 
 
-def policy_loss(setting: Setting, entropy: float, logs: Any, old: Any, drawn: Any, rewards: Any) -> torch.Tensor:
-    """GRPO's loss with an entropy bonus.
+def advantages(world: World, setting: Setting, prompts: list[Prompt], model: Any) -> list[Row]:
+    """The rollouts of a step, with GRPO's advantages."""
+    rows = []
+    for place, (prompt, made) in enumerate(zip(prompts, rollouts(model, prompts, setting.rollouts), strict=True)):
+        scores = {response: world.score(prompt, response)["score"] for response in made}
+        each = torch.tensor([scores[response] for response in made.elements()])
+        spread = each.std().item()
+        if setting.filtered and spread == 0:
+            continue
+        unit = spread + 1e-6 if setting.by_std else 1.0
+        for response, count in made.items():
+            rows.append(Row(place, response, count, (scores[response] - each.mean().item()) / unit))
+    return rows
 
-    `logs` and `old` have all tokens' log-probabilities now and at the rollout, `drawn` and `rewards` are by rollout.
+
+def policy_loss(
+    model: Any, prompts: list[Prompt], rows: list[Row], old: torch.Tensor | None, setting: Setting, entropy: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """verl's clipped loss with an entropy bonus, a mean over tokens, and the log-probs of the tokens.
+
+    `old` has their log-probs at the rollout; None if nothing has been learnt since.
     """
-    advantage = rewards - rewards.mean(1, keepdim=True)
-    spread = rewards.std(1, keepdim=True)
-    if setting.by_std:
-        advantage = advantage / (spread + 1e-6)
-    ratio = (logs.gather(1, drawn) - old.gather(1, drawn)).exp()
-    gain = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1 + setting.clip_high) * advantage).mean(1)
+    places = [
+        (number, len(prompts[row.prompt].ids) + k - 1, token, row.count, row.advantage)
+        for number, row in enumerate(rows)
+        for k, token in enumerate(row.response)
+    ]
+    numbers, positions, tokens, counts, gains = map(torch.tensor, zip(*places, strict=True))
+    states = hidden(model, [(prompts[row.prompt], row.response) for row in rows])
+    logs = model.lm_head(states[numbers, positions]).log_softmax(-1)
+    chosen = logs.gather(1, tokens[:, None])[:, 0]
+    ratio = (chosen - (chosen.detach() if old is None else old)).exp()
+    gain = torch.minimum(ratio * gains, ratio.clamp(0.8, 1 + setting.clip_high) * gains)
     gain = gain - entropy * (logs.exp() * logs).sum(1)
-    kept = spread[:, 0] > 0 if setting.filtered else torch.ones_like(gain, dtype=torch.bool)
-    return -(gain * kept).sum() / kept.sum().clamp(min=1) / TOKENS
+    return -(gain * counts).sum() / counts.sum(), chosen.detach()
 
 
-def train(world: World, setting: Setting, seed: int, steps: int) -> dict[int, dict[str, float]]:
+def train(world: World, setting: Setting, steps: int) -> dict[int, dict[str, float]]:
     """Step -> held-out accuracy of each task, of one run."""
-    model = copy.deepcopy(world.start(seed, setting.warm_up, setting.head))
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=setting.lr, weight_decay=0.01)
-    curve, order = {0: accuracy(model, world.held_out)}, list[Prompt]()
+    with tempfile.TemporaryDirectory() as folder:
+        model = world.start(setting, Path(folder))
+    torch.manual_seed(world.seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=setting.lr, betas=(0.9, setting.beta2), weight_decay=0.01)
+    curve = {0: accuracy(world, model)}
     for step in range(1, steps + 1):
-        if len(order) < setting.prompts:
-            order = rng.sample(world.train, len(world.train))
-        batch, order = order[: setting.prompts], order[setting.prompts :]
-        logs = log_probs(model, batch)
-        old = logs.detach()
-        drawn = torch.multinomial(old.exp(), setting.rollouts, replacement=True)
-        rewards = torch.stack([prompt.rewards for prompt in batch]).gather(1, drawn)
-        optimiser.param_groups[0]["lr"] = setting.lr * min(1, step / setting.ramp)
+        first = (step - 1) * setting.prompts
+        prompts = [world.prompt("train", index) for index in range(first, first + setting.prompts)]
+        rows = advantages(world, setting, prompts, model)
+        passed = max(0.0, (step - setting.ramp) / (steps - setting.ramp))
+        fall = 0.1 + 0.45 * (1 + math.cos(math.pi * passed)) if setting.cosine else 1.0
+        optimiser.param_groups[0]["lr"] = setting.lr * min(1, step / setting.ramp) * fall
         entropy = setting.entropy * (1 - step / steps if setting.entropy_falls else 1)
-        for rows in torch.arange(len(batch)).chunk(setting.updates):
-            if setting.updates > 1:
-                logs = log_probs(model, [batch[row] for row in rows])
-            descend(model, optimiser, policy_loss(setting, entropy, logs, old[rows], drawn[rows], rewards[rows]))
+        share = setting.prompts // setting.updates
+        parts = [part for k in range(setting.updates) if (part := [row for row in rows if row.prompt // share == k])]
+        with torch.no_grad():
+            olds = [policy_loss(model, prompts, part, None, setting, 0.0)[1] for part in parts[1:]]
+        for part, old in zip(parts, [None, *olds], strict=False):  # no part if every group was left out
+            optimiser.zero_grad()
+            policy_loss(model, prompts, part, old, setting, entropy)[0].backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
         if step % EVERY == 0:
-            curve[step] = accuracy(model, world.held_out)
+            curve[step] = accuracy(world, model)
     return curve
 
 
-def reached(run: dict[str, Any], goals: dict[str, float]) -> str:
-    """First validated step at which every task is above its goal; `-` if there is none."""
-    steps = (step for step, found in run["curve"].items() if all(found[task] > goal for task, goal in goals.items()))
-    return next(steps, "-")
+world_of = functools.cache(World)
+
+
+def run(name: str, seed: int, steps: int) -> dict[str, Any]:
+    """One run, in a process of its own."""
+    torch.set_num_threads(1)
+    transformers_logging.disable_progress_bar()
+    demo.console.quiet = True
+    world = world_of(seed)
+    curve = train(world, SETTINGS[name], steps)
+    chance = {arm.task.name: arm.task.chance(arm.level) for arm in world.settings.arms}
+    return {"setting": name, "seed": seed, "curve": curve, "chance": chance}
+
+
+def reached(made: dict[str, Any], factor: float | None) -> str:
+    """First validated step at which every task is above `factor` x chance, or above 0.8; `-` if there is none."""
+    goals = {task: factor * chance if factor else 0.8 for task, chance in made["chance"].items()}
+    steps = (step for step, found in made["curve"].items() if all(found[task] > goal for task, goal in goals.items()))
+    return str(next(steps, "-"))
 
 
 def summary(made: dict[str, Any]) -> str:
     """The table of docs/cpu.md; a cell has one figure for each seed."""
-    chance, rows = made["chance"], []
+    rows, tasks = [], list(next(iter(made.values()))["chance"])
     for name, setting in SETTINGS.items():
-        if not (runs := [run for run in made["runs"].values() if run["setting"] == name]):
+        if not (runs := sorted((one for one in made.values() if one["setting"] == name), key=lambda one: one["seed"])):
             continue
-        ends = [list(run["curve"].values())[-1] for run in runs]
+        ends = [list(one["curve"].values())[-1] for one in runs]
         rows.append([
             name,
             f"{setting.prompts} x {setting.rollouts}",
-            ", ".join(reached(run, {task: 1.5 * value for task, value in chance.items()}) for run in runs),
-            ", ".join(reached(run, dict.fromkeys(chance, 0.8)) for run in runs),
-            *(", ".join(f"{end[task]:.2f}" for end in ends) for task in chance),
+            ", ".join(reached(one, 1.5) for one in runs),
+            ", ".join(reached(one, None) for one in runs),
+            *(", ".join(f"{end[task]:.2f}" for end in ends) for task in tasks),
         ])  # fmt: skip
-    return table(["Setting", "Prompts x rollouts", "1.5 x chance", "0.8", *(f"`{task}`" for task in chance)], rows)
+    return table(["Setting", "Prompts x rollouts", "1.5 x chance", "0.8", *(f"`{task}`" for task in tasks)], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    for name, value in (("--seeds", 3), ("--steps", 80), ("--prompts", 640)):
+    for name, value in (("--seeds", 3), ("--steps", 110), ("--jobs", 2)):
         parser.add_argument(name, type=int, default=value)
     parser.add_argument("--only")
     parser.add_argument("--docs", action="store_true")
     given = parser.parse_args()
-    made = json.loads(given.out.read_text()) if given.out.exists() else {"runs": {}}
+    made = json.loads(given.out.read_text()) if given.out.exists() else {}
     if given.docs:
         page = ROOT / "docs" / "cpu.md"
         page.write_text(replace_between(page.read_text(), {"exploration": summary(made)}))
         return
-    torch.set_num_threads(1)
-    world = World(given.prompts, seed=0)
-    made |= {"chance": world.chance, "steps": given.steps, "prompts": given.prompts}
-    for seed in range(given.seeds):
-        for name in given.only.split(";") if given.only else SETTINGS:
-            if (key := f"{name}, seed {seed}, {given.steps} steps") in made["runs"]:
-                continue
-            curve = train(world, SETTINGS[name], seed, given.steps)
-            made["runs"][key] = {"setting": name, "seed": seed, "curve": curve}
+    names = given.only.split(";") if given.only else list(SETTINGS)
+    todo = {
+        f"{name}, seed {seed}, {given.steps} steps": (name, seed, given.steps)
+        for name in names
+        for seed in range(given.seeds)
+    }
+    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(run, *arguments): key for key, arguments in todo.items() if key not in made}
+        for finished in as_completed(running):
+            key = running[finished]
+            made[key] = finished.result()
             given.out.write_text(json.dumps(made, indent=1))
+            curve = made[key]["curve"]
             print(key, curve[max(curve)], flush=True)
     print(summary(json.loads(given.out.read_text())))
 

@@ -31,12 +31,14 @@ SCRIPTS: dict[str, list[str]] = {
     "near_duplicates.py": ["{photos}", "--million", "2000"],
     "oracles.py": ["{photos}", "flip", "jigsaw_pair", "temporal_jigsaw", "anomaly_grounding", "-n", "1"],
     "curriculum_simulated.py": ["--once"],
-    "exploration.py": ["--out={out}.json", "--seeds=1", "--steps=10", "--prompts=32", "--only=no entropy bonus"],
+    "exploration.py": ["--out={out}.json", "--seeds=1", "--steps=10", "--jobs=1", "--only=no entropy bonus"],
     "dataset_overhead.py": ["{out}", "--rows", "4", "--batch", "8", "--steps", "0"],
 }
 """The arguments of each script's smallest run."""
 HELP = {
+    "start_time.py": "a training; the end-to-end tests start several",
     "step_time.py": "four trainings; the end-to-end tests run both ways of rollout",
+    "demo_seeds.py": "five demos; the end-to-end tests run one",
     "curriculum.py": "72 trainings, hours; tests/test_bench_trainings.py reads results of its form",
     "transfer.py": "15 trainings, hours; the same test",
     "other_versions.py": "7 GB of another environment",
@@ -45,7 +47,7 @@ HELP = {
 """What is only asked for its help, and why."""
 PARTS = {
     "floor.py": "building.py",
-    "trainings.py": "curriculum.py, transfer.py",
+    "trainings.py": "curriculum.py, demo_seeds.py, exploration.py, transfer.py",
     Path(__file__).name: "make bench-once",
 }
 """Files that others run."""

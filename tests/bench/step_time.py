@@ -36,19 +36,14 @@ class Way:
     overrides: tuple[str, ...] = ()
 
 
-OWN_LOG_PROBS = (
-    "algorithm.rollout_correction.bypass_mode=false",
-    "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
-)
 VERLS_LOOP = (
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null",
     "trainer.v1.sampler.sampler_kwargs.poll_interval=2.0",
 )
 WAYS = {
-    "verl's agent loop": Way(words=True, overrides=(*VERLS_LOOP, *OWN_LOG_PROBS)),
-    "group rollouts": Way(words=True, overrides=OWN_LOG_PROBS),
-    "and sentences": Way(words=False, overrides=OWN_LOG_PROBS),
-    "and one pass": Way(words=False),
+    "verl's agent loop": Way(words=True, overrides=VERLS_LOOP),
+    "group rollouts": Way(words=True),
+    "and sentences": Way(words=False),
 }
 """Each way has what the ones before it have. The last one is the recipe."""
 

@@ -203,9 +203,6 @@ def tiny_overrides(device: str) -> tuple[str, ...]:
         "actor_rollout_ref.rollout.n=4",
         f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={rows}",
         f"actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu={rows}",
-        # As on a GPU: the actor computes its own log-probs, and the comparison with the rollout's is `K3`.
-        "algorithm.rollout_correction.bypass_mode=false",
-        "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
     )
 
 
