@@ -240,7 +240,7 @@ def train(world: World, setting: Setting, steps: int) -> dict[int, dict[str, flo
         first = (step - 1) * setting.prompts
         prompts = [world.prompt("train", index) for index in range(first, first + setting.prompts)]
         rows = advantages(world, setting, prompts, model)
-        passed = max(0.0, (step - setting.ramp) / (steps - setting.ramp))
+        passed = max(0.0, (step - setting.ramp) / max(1, steps - setting.ramp))
         fall = 0.1 + 0.45 * (1 + math.cos(math.pi * passed)) if setting.cosine else 1.0
         optimiser.param_groups[0]["lr"] = setting.lr * min(1, step / setting.ramp) * fall
         entropy = setting.entropy * (1 - step / steps if setting.entropy_falls else 1)
