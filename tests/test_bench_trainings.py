@@ -14,6 +14,7 @@ from scipy import stats
 from ssl4rl_plugin.core.seeding import rng_for
 from ssl4rl_plugin.data.arms import Arm
 from ssl4rl_plugin.data.ground_truth import encode_truth
+from ssl4rl_plugin.demo import run as demo
 from ssl4rl_plugin.training.curriculum.evidence import Evidence
 from ssl4rl_plugin.training.rewards import compute_score
 from ssl4rl_plugin.training.settings import parse_arms
@@ -150,17 +151,17 @@ def test_the_matrix_counts_from_the_start_of_each_seed(tmp_path: Path) -> None:
     assert (tmp_path / "matrix.png").stat().st_size > 1000
 
 
-def write_run(run: Path, seed: int, ends: dict[str, tuple[float, float]]) -> None:
-    """The summary of a demo. `ends`: task -> accuracy after training, and the lower end of its interval."""
-    start = {"accuracy": 0.25, "low": 0.2, "high": 0.3}
+def write_run(run: Path, seed: int, ends: dict[str, tuple[float, float, float]]) -> None:
+    """The summary of a demo. `ends`: task -> accuracy at the end, and the lower ends of its interval and of the change's."""
     tasks = {
         task: {
             "chance": 0.25,
-            "before": start,
+            "before": {"accuracy": 0.25, "low": 0.2, "high": 0.3},
             "after": {"accuracy": accuracy, "low": low, "high": 1.0},
+            "change": {"mean": accuracy - 0.25, "low": change, "high": 1.0},
             "validation": {"steps": [0, 4], "accuracy": [0.25, accuracy]},
         }
-        for task, (accuracy, low) in ends.items()
+        for task, (accuracy, low, change) in ends.items()
     }
     run.mkdir()
     parts = {"model": 30.2, "start": 40.0, "training": 300.0}
@@ -169,16 +170,34 @@ def write_run(run: Path, seed: int, ends: dict[str, tuple[float, float]]) -> Non
 
 
 def test_seeds_of_the_demo_are_counted_against_the_goal(tmp_path: Path) -> None:
-    write_run(tmp_path / "cpu_demo-0", 0, {"a": (0.5, 0.38), "b": (0.9, 0.8)})
-    write_run(tmp_path / "cpu_demo-1", 1, {"a": (0.5, 0.37), "b": (0.9, 0.8)})
-    made = demo_seeds.results("cpu_demo", [0, 1, 2], tmp_path)
+    write_run(tmp_path / "cpu_demo-0", 0, {"a": (0.5, 0.38, 0.01), "b": (0.9, 0.8, -0.01)})
+    write_run(tmp_path / "cpu_demo-1", 1, {"a": (0.5, 0.37, 0.01), "b": (0.9, 0.8, 0.01)})
+    made = demo_seeds.Way("cpu_demo").results(tmp_path, [0, 1, 2])
     text = demo_seeds.report(made)
     assert [demo_seeds.reached(run) for run in made["runs"]] == [True, False], "1.5 x chance is 0.375"
+    assert [demo_seeds.risen(run) for run in made["runs"]] == [False, True]
     assert "| 0 | 0.25 [0.20, 0.30] to 0.50 [0.38, 1.00] | 0.25 [0.20, 0.30] to 0.90 [0.80, 1.00] | 2e-05 |" in text
     assert "| 30 + 40 + 300 + 0 + 0 + 0 | 6:11 |" in text
     assert "Missing: `cpu_demo`, seed 2. Of 2, 1 end" in text
     demo_seeds.draw(made, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_the_control_pays_at_random_and_scores_as_always() -> None:
+    """Through verl's own loader, with the overrides of the bench."""
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    control = demo_seeds.Way("cpu_demo", control=True)
+    assert control.name == "cpu_demo-control"
+    config = demo.compose("cpu_demo", ["actor_rollout_ref.model.path=x", *control.overrides()])
+    reward = get_custom_reward_fn(config)
+    (arm,) = parse_arms(["altered_patch"])
+    truth, wrong = list(arm.task.grader(arm.level).values())[:2]
+    gts = encode_truth(arm.task.name, arm.level_name, arm.options, truth, "val:0", "")
+    for answer in (truth, wrong):
+        paid = [reward(arm.data_source, f"<answer>{answer}</answer>", gts) for _ in range(64)]
+        assert {one["acc"] for one in paid} == {float(answer == truth)}
+        assert {one["score"] for one in paid} == {0.0, 1.0}
 
 
 def test_pages_keep_what_is_around_a_made_part() -> None:

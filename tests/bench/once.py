@@ -48,6 +48,7 @@ HELP = {
 PARTS = {
     "floor.py": "building.py",
     "trainings.py": "curriculum.py, demo_seeds.py, exploration.py, transfer.py",
+    "random_reward.py": "demo_seeds.py",
     Path(__file__).name: "make bench-once",
 }
 """Files that others run."""
