@@ -40,12 +40,12 @@ class Pace:
     model: float = 6.0
     """Building the model and its tokenizer."""
     supervised_step: float = 0.2
-    start: float = 32.0
-    step: float = 0.9
+    start: float = 22.0
+    step: float = 0.6
     """What each training step takes besides its rollouts."""
-    rollout: float = 0.008
+    rollout: float = 0.0055
     """One rollout of a training step: generating, scoring, and learning from it."""
-    answer: float = 0.03
+    answer: float = 0.0135
     """One response of a validation."""
     end: float = 6.0
     report: float = 3.0

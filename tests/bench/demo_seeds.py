@@ -127,10 +127,11 @@ def draw(made: Mapping[str, Any], file: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    count = len(made["runs"])
     for colour, task in zip(COLOURS, made["runs"][0]["tasks"], strict=False):
         for number, run in enumerate(made["runs"]):
             curve = run["tasks"][task]["validation"]
-            label = f"{task}, {len(made['runs'])} seeds" if number == 0 else None
+            label = f"{task}, {count} seed{'s' * (count > 1)}" if number == 0 else None
             axes.plot(curve["steps"], curve["accuracy"], "o-", color=colour, markersize=3, alpha=0.75, label=label)
         axes.axhline(made["runs"][0]["tasks"][task]["chance"], color=colour, linestyle=":", label="its chance")
     axes.set(xlabel="step", ylabel="held-out accuracy", ylim=(0, 1.02))
