@@ -126,7 +126,7 @@ bench-once: install ## Every bench once, at its smallest size: does it still run
 profile: install ## Where a training step's time goes on the CPU (five minutes)
 	$(BIN)/python tests/bench/step_time.py
 
-demo-seeds: install ## The demo with five seeds, and the table and picture of README and docs/cpu.md (40 minutes)
+demo-seeds: install ## The demo with five seeds, and the table and picture of README and docs/cpu.md (half an hour)
 	$(BIN)/python tests/bench/demo_seeds.py runs/seeds --docs
 
 curriculum: install ## Train with nine ways to draw levels, eight seeds each (hours; goes on where it was stopped), and write docs/curriculum.md

@@ -519,10 +519,9 @@ def demo(
     ] = True,
 ) -> None:
     """Train a tiny vision-language model with verl on this machine; needs no GPU."""
-    from ssl4rl_plugin.demo.run import main
-    from ssl4rl_plugin.training.override_hints import quoted
+    from ssl4rl_plugin.demo.run import main, photographs
 
-    own = () if photos is None else ("ssl4rl.source.name=folder", f"ssl4rl.source.path={quoted(str(photos.resolve()))}")
+    own = photographs(photos) if photos else ()
     raise typer.Exit(main(out, "cpu_learn" if learn else recipe, steps, seed, resume, own))
 
 

@@ -86,6 +86,13 @@ def main(
     return 0
 
 
+def photographs(folder: Path) -> tuple[str, ...]:
+    """Overrides of a recipe that take the photographs in `folder`."""
+    from ssl4rl_plugin.training.override_hints import quoted
+
+    return "ssl4rl.source.name=folder", f"ssl4rl.source.path={quoted(str(folder.resolve()))}"
+
+
 def supervised_steps(config: Any) -> int:
     """Most supervised steps that the model gets before reinforcement learning."""
     start = config.ssl4rl.warm_up

@@ -23,6 +23,7 @@ from typing import Any
 
 from trainings import ASSETS, ROOT, missing_text, replace_between, seeds_of, table
 
+from ssl4rl_plugin.demo import run as demo
 from ssl4rl_plugin.training.override_hints import quoted
 
 COLOURS = ("#3b62d6", "#c2571a", "#2f855a", "#8a3ffc")
@@ -53,7 +54,7 @@ class Way:
         """Of the recipe."""
         found = []
         if self.photos:
-            found += ["ssl4rl.source.name=folder", f"ssl4rl.source.path={quoted(str(self.photos.resolve()))}"]
+            found += demo.photographs(self.photos)
         if self.control:
             path = Path(__file__).with_name("random_reward.py")
             found += [f"reward.custom_reward_function.path={quoted(str(path))}"]

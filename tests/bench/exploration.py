@@ -6,9 +6,9 @@ Run `python tests/bench/exploration.py --out FILE.json`. Runs that FILE holds al
     --only NAME;...    some settings only          --jobs N     runs at a time
     --docs             train nothing; write the table of docs/cpu.md from FILE
 
-Samples, rewards, tokenizer, model and warm-up are the demo's, and whole responses are sampled, so a run learns as one of
-verl's with the same setting does. It is cheaper, since nothing is sent between processes, and rollouts of a prompt share the
-rows of what they have in common. Accuracy is that of sampled answers to held-out prompts, as in verl's validation.
+Samples, rewards, tokenizer, model and warm-up are the demo's, and whole responses are sampled, so curves resemble those of
+verl's runs. A run is cheaper, since nothing is sent between processes, and rollouts of a prompt share the rows of what they
+have in common. Accuracy is that of sampled answers to held-out prompts, as in verl's validation.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ SCRIPTS: dict[str, list[str]] = {
 """The arguments of each script's smallest run."""
 HELP = {
     "start_time.py": "a training; the end-to-end tests start several",
-    "step_time.py": "four trainings; the end-to-end tests run both ways of rollout",
+    "step_time.py": "three trainings; the end-to-end tests run both ways of rollout",
     "demo_seeds.py": "five demos; the end-to-end tests run one",
     "curriculum.py": "72 trainings, hours; tests/test_bench_trainings.py reads results of its form",
     "transfer.py": "15 trainings, hours; the same test",

@@ -49,7 +49,7 @@ def test_video_tasks_train(videos: Path) -> None:
     assert demo.reached(videos) == STEPS
     check_trained(videos, ["mirror", *own_tasks("video")], STEPS)
     # Not smaller, because transformers and vLLM differ on the positions behind long clips (dataset.positions_agree), by 4 to
-    # 28 here, where a prompt has few tokens besides. The next test, of clips as pictures, has a bound for agreement.
+    # 28 here, where a prompt has few tokens besides. The test of clips as pictures has the bound for agreement.
     assert all(abs(metric(videos, K3)[step]) < 0.3 for step in (1, 2))
 
 
